@@ -1,0 +1,121 @@
+"""A classifier as one value: its parameters, the pure functions over them, and how a photo becomes its input."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from importlib import resources
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from jaxmoxi.models.cnn import CNNConfig, InvertedResidualNet
+from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
+from jaxmoxi.models.vit import ViT, ViTConfig
+from jaxmoxi.types import record, static
+
+
+@record
+class Classifier:
+    """A loaded image classifier. A pytree: `params` are its leaves, the rest is structure, so a function jitted over
+    one classifier serves every other of the same shape.
+
+    params:        the network's parameters, an NNX state.
+    config:        the network's shape: `ViTConfig` or `CNNConfig`.
+    preprocessing: how a photo becomes its input.
+    class_names:   K names; a name may list synonyms, separated by commas.
+    name:          what to call it in print.
+    """
+
+    params: Any
+    config: ViTConfig | CNNConfig = static()
+    preprocessing: Preprocessing = static()
+    class_names: tuple[str, ...] = static()
+    name: str = static(default="classifier")
+
+    def logits(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+        """Class logits, float32[B, K], of preprocessed images float32[B, H, W, 3]. Pure."""
+        return self.network()(images)
+
+    def preprocess(self, photo: Any) -> Float[Array, "H W 3"]:
+        """A photo (PIL image of any mode, or uint8 array) as the network's input, float32[H, W, 3], normalised."""
+        return jnp.asarray(preprocess(photo, self.preprocessing))
+
+    def crop(self, photo: Any) -> np.ndarray:
+        """What the network sees of a photo, uint8[H, W, 3]: resized and cropped, not normalised. For pictures."""
+        return crop_photo(photo, self.preprocessing)
+
+    def find_class(self, target: str | int) -> int:
+        """The index of a class given by index or by name (any synonym, whatever its case).
+
+        Raises ValueError for an index out of range, and for an unknown or ambiguous name, with the nearest names.
+        """
+        count = len(self.class_names)
+        if isinstance(target, int | np.integer) or target.strip().isdigit():
+            if not 0 <= int(target) < count:
+                raise ValueError(f"expected a class index from 0 to {count - 1}; got {target}")
+            return int(target)
+        wanted = target.strip().lower()
+        synonyms = {i: [s.strip().lower() for s in name.split(",")] for i, name in enumerate(self.class_names)}
+        exact = [i for i, name in enumerate(self.class_names) if name.lower() == wanted]
+        found = exact or [i for i, names in synonyms.items() if wanted in names]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            choices = ", ".join(f"{i} ({self.class_names[i]})" for i in found)
+            raise ValueError(f"the class name {target!r} is ambiguous: {choices}; give the index")
+        everything = [s for names in synonyms.values() for s in names]
+        near = difflib.get_close_matches(wanted, everything, n=3, cutoff=0.6)
+        hint = (
+            f"did you mean {', '.join(map(repr, near))}?" if near else "give a name from model.class_names or an index"
+        )
+        raise ValueError(f"{self.name} has no class {target!r} among its {count}; {hint}")
+
+    @property
+    def token_grid(self) -> tuple[int, int] | None:
+        """Rows and columns of patch tokens; None for a network without tokens."""
+        return (self.config.grid, self.config.grid) if isinstance(self.config, ViTConfig) else None
+
+    def embed_tokens(self, image: Float[Array, "H W 3"]) -> Float[Array, "T D"]:
+        """The patch tokens of one image, position embedding added (vision transformers only)."""
+        self._check_size(image)
+        return self.network().embed(image[None])[0]
+
+    def encode_tokens(self, tokens: Float[Array, "C N D"], present: Bool[Array, "C N"]) -> Float[Array, "C K"]:
+        """Logits from subsets of tokens; those not present leave no trace (vision transformers only)."""
+        return self.network().encode(tokens, present)
+
+    def network(self) -> Any:
+        """The NNX module with these parameters in it."""
+        return nnx.merge(_structure(self.config), self.params)
+
+    def _check_size(self, image: Any) -> None:
+        size = self.config.image_size
+        if image.shape != (size, size, 3):
+            raise ValueError(
+                f"{self.name} takes images [{size}, {size}, 3]; got {list(image.shape)}: "
+                "model.preprocess(photo) makes one"
+            )
+
+
+@functools.cache
+def _structure(config: ViTConfig | CNNConfig) -> Any:
+    """The static half of a network, built once for each config."""
+    network: Any = ViT if isinstance(config, ViTConfig) else InvertedResidualNet
+    return nnx.split(nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0))))[0]
+
+
+@functools.cache
+def imagenet_classes() -> tuple[str, ...]:
+    """The 1,000 ImageNet-1k class names in index order."""
+    lines = resources.files("jaxmoxi.models").joinpath("imagenet_classes.txt").read_text("utf-8").splitlines()
+    return tuple(line.split(" ", 1)[1] for line in lines)
+
+
+def count_params(model: Classifier) -> int:
+    """How many numbers the parameters are."""
+    return sum(leaf.size for leaf in jax.tree.leaves(model.params))

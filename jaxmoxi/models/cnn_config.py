@@ -1,0 +1,235 @@
+"""Shapes and names of EfficientNet-Lite0 and MobileNetV2: what a config says, what four frameworks call each tensor.
+
+Nothing here computes; the network is in `cnn`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+# (expansion, channels, blocks, stride of the first, kernel size) of every stage.
+_STAGES = {
+    "efficientnet_lite0": (
+        (1, 16, 1, 1, 3),
+        (6, 24, 2, 2, 3),
+        (6, 40, 2, 2, 5),
+        (6, 80, 3, 2, 3),
+        (6, 112, 3, 1, 5),
+        (6, 192, 4, 2, 5),
+        (6, 320, 1, 1, 3),
+    ),
+    "mobilenet_v2": (
+        (1, 16, 1, 1, 3),
+        (6, 24, 2, 2, 3),
+        (6, 32, 3, 2, 3),
+        (6, 64, 4, 2, 3),
+        (6, 96, 3, 1, 3),
+        (6, 160, 3, 2, 3),
+        (6, 320, 1, 1, 3),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CNNConfig:
+    """The shape of a chain of inverted residual blocks.
+
+    image_size: side of the square images it is meant for, in pixels; the weights do not depend on it.
+    width:      MobileNetV2's multiplier of all channels; EfficientNet-Lite0 has 1.
+    padding:    "tf_same" (as TensorFlow: the odd pixel of a stride below and to the right) or "symmetric" (as PyTorch).
+    norm_eps:   what BatchNorm adds to the variance; read once, when weights are folded.
+
+    The defaults are TensorFlow's conventions; `config_from_settings` finds those of a checkpoint.
+    """
+
+    arch: Literal["efficientnet_lite0", "mobilenet_v2"]
+    num_classes: int = 1000
+    image_size: int = 224
+    width: float = 1.0
+    padding: Literal["tf_same", "symmetric"] = "tf_same"
+    norm_eps: float = 1e-3
+
+    def __post_init__(self):
+        if self.arch not in _STAGES:
+            raise ValueError(f"expected arch to be one of {', '.join(_STAGES)}; got {self.arch!r}")
+        if self.padding not in ("tf_same", "symmetric"):
+            raise ValueError(f'expected padding "tf_same" or "symmetric"; got {self.padding!r}')
+        for name in ("num_classes", "image_size"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}")
+        if not self.width > 0 or (self.arch == "efficientnet_lite0" and self.width != 1):
+            raise ValueError(f"width must be positive, and 1 for EfficientNet-Lite0; got {self.width}")
+        if not self.norm_eps >= 0:
+            raise ValueError(f"norm_eps must not be negative; got {self.norm_eps}")
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockShape:
+    """Channels, kernel size and stride of one inverted residual block, and its place in its stage."""
+
+    stage: int  # timm numbers blocks within stages
+    place: int
+    fan_in: int
+    hidden: int
+    fan_out: int
+    kernel: int
+    stride: int
+
+
+def _round_channels(channels: int, width: float) -> int:
+    """A multiple of eight near channels * width, at least eight and never below 90 % of it."""
+    wanted = channels * width
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+
+@functools.cache
+def network_shape(config: CNNConfig) -> tuple[int, tuple[BlockShape, ...], int]:
+    """Channels of the stem, every block, channels of the head (which never gets narrower than 1280)."""
+    stem = channels = _round_channels(32, config.width)
+    blocks = []
+    for stage, (expansion, base, count, stride, kernel) in enumerate(_STAGES[config.arch]):
+        for place in range(count):
+            out = _round_channels(base, config.width)
+            step = stride if place == 0 else 1
+            blocks.append(BlockShape(stage, place, channels, expansion * channels, out, kernel, step))
+            channels = out
+    return stem, tuple(blocks), max(1280, _round_channels(1280, config.width))
+
+
+Naming = Literal["efficientnet_pytorch", "timm", "torchvision", "huggingface"]
+
+# Stem convolution and BatchNorm, head convolution and BatchNorm, classifier. torchvision numbers its head.
+_ENDS = {
+    "efficientnet_pytorch": ("_conv_stem", "_bn0", "_conv_head", "_bn1", "_fc"),
+    "timm": ("conv_stem", "bn1", "conv_head", "bn2", "classifier"),
+    "torchvision": ("features.0.0", "features.0.1", "features.{last}.0", "features.{last}.1", "classifier.1"),
+    "huggingface": (
+        "mobilenet_v2.conv_stem.first_conv.convolution",
+        "mobilenet_v2.conv_stem.first_conv.normalization",
+        "mobilenet_v2.conv_1x1.convolution",
+        "mobilenet_v2.conv_1x1.normalization",
+        "classifier",
+    ),
+}
+
+
+def detect_naming(tensors: Mapping[str, Any]) -> Naming:
+    """Which framework's names a checkpoint uses, by its stem. Raises ValueError if none of the known ones."""
+    for naming, (stem, *_) in _ENDS.items():
+        if f"{stem}.weight" in tensors:
+            return naming  # type: ignore[return-value]
+    signs = ", ".join(f"{naming} ({stem}.weight, ...)" for naming, (stem, *_) in _ENDS.items())
+    raise ValueError(
+        f"expected the tensors of EfficientNet-Lite0 or MobileNetV2 in the names of {signs}; "
+        f"got {', '.join(sorted(tensors)[:4]) or 'none'}, ...: rename them"
+    )
+
+
+def expected_tensors(config: CNNConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
+    """Every tensor a checkpoint of this naming must hold, with its shape (PyTorch's layouts), BatchNorm unfolded."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for conv, norm, shape in convolutions(config, naming).values():
+        expected[f"{conv}.weight"] = shape
+        expected |= {f"{norm}.{leaf}": shape[:1] for leaf in ("weight", "bias", "running_mean", "running_var")}
+    linear = classifier_name(naming)
+    return expected | {
+        f"{linear}.weight": (config.num_classes, network_shape(config)[2]),
+        f"{linear}.bias": (config.num_classes,),
+    }
+
+
+def classifier_name(naming: Naming) -> str:
+    """What the final linear layer is called."""
+    return _ENDS[naming][-1]
+
+
+def convolutions(config: CNNConfig, naming: Naming) -> dict[tuple[Any, ...], tuple[str, str, tuple[int, ...]]]:
+    """Of every convolution, by its place in our network: its name, its BatchNorm's name, the shape of its weight."""
+    stem, blocks, head = network_shape(config)
+    ends = [name.format(last=len(blocks) + 1) for name in _ENDS[naming]]
+    table: dict[tuple[Any, ...], tuple[str, str, tuple[int, ...]]] = {("stem",): (ends[0], ends[1], (stem, 3, 3, 3))}
+    for i, b in enumerate(blocks):
+        shapes = {
+            "expand": (b.hidden, b.fan_in, 1, 1),
+            "depthwise": (b.hidden, 1, b.kernel, b.kernel),
+            "project": (b.fan_out, b.hidden, 1, 1),
+        }
+        if b.hidden == b.fan_in:
+            del shapes["expand"]
+        for place, (part, shape) in enumerate(shapes.items()):
+            conv, norm = _block_names(naming, i, b, part, place, len(shapes))
+            table["blocks", i, part] = (conv, norm, shape)
+    table["head",] = (ends[2], ends[3], (head, blocks[-1].fan_out, 1, 1))
+    return table
+
+
+def _block_names(naming: Naming, i: int, block: BlockShape, part: str, place: int, count: int) -> tuple[str, str]:
+    """A block's convolution, the `place`-th of `count`, and its BatchNorm."""
+    if naming == "efficientnet_pytorch":
+        return f"_blocks.{i}._{part}_conv", f"_blocks.{i}._bn{('expand', 'depthwise', 'project').index(part)}"
+    if naming == "timm":
+        name = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl" if count == 3 else "conv_pw"}[part]
+        root = f"blocks.{block.stage}.{block.place}"
+        return f"{root}.{name}", f"{root}.bn{place + 1}"
+    if naming == "torchvision":  # the last convolution, without activation, is not wrapped like those before it
+        root = f"features.{i + 1}.conv"
+        if part == "project":
+            return f"{root}.{place}", f"{root}.{place + 1}"
+        return f"{root}.{place}.0", f"{root}.{place}.1"
+    root = "mobilenet_v2.conv_stem" if i == 0 else f"mobilenet_v2.layer.{i - 1}"
+    name = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}[part]
+    return f"{root}.{name}.convolution", f"{root}.{name}.normalization"
+
+
+# Settings of Hugging Face's MobileNetV2 that change the network, and their only values understood.
+_FIXED = {
+    "expand_ratio": 6,
+    "output_stride": 32,
+    "depth_divisible_by": 8,
+    "min_depth": 8,
+    "num_channels": 3,
+    "first_layer_is_expansion": True,
+    "finegrained_output": True,
+    "hidden_act": "relu6",
+}
+
+
+def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> CNNConfig:
+    """The shape of the network a `config.json` describes, Hugging Face's or timm's, and of torchvision's weights.
+
+    settings: the file's content. Read are `model_type` or `architecture`, `image_size`, and Hugging Face's
+              `depth_multiplier`, `tf_padding` and `layer_norm_eps`; for torchvision's names also `width_mult`.
+    tensors:  the checkpoint's, by name: the naming decides on padding and BatchNorm's epsilon where the file is
+              silent, the classifier's weight on the number of classes.
+
+    Raises ValueError for variants that are not implemented.
+    """
+    naming = detect_naming(tensors)
+    kind = str(settings.get("model_type") or settings.get("architecture") or "")
+    lite = "efficientnet_lite0" in kind
+    wrong = {k: settings[k] for k, v in _FIXED.items() if settings.get(k, v) != v}
+    if wrong:
+        raise ValueError(f"expected {', '.join(f'{k} {_FIXED[k]}' for k in wrong)}; got {wrong}: not implemented")
+    if lite != (naming == "efficientnet_pytorch") and naming != "timm":
+        raise ValueError(f"the config says {kind!r}, the tensors are named as in {naming}; correct one of them")
+    width = settings.get("depth_multiplier", settings.get("width_mult", 1.0))
+    if naming == "timm" and not lite:
+        found = re.match(r"mobilenetv2_(\d{3})(\.|$)", kind)  # mobilenetv2_110d and 120d are also deeper
+        if found is None:
+            raise ValueError(f"expected an architecture mobilenetv2_035 to _140; got {kind!r}: not implemented")
+        width = int(found[1]) / 100
+    tensorflow = kind.startswith("tf_") if naming == "timm" else naming != "torchvision"
+    classifier = tensors.get(f"{classifier_name(naming)}.weight")
+    return CNNConfig(
+        arch="efficientnet_lite0" if lite else "mobilenet_v2",
+        num_classes=1000 if classifier is None else len(classifier),  # if absent, `from_tensors` reports it
+        image_size=settings.get("image_size") or settings.get("pretrained_cfg", {}).get("input_size", [224])[-1],
+        width=float(width),
+        padding="tf_same" if settings.get("tf_padding", tensorflow) else "symmetric",
+        norm_eps=float(settings.get("layer_norm_eps", 1e-3 if tensorflow else 1e-5)),
+    )

@@ -1,0 +1,300 @@
+"""From a photo to what a classifier takes: orientation, colours, resize, crop, normalisation.
+
+Pillow does the resizing, as it did for the published weights, and the rounding follows the two code bases that they
+come from. Both make the long side of a short-side resize `int(long * size / short)`. They centre a crop differently
+where an odd number of pixels is left over: Hugging Face rounds the offset down, torchvision (and timm with it) to the
+nearest even number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+
+_RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALF = (0.5, 0.5, 0.5)
+# What Hugging Face's image processors do where their file is silent: resample, mean, std, and whether they crop.
+_PROCESSORS = {
+    "ViT": (2, _HALF, _HALF, False),
+    "DeiT": (3, _HALF, _HALF, True),
+    "MobileNetV1": (2, _HALF, _HALF, True),
+    "MobileNetV2": (2, _HALF, _HALF, True),
+    "ConvNext": (2, _HALF, _HALF, False),
+    "ConvNeXT": (2, _HALF, _HALF, False),
+}
+_CROP_PCT = ("ConvNext", "ConvNeXT")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a photo becomes a network's input. Hashable, so it can be the static part of a pytree.
+
+    resize:         the short side in pixels, proportions kept; or (height, width), proportions not kept; or None.
+    crop:           (height, width) of the centre crop that follows, or None.
+    resample:       Pillow's resampling filter (0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming).
+    rescale_factor: what pixels 0 .. 255 are multiplied by.
+    offset:         what is then added.
+    mean, std:      three each: `(pixel * rescale_factor + offset - mean) / std`.
+    crop_rounding:  how the crop's offset is rounded, "down" or to the nearest "even" number; see the module's head.
+
+    Raises ValueError where these contradict each other or leave the size of the result open.
+    """
+
+    resize: int | tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    resample: int = 2
+    rescale_factor: float = 1 / 255
+    offset: float = 0.0
+    mean: tuple[float, float, float] = _HALF
+    std: tuple[float, float, float] = _HALF
+    crop_rounding: Literal["down", "even"] = "down"
+
+    def __post_init__(self):
+        if self.crop is None and not isinstance(self.resize, tuple):
+            raise ValueError(
+                f"resize={self.resize} without a crop leaves the size of the result open; "
+                "give crop=(height, width), or both sides as resize=(height, width)"
+            )
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            sides = value if isinstance(value, tuple) else (value,) * 2
+            if value is not None and (len(sides) != 2 or not all(_is_count(side) for side in sides)):
+                raise ValueError(f"{name} must be pixels, whole numbers of at least 1; got {value!r}")
+        if self.resize is not None and self.crop is not None:
+            resized = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
+            if any(c > r for c, r in zip(self.crop, resized, strict=True)):
+                raise ValueError(f"crop={self.crop} does not fit in a photo resized to {self.resize}; resize to more")
+        if self.resample not in _RESAMPLING.values():
+            raise ValueError(f"resample must be one of Pillow's filters, 0 to 5; got {self.resample!r}")
+        if self.crop_rounding not in ("down", "even"):
+            raise ValueError(f'crop_rounding must be "down" or "even"; got {self.crop_rounding!r}')
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or len(value) != 3 or not all(math.isfinite(x) for x in value):
+                raise ValueError(f"{name} must be a tuple of three finite numbers, red, green, blue; got {value!r}")
+        if min(self.std) <= 0 or not self.rescale_factor > 0:
+            raise ValueError(f"std and rescale_factor must be positive; got {self.std} and {self.rescale_factor}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the result."""
+        return self.crop or self.resize  # type: ignore[return-value]  __post_init__ saw to it
+
+    @classmethod
+    def from_huggingface(cls, config: Mapping[str, Any], image_size: int) -> Preprocessing:
+        """What a `preprocessor_config.json` of Hugging Face says.
+
+        config:     the file's content; {} means the defaults of its ViT processor.
+        image_size: side of the network's input in pixels, for what the file leaves out.
+
+        A bare number as `size` means the short side where a centre crop follows, and both sides of a square where
+        none does; {"shortest_edge"} and {"height", "width"} mean what they say. With `crop_pct` (ConvNeXt) the short
+        side becomes size / crop_pct and a crop to size follows, below 384 pixels; from there on, a plain square.
+        Raises ValueError for a processor or a value it does not understand.
+        """
+        name = config.get("image_processor_type") or config.get("feature_extractor_type") or "ViTImageProcessor"
+        kind = re.sub("(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(name))
+        if kind not in _PROCESSORS:
+            known = ", ".join(_PROCESSORS)
+            raise ValueError(f"expected the image processor of {known}; got {name!r}: build the Preprocessing by hand")
+        if config.get("include_top"):
+            raise ValueError("include_top (a second normalisation) is not understood; build the Preprocessing by hand")
+        resample, mean, std, crops = _PROCESSORS[kind]
+        crops = _flag(config, "do_center_crop", crops)
+        crop = _square(config.get("crop_size"), image_size) if crops else None
+        crop_pct = config.get("crop_pct", 224 / 256 if kind in _CROP_PCT else None)
+        if crops and crop_pct is not None:
+            raise ValueError(f"do_center_crop and crop_pct={crop_pct} both ask for a crop; leave one of them out")
+        resize = _resize(config.get("size"), crops, image_size) if _flag(config, "do_resize", True) else None
+        if resize is not None and crop_pct is not None:
+            side = resize if isinstance(resize, int) else min(resize)
+            crop = (side, side) if side < 384 else None
+            resize = int(side / _fraction(crop_pct)) if side < 384 else (side, side)
+        rescales = _flag(config, "do_rescale", True)
+        normalizes = _flag(config, "do_normalize", True)
+        return cls(
+            resize=resize,
+            crop=crop,
+            resample=_resample(config.get("resample", resample)),
+            rescale_factor=_number(config.get("rescale_factor", 1 / 255), "rescale_factor") if rescales else 1.0,
+            offset=-1.0 if rescales and _flag(config, "rescale_offset", False) else 0.0,
+            mean=_triple(config.get("image_mean", mean), "image_mean") if normalizes else (0.0, 0.0, 0.0),
+            std=_triple(config.get("image_std", std), "image_std") if normalizes else (1.0, 1.0, 1.0),
+        )
+
+    @classmethod
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any]) -> Preprocessing:
+        """What timm's `pretrained_cfg` says: the short side resized to floor(input / crop_pct), then a centre crop.
+
+        Keys read: input_size [3, s, s], crop_pct, crop_mode ("center" or "squash"), interpolation, mean, std.
+        Raises ValueError for values it does not understand.
+        """
+        channels, *sides = pretrained_cfg.get("input_size", (3, 224, 224))
+        if channels != 3 or len(sides) != 2 or sides[0] != sides[1] or not _is_count(sides[0]):
+            raise ValueError(f"expected input_size [3, s, s]; got {pretrained_cfg.get('input_size')}")
+        mode = pretrained_cfg.get("crop_mode") or "center"
+        if mode not in ("center", "squash"):
+            raise ValueError(f"expected crop_mode 'center' or 'squash'; got {mode!r}: build the Preprocessing by hand")
+        side = math.floor(sides[0] / _fraction(pretrained_cfg.get("crop_pct") or 0.875))
+        return cls(
+            resize=side if mode == "center" else (side, side),
+            crop=(sides[0], sides[0]),
+            resample=_resample(pretrained_cfg.get("interpolation") or "bicubic"),
+            mean=_triple(pretrained_cfg.get("mean", _IMAGENET_MEAN), "mean"),
+            std=_triple(pretrained_cfg.get("std", _IMAGENET_STD), "std"),
+            crop_rounding="even",
+        )
+
+
+def preprocess(photo: Any, preprocessing: Preprocessing) -> Float[np.ndarray, "H W 3"]:
+    """A photo as a network's input: what `crop_photo` returns, normalised to float32[H, W, 3]. Raises as it does."""
+    p = preprocessing
+    pixels = crop_photo(photo, p).astype(np.float32)
+    scaled = pixels * np.float32(p.rescale_factor) + np.float32(p.offset)
+    return (scaled - np.array(p.mean, np.float32)) / np.array(p.std, np.float32)
+
+
+def crop_photo(photo: Any, preprocessing: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
+    """What a network sees of a photo: resized and cropped, uint8[H, W, 3] in 0 .. 255, not normalised.
+
+    photo: a Pillow image of any mode (turned upright as its EXIF data say; 16-bit greys reduced to 8 bits; what is
+           transparent becomes white, as on paper), or a uint8 array [H, W, 3], [H, W, 4] or [H, W].
+
+    Raises ValueError for arrays of another dtype or shape, and for a photo smaller than the crop where nothing is
+    resized; TypeError for what is no image.
+    """
+    image = _to_rgb(photo)
+    p = preprocessing
+    if p.resize is not None:
+        width, height = image.size
+        if isinstance(p.resize, tuple):
+            height, width = p.resize
+        elif width <= height:
+            width, height = p.resize, int(p.resize * height / width)
+        else:
+            width, height = int(p.resize * width / height), p.resize
+        image = image.resize((width, height), Image.Resampling(p.resample))
+    if p.crop is not None:
+        crop_height, crop_width = p.crop
+        spare_x, spare_y = image.width - crop_width, image.height - crop_height
+        if spare_x < 0 or spare_y < 0:
+            raise ValueError(
+                f"expected a photo of at least {crop_height} x {crop_width} pixels, as it is cropped without being "
+                f"resized; got {image.height} x {image.width}: enlarge it first"
+            )
+        down = p.crop_rounding == "down"
+        left, top = (spare // 2 if down else round(spare / 2) for spare in (spare_x, spare_y))
+        image = image.crop((left, top, left + crop_width, top + crop_height))
+    return np.array(image)
+
+
+def _to_rgb(photo: Any) -> Image.Image:
+    """Any photo as an upright RGB image."""
+    if isinstance(photo, str | bytes) or hasattr(photo, "__fspath__"):
+        raise TypeError(f"expected a photo, got the path {photo!r}; open it first: PIL.Image.open(path)")
+    if not isinstance(photo, Image.Image):
+        photo = _array_to_image(photo)
+    if 0 in photo.size:
+        raise ValueError(f"expected a photo; got an image of {photo.height} x {photo.width} pixels")
+    photo = ImageOps.exif_transpose(photo)
+    if photo.mode.startswith("I"):  # Pillow's own conversion would clip at 255: everything bright turns white
+        grey = np.asarray(photo).astype(np.int64)
+        low, high = grey.min(), grey.max()
+        if low < 0 or high > 65535:
+            raise ValueError(f"expected 16-bit greys, 0 to 65535; got {low} to {high}: rescale to 8 bits first")
+        photo = Image.fromarray(np.round(grey / 257).astype(np.uint8))
+    if photo.mode == "F":
+        raise ValueError("expected a photo of 8 or 16 bits; got floating-point greys (mode F): make them mode L first")
+    if photo.has_transparency_data:
+        photo = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+    return photo.convert("RGB")
+
+
+def _array_to_image(photo: Any) -> Image.Image:
+    if not hasattr(photo, "shape") or not hasattr(photo, "dtype"):
+        raise TypeError(f"expected a Pillow image or a uint8 array [H, W, 3]; got {type(photo).__name__}")
+    array = np.asarray(photo)
+    if array.dtype != np.uint8:
+        raise ValueError(
+            f"expected a uint8 array with values 0 to 255; got {array.dtype}: if it lies in 0 .. 1, pass "
+            "(255 * photo).round().astype('uint8')"
+        )
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(f"expected an array [H, W, 3], [H, W, 4] or [H, W]; got shape {list(array.shape)}")
+    if array.size == 0:
+        raise ValueError(f"expected a photo; got an empty array of shape {list(array.shape)}")
+    return Image.fromarray(array)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = config.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false; got {value!r}")
+    return default if value is None else value
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number; got {value!r}")
+    return float(value)
+
+
+def _fraction(value: Any) -> float:
+    if not 0 < _number(value, "crop_pct") <= 1:
+        raise ValueError(f"crop_pct must lie in (0, 1]; got {value}")
+    return float(value)
+
+
+def _triple(value: Any, name: str) -> tuple[float, float, float]:
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
+    if len(values) != 3:
+        raise ValueError(f"{name} must be three numbers, red, green, blue; got {value!r}")
+    red, green, blue = (_number(x, name) for x in values)
+    return red, green, blue
+
+
+def _resample(value: Any) -> int:
+    found = _RESAMPLING.get(value) if isinstance(value, str) else value
+    if not isinstance(found, int):
+        raise ValueError(f"expected a resampling filter of {', '.join(_RESAMPLING)}, or 0 to 5; got {value!r}")
+    return int(found)
+
+
+def _square(value: Any, default: int) -> tuple[int, int]:
+    """A crop's size: a number, or {"height", "width"}."""
+    if value is None:
+        return default, default
+    return (value, value) if _is_count(value) else _sides(value, "crop_size")
+
+
+def _resize(size: Any, crops: bool, image_size: int) -> int | tuple[int, int]:
+    """A short side, or both sides."""
+    if size is None:  # 256 for a network of 224
+        return image_size * 8 // 7 if crops else (image_size, image_size)
+    if _is_count(size):
+        return size if crops else (size, size)
+    if isinstance(size, Mapping) and set(size) == {"shortest_edge"} and _is_count(size["shortest_edge"]):
+        return size["shortest_edge"]
+    return _sides(size, "size")
+
+
+def _sides(value: Any, name: str) -> tuple[int, int]:
+    if not isinstance(value, Mapping) or set(value) != {"height", "width"} or not all(map(_is_count, value.values())):
+        short = ', {"shortest_edge": pixels}' if name == "size" else ""
+        raise ValueError(
+            f'expected {name} to be pixels, {{"height": pixels, "width": pixels}}{short}; got {value!r}: correct it'
+        )
+    return value["height"], value["width"]
