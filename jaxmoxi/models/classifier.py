@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.models.cnn import CNNConfig, InvertedResidualNet
 from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
-from jaxmoxi.models.vit import ViT, ViTConfig
+from jaxmoxi.models.vit import Tokens, ViT, ViTConfig
 from jaxmoxi.types import record, static
 
 
@@ -80,12 +80,12 @@ class Classifier:
         """Rows and columns of patch tokens; None for a network without tokens."""
         return (self.config.grid, self.config.grid) if isinstance(self.config, ViTConfig) else None
 
-    def embed_tokens(self, image: Float[Array, "H W 3"]) -> Float[Array, "T D"]:
-        """The patch tokens of one image, position embedding added (vision transformers only)."""
+    def embed_tokens(self, image: Float[Array, "H W 3"]) -> Tokens:
+        """The patch tokens of one image, arrays [T, ...], position embedding added (vision transformers only)."""
         self._check_size(image)
-        return self.network().embed(image[None])[0]
+        return jax.tree.map(lambda t: t[0], self.network().embed(image[None]))
 
-    def encode_tokens(self, tokens: Float[Array, "C N D"], present: Bool[Array, "C N"]) -> Float[Array, "C K"]:
+    def encode_tokens(self, tokens: Tokens, present: Bool[Array, "C N"]) -> Float[Array, "C K"]:
         """Logits from subsets of tokens; those not present leave no trace (vision transformers only)."""
         return self.network().encode(tokens, present)
 

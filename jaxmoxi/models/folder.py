@@ -44,6 +44,10 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         preprocessing = Preprocessing.from_huggingface(_read_json(processor), config.image_size)
     elif "pretrained_cfg" in settings:
         preprocessing = Preprocessing.from_timm(settings["pretrained_cfg"])
+    elif isinstance(config, cnn.CNNConfig):
+        # torchvision's folders say nothing; this is how its weights were trained.
+        side = config.image_size
+        preprocessing = Preprocessing.from_timm({"input_size": (3, side, side), "interpolation": "bilinear"})
     else:
         preprocessing = Preprocessing.from_huggingface({}, config.image_size)
     if preprocessing.size != (config.image_size, config.image_size):

@@ -1,12 +1,13 @@
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 import jaxmoxi as jm
-from jaxmoxi.models import vit
+from jaxmoxi.models import cnn, vit
 from jaxmoxi.models.vit import ViTConfig
 from support import golden_tensor, vit_classifier
 
@@ -74,7 +75,7 @@ def test_deit(tmp_path, teacher):
     model = jm.models.load(write(tmp_path, settings, tensors_for("deit", config)))
     assert model.config == config
     tokens = model.embed_tokens(IMAGES[0])
-    whole = model.encode_tokens(tokens[None], jnp.ones((1, 16), bool))
+    whole = model.encode_tokens(jax.tree.map(lambda t: t[None], tokens), jnp.ones((1, 16), bool))
     np.testing.assert_allclose(whole, model.logits(IMAGES[:1]), rtol=1e-4, atol=1e-5)
 
 
@@ -89,6 +90,16 @@ def test_timm_folder(tmp_path):
     assert model.preprocessing.resize == 35
     assert model.class_names == ("class 0", "class 1", "class 2", "class 3")
     assert model.logits(IMAGES).shape == (2, 4)
+
+
+def test_torchvision_folder_without_preprocessing(tmp_path):
+    config = cnn.CNNConfig("mobilenet_v2", num_classes=4)
+    names = cnn.expected_tensors(config, "torchvision")
+    tensors = {name: golden_tensor("folder", name, shape, 0.1) for name, shape in names.items()}
+    tensors |= {name: np.ones_like(t) for name, t in tensors.items() if name.endswith("running_var")}
+    model = jm.models.load(write(tmp_path, {"model_type": "mobilenet_v2"}, tensors))
+    assert (model.preprocessing.resize, model.preprocessing.crop) == (256, (224, 224))
+    assert model.preprocessing.mean == (0.485, 0.456, 0.406)
 
 
 def test_errors(tmp_path):
