@@ -21,9 +21,11 @@ from jaxmoxi.types import AnyArray, Packed, Readout, is_concrete, output_shapes,
 
 # A larger chunk gains nothing: on an accelerator the cores are full; on a CPU, where a chunk should stay in the
 # last-level cache (of 32 MiB on common servers), throughput of a DeiT-Tiny at 197 tokens fell from 29 to 18 forwards/s
-# between chunks of 8 and 64, and at 17 tokens it rose from 326 to 519.
+# between chunks of 8 and 64, and at 17 tokens it rose from 326 to 519. A coalition that needs more than the
+# cache still goes in a chunk of up to eight, as long as that is little memory.
 _MAX_CHUNK = {"cpu": 64, "default": 2048}
 _CPU_BUDGET = 32 * 2**20
+_CPU_MEMORY, _CPU_FEW = 2**30, 8
 
 
 class OutOfMemoryError(MemoryError):
@@ -176,7 +178,7 @@ def choose_batch_size(v: Callable[..., Any], num_players: int, *, max_visible: i
 
     The arrays one chunk of coalitions needs at once are read off the traced program (largest sum of live
     intermediates, fused or not, so on the safe side) and divided into a quarter of the free memory the device
-    reports; on the CPU, where larger chunks only leave the caches, into 32 MiB.
+    reports; on the CPU, where larger chunks only leave the caches, into 32 MiB (eight coalitions may take 1 GiB).
     """
     rows = 8
     v = pack(v)
@@ -186,7 +188,10 @@ def choose_batch_size(v: Callable[..., Any], num_players: int, *, max_visible: i
     per_row = max(1, _live_bytes(program.jaxpr) // rows)
     backend = jax.default_backend()
     limit = _MAX_CHUNK.get(backend, _MAX_CHUNK["default"])
-    return max(1, min(limit, 2 ** int(math.log2(max(1, _memory_budget() // per_row)))))
+    fits = _memory_budget() // per_row
+    if backend == "cpu":
+        fits = max(fits, min(_CPU_FEW, _CPU_MEMORY // per_row))
+    return max(1, min(limit, 2 ** int(math.log2(max(1, fits)))))
 
 
 def _memory_budget() -> int:
