@@ -1,0 +1,68 @@
+"""jaxmoxi: which regions of an image, together, make a classifier believe what it believes?"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from jaxmoxi import models, plot
+from jaxmoxi.curves import deletion_curve, insertion_curve
+from jaxmoxi.evaluate import NaNValueError, OutOfMemoryError, choose_batch_size, evaluate, readouts
+from jaxmoxi.greedy import (
+    GreedyState,
+    greedy_deletion,
+    greedy_init,
+    greedy_insertion,
+    greedy_step,
+    single_player_order,
+)
+from jaxmoxi.interactions import (
+    full_context_shapley,
+    pairwise_interactions,
+    sampled_shapley,
+    self_context_shapley,
+)
+from jaxmoxi.regions import count_regions, grid_regions, region_sizes, relabel, slic_regions, visible_pixels
+from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, ValueFn
+from jaxmoxi.values import blur_image, payoff_values, pixel_value_fn, token_value_fn
+
+try:
+    __version__ = version("jaxmoxi")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Curve",
+    "GreedyInfo",
+    "GreedyResult",
+    "GreedyState",
+    "NaNValueError",
+    "OutOfMemoryError",
+    "Readout",
+    "ShapleyEstimate",
+    "Stop",
+    "ValueFn",
+    "blur_image",
+    "choose_batch_size",
+    "count_regions",
+    "deletion_curve",
+    "evaluate",
+    "full_context_shapley",
+    "greedy_deletion",
+    "greedy_init",
+    "greedy_insertion",
+    "greedy_step",
+    "grid_regions",
+    "insertion_curve",
+    "models",
+    "pairwise_interactions",
+    "payoff_values",
+    "pixel_value_fn",
+    "plot",
+    "readouts",
+    "region_sizes",
+    "relabel",
+    "sampled_shapley",
+    "self_context_shapley",
+    "single_player_order",
+    "slic_regions",
+    "token_value_fn",
+    "visible_pixels",
+]
