@@ -1,0 +1,8 @@
+"""`python -m jaxmoxi`: the command `jaxmoxi`."""
+
+import sys
+
+from jaxmoxi.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
