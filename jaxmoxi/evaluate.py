@@ -19,13 +19,13 @@ from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.types import AnyArray, Packed, Readout, is_concrete, output_shapes, pack
 
-# A larger chunk gains nothing: on an accelerator the cores are full; on a CPU, where a chunk should stay in the
-# last-level cache (of 32 MiB on common servers), throughput of a DeiT-Tiny at 197 tokens fell from 29 to 18 forwards/s
-# between chunks of 8 and 64, and at 17 tokens it rose from 326 to 519. A coalition that needs more than the
-# cache still goes in a chunk of up to eight, as long as that is little memory.
+# A larger chunk gains nothing: on an accelerator the cores are full; on a CPU a chunk should stay in the
+# last-level cache (of 32 MiB on common servers): a DeiT-Tiny on two cores runs 74, 77, 78, 58
+# and 48 forwards/s in chunks of 4, 8, 16, 32 and 64 at 197 tokens, and 517, 695, 826, 931 and 1003 at 17. A coalition
+# that needs more still goes in a chunk of up to four, as long as that is little memory.
 _MAX_CHUNK = {"cpu": 64, "default": 2048}
 _CPU_BUDGET = 32 * 2**20
-_CPU_MEMORY, _CPU_FEW = 2**30, 8
+_CPU_MEMORY, _CPU_FEW = 2**30, 4
 
 
 class OutOfMemoryError(MemoryError):
@@ -174,24 +174,25 @@ def check_batch_size(batch_size: int | None) -> None:
 
 
 def choose_batch_size(v: Callable[..., Any], num_players: int, *, max_visible: int | None = None) -> int:
-    """A chunk that fits the memory: a power of two between 1 and what the device can use.
+    """A chunk that fits the memory: a power of two between 1 and what the device can use, times the number of devices.
 
     The arrays one chunk of coalitions needs at once are read off the traced program (largest sum of live
     intermediates, fused or not, so on the safe side) and divided into a quarter of the free memory the device
-    reports; on the CPU, where larger chunks only leave the caches, into 32 MiB (eight coalitions may take 1 GiB).
+    reports; on the CPU, where larger chunks only leave the caches, into 32 MiB (four coalitions may take 1 GiB).
     """
-    rows = 8
     v = pack(v)
+    shards = getattr(v.unpack(), "num_shards", 1)
+    rows = 8 * shards
     masks = jax.ShapeDtypeStruct((rows, num_players), bool)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), v)
     program = jax.make_jaxpr(lambda v, m: read(v, m, max_visible))(shapes, masks)
-    per_row = max(1, _live_bytes(program.jaxpr) // rows)
+    per_row = max(1, _live_bytes(program.jaxpr) // 8)  # of one device, where the rows are shared among several
     backend = jax.default_backend()
     limit = _MAX_CHUNK.get(backend, _MAX_CHUNK["default"])
     fits = _memory_budget() // per_row
     if backend == "cpu":
         fits = max(fits, min(_CPU_FEW, _CPU_MEMORY // per_row))
-    return max(1, min(limit, 2 ** int(math.log2(max(1, fits)))))
+    return shards * max(1, min(limit, 2 ** int(math.log2(max(1, fits)))))
 
 
 def _memory_budget() -> int:

@@ -62,7 +62,7 @@ def test_chosen_batch_size_follows_the_memory(monkeypatch):
     monkeypatch.setattr(module, "_CPU_MEMORY", 20 * 10**6)
     monkeypatch.setattr(module, "_memory_budget", lambda: 100 * 10**6)
     size = jm.choose_batch_size(v, 5)
-    assert 8 <= size <= 25
+    assert 4 <= size <= 25
     assert size & (size - 1) == 0
     monkeypatch.setattr(module, "_memory_budget", lambda: 10**6)
     assert jm.choose_batch_size(v, 5) in (2, 4)  # as many as _CPU_MEMORY holds

@@ -5,7 +5,7 @@ import pytest
 
 import jaxmoxi as jm
 from jaxmoxi.greedy import plan_stages
-from jaxmoxi.types import pack
+from jaxmoxi.types import pack, record, static
 from support import SizedGame, ThresholdGame, brute_greedy, lookup, table_game
 
 SEARCHES = {True: jm.greedy_insertion, False: jm.greedy_deletion}
@@ -163,7 +163,8 @@ def test_stages_hold_every_step(num_players, insertion):
     stages = plan_stages(num_players, insertion=insertion)
     assert stages[-1][0] == num_players
     step = 0
-    for last, size in stages:
+    for last, size, candidates in stages:
+        assert candidates >= num_players - step
         for k in range(step, last):
             assert (k + 1 if insertion else num_players - k - 1) <= size
         assert size <= num_players
@@ -208,6 +209,57 @@ def test_other_numbers_compile_nothing():
     explain(2, 3, [0.1, 0.2, 0.3], jm.Stop(flip=True, size=3))
     assert len(traces) == count
     assert first.order.tolist() != second.order.tolist()
+
+
+class Notes(list):
+    """A list that can be part of a pytree's structure."""
+
+    def __hash__(self):
+        return id(self)
+
+    def __eq__(self, other):
+        return self is other
+
+
+@record
+class TracedGame:
+    """A linear game that notes the sizes it is traced for."""
+
+    weights: jax.Array
+    traced: Notes = static()
+    sized: bool = static(default=True)
+
+    def __call__(self, masks, *, max_visible=None):
+        self.traced.append(max_visible)
+        return masks @ self.weights
+
+
+@pytest.mark.parametrize("insertion", [True, False])
+def test_one_compilation_a_stage_and_none_that_is_not_reached(insertion):
+    stages = plan_stages(196, insertion=insertion)
+    assert 5 <= len(stages) <= 16
+    notes = Notes()
+    weights = jnp.asarray(np.random.default_rng(0).permutation(196), jnp.float32)
+    run = SEARCHES[insertion]
+    run(TracedGame(weights, notes), 196, stop=jm.Stop(size=stages[0].steps), batch_size=16)
+    assert [m for m in notes if m is not None] == [stages[0].max_visible]
+    run(TracedGame(weights, notes), 196, batch_size=16)
+    assert [m for m in notes if m is not None] == [s.max_visible for s in stages]
+    count = len(notes)
+    result = run(TracedGame(-weights, notes), 196, batch_size=16)
+    run(TracedGame(weights, notes), 196, batch_size=16, stop=jm.Stop(value=17.0 * (1 if insertion else -1)))
+    assert len(notes) == count
+    np.testing.assert_array_equal(result.order, np.argsort(weights))
+
+
+@pytest.mark.parametrize(("insertion", "most"), [(True, 0.38), (False, 0.72)])
+def test_stages_save_work(insertion, most):
+    """Token evaluations against those at full length, of which there is one for each candidate."""
+    step, work = 0, 0
+    for last, size, _ in plan_stages(196, insertion=insertion):
+        work += sum(196 - k for k in range(step, last)) * (size + 1)
+        step = max(step, last)
+    assert work / (197 * 196 * 197 / 2) < most
 
 
 # Errors
