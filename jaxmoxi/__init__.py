@@ -13,6 +13,7 @@ from jaxmoxi.greedy import (
     greedy_step,
     single_player_order,
 )
+from jaxmoxi.images import greedy_images
 from jaxmoxi.interactions import (
     full_context_shapley,
     pairwise_interactions,
@@ -20,6 +21,7 @@ from jaxmoxi.interactions import (
     self_context_shapley,
 )
 from jaxmoxi.regions import count_regions, grid_regions, region_sizes, relabel, slic_regions, visible_pixels
+from jaxmoxi.sharding import ShardedValueFn, shard_coalitions
 from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, ValueFn
 from jaxmoxi.values import blur_image, payoff_values, pixel_value_fn, token_value_fn
 
@@ -37,6 +39,7 @@ __all__ = [
     "OutOfMemoryError",
     "Readout",
     "ShapleyEstimate",
+    "ShardedValueFn",
     "Stop",
     "ValueFn",
     "blur_image",
@@ -46,6 +49,7 @@ __all__ = [
     "evaluate",
     "full_context_shapley",
     "greedy_deletion",
+    "greedy_images",
     "greedy_init",
     "greedy_insertion",
     "greedy_step",
@@ -61,6 +65,7 @@ __all__ = [
     "relabel",
     "sampled_shapley",
     "self_context_shapley",
+    "shard_coalitions",
     "single_player_order",
     "slic_regions",
     "token_value_fn",

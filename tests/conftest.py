@@ -1,3 +1,8 @@
+import os
+
+# Eight simulated devices, for the tests of meshes; everything else runs on the first.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
 import jaxtyping
 import pytest
 

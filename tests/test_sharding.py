@@ -1,0 +1,104 @@
+"""Many devices answer as one does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmoxi as jm
+from jaxmoxi.models.vit import ViTConfig
+from support import SizedGame, ThresholdGame, table_game, vit_classifier
+
+CONFIG = ViTConfig(image_size=40, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    assert jax.device_count() == 8
+    return jax.make_mesh((8,), ("coalitions",))
+
+
+@pytest.fixture(scope="module")
+def game():
+    model = vit_classifier(CONFIG)
+    image = jnp.asarray(np.random.default_rng(1).normal(size=(40, 40, 3)), jnp.float32)
+    return jm.token_value_fn(model, image, 2)
+
+
+@pytest.mark.parametrize("find", [jm.greedy_insertion, jm.greedy_deletion])
+def test_searches_agree(mesh, game, find):
+    one, many = find(game, 25), find(jm.shard_coalitions(game, mesh), 25)
+    np.testing.assert_array_equal(one.order, many.order)
+    np.testing.assert_allclose(one.values, many.values, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(one.leads, many.leads)
+    assert one.num_evaluations == many.num_evaluations == 25 * 26 // 2
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 20])
+@pytest.mark.parametrize("batch_size", [None, 3, 16])
+def test_any_number_of_coalitions(mesh, count, batch_size):
+    v, table = table_game(5)
+    masks = jnp.asarray(np.random.default_rng(0).random((count, 5)) < 0.5)
+    values = jm.evaluate(jm.shard_coalitions(v, mesh), masks, batch_size=batch_size)
+    np.testing.assert_array_equal(values, table[np.asarray(masks) @ 2 ** np.arange(5)])
+
+
+def test_every_device_takes_its_share(mesh):
+    """The function sees an eighth of the rows, with nothing left over."""
+    shapes = []
+
+    def v(masks):
+        shapes.append(masks.shape)
+        return masks.sum(1) * 1.0
+
+    jm.evaluate(jm.shard_coalitions(v, mesh), jnp.ones((32, 4), bool), batch_size=32)
+    assert (4, 4) in shapes
+    assert max(shapes) == (4, 4)
+
+
+def test_no_collective_inside_a_forward(mesh, game):
+    """One gather for each part of a readout, none of the size of anything inside the network."""
+    v = jm.shard_coalitions(game, mesh)
+    text = jax.jit(lambda v, masks: v.readout(masks)).lower(v, jnp.ones((16, 25), bool)).compile().as_text()
+    gathers = [line for line in text.splitlines() if " all-gather(" in line or " all-gather-start(" in line]
+    assert 1 <= len(gathers) <= 3
+    assert not any(word in text for word in ("all-reduce(", "all-to-all(", "collective-permute("))
+
+
+def test_more_devices_take_larger_chunks(mesh, game):
+    assert jm.choose_batch_size(jm.shard_coalitions(game, mesh), 25) == 8 * jm.choose_batch_size(game, 25)
+
+
+def test_some_axes_of_a_mesh(game):
+    mesh = jax.make_mesh((2, 4), ("images", "coalitions"))
+    v = jm.shard_coalitions(game, mesh, axes="coalitions")
+    assert v.num_shards == 4
+    np.testing.assert_array_equal(jm.greedy_insertion(v, 25).order, jm.greedy_insertion(game, 25).order)
+
+
+def test_what_the_game_can_tell_is_passed_on(mesh):
+    v = jm.shard_coalitions(ThresholdGame(jnp.arange(4.0), jnp.float32(-3.5)), mesh)
+    assert jm.greedy_insertion(v, 4, stop=jm.Stop(flip=True)).num_steps == 2
+    assert v.leads(jnp.ones((3, 4), bool)).all()
+    sized = jm.shard_coalitions(SizedGame(jnp.arange(20.0)), mesh)
+    assert sized.sized
+    np.testing.assert_array_equal(jm.greedy_insertion(sized, 20).order, np.arange(20)[::-1])
+    plain = jm.shard_coalitions(table_game(3)[0], mesh)
+    with pytest.raises(ValueError, match="stop.flip needs to know"):
+        jm.greedy_insertion(plain, 3, stop=jm.Stop(flip=True))
+    with pytest.raises(ValueError, match="cannot tell who leads"):
+        plain.leads(jnp.ones((1, 3), bool))
+
+
+def test_other_algorithms(mesh, game):
+    v = jm.shard_coalitions(game, mesh)
+    np.testing.assert_allclose(jm.self_context_shapley(v, 25), jm.self_context_shapley(game, 25), atol=1e-5)
+    order = jnp.arange(25)
+    np.testing.assert_allclose(jm.deletion_curve(v, order).values, jm.deletion_curve(game, order).values, atol=1e-5)
+
+
+def test_errors(mesh, game):
+    with pytest.raises(ValueError, match=r"expected axes of the mesh, which has \('coalitions',\); got \('x',\)"):
+        jm.shard_coalitions(game, mesh, axes="x")
+    with pytest.raises(ValueError, match="25 players; got num_players"):
+        jm.greedy_insertion(jm.shard_coalitions(game, mesh), 24)
