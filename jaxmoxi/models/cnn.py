@@ -86,13 +86,14 @@ class InvertedResidualNet(nnx.Module):
         """The last convolution's map, in [0, 6]: h and w are H and W divided by 32, rounded up."""
         if images.ndim != 4 or images.shape[-1] != 3:
             raise ValueError(f"expected images [B, H, W, 3]; got {list(images.shape)}: image[None] adds a batch axis")
+        images = images.astype(self.stem.kernel.dtype)
         # Not chosen by jax.default_backend(): the program may be lowered for another platform than it is traced on.
         native = functools.partial(self._chain, depthwise=_convolve, pointwise=_convolve)
         return jax.lax.platform_dependent(images, cpu=self._features_cpu, default=native)
 
     def classify(self, features: Float[Array, "B h w C"]) -> Float[Array, "B K"]:
         """Logits from `features`."""
-        return self.classifier(features.mean((1, 2)))
+        return self.classifier(features.astype(self.classifier.kernel.dtype).mean((1, 2)))
 
     def _features_cpu(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
         pair = 2 - len(images) % 2  # an odd batch goes one by one: still faster than all at once

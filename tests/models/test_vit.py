@@ -181,3 +181,20 @@ def test_find_class():
     twice = dataclasses.replace(model, class_names=("crane, bird", "crane, machine", "x", "y"))
     with pytest.raises(ValueError, match=r"'crane' is ambiguous: 0 \(crane, bird\), 1 \(crane, machine\)"):
         twice.find_class("crane")
+
+
+def test_bfloat16():
+    model = classifier(CONFIG, tensors_for(CONFIG, "vit"))
+    half = model.astype("bfloat16")
+    images = jnp.asarray(IMAGES)
+    exact, rounded = model.logits(images), half.logits(images)
+    assert rounded.dtype == jnp.float32
+    assert 0 < float(jnp.abs(rounded - exact).max()) < 0.05 * float(jnp.abs(exact).max())
+    np.testing.assert_array_equal(half.params["head"]["kernel"][...], model.params["head"]["kernel"][...])
+    assert half.params["blocks"]["fc1"]["kernel"].dtype == jnp.bfloat16
+    tokens = half.embed_tokens(images[0])
+    assert {t.dtype for t in tokens} == {jnp.dtype("bfloat16")}
+    with pytest.raises(ValueError, match="expected bfloat16 or float32; got float16"):
+        model.astype("float16")
+    again = model.astype("float32")
+    np.testing.assert_array_equal(again.logits(images), exact)
