@@ -58,6 +58,7 @@ def prepare(options: Any) -> Task:
     picture = load_photo(options.photo)
     with _one_line():
         model: Any = jm.models.demo() if options.model is None else jm.models.load(options.model)
+        model = model.astype(options.dtype)
         photo, image = model.crop(picture), model.preprocess(picture)
     logits = np.asarray(jax.jit(type(model).logits)(model, image[None]), np.float64)[0]
     if not np.isfinite(logits).all():

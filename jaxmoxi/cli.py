@@ -8,6 +8,7 @@ Anything else keeps its traceback: it is a mistake of ours.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import platform
 import sys
@@ -60,6 +61,8 @@ class Explain:
     blurred. Left out: 0."""
     batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """Coalitions evaluated at once. Left out: what fits the memory."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; the payoffs are float32 always."""
     credit: Annotated[str | None, _OPTION(metavar="TEXT", help_behavior_hint="")] = None
     """Whose photo it is, for the line below the picture."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -98,7 +101,63 @@ class Explain:
         return 0
 
 
-_COMMANDS: dict[str, Any] = {"explain": Explain}
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Measure how many coalitions a second this machine evaluates, beside the rate of its matrix products.
+
+    Without --model: a vision transformer of 14 x 14 patches with random weights.
+    """
+
+    model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
+    """A checkpoint folder of a vision transformer."""
+    size: Literal["tiny", "small", "base"] = "tiny"
+    """Without --model: how large."""
+    tokens: tuple[int, ...] = (17, 33, 65, 129, 197)
+    """Numbers of visible tokens, class token included."""
+    batches: tuple[int, ...] = ()
+    """Coalitions evaluated together. Left out: 8, 16 and 32 on a CPU, 64, 256 and 1024 elsewhere."""
+    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ()
+    """Left out: float32 on a CPU, both elsewhere."""
+    out: Annotated[Path | None, _OPTION(metavar="FILE", help_behavior_hint="")] = None
+    """A JSON file to write as well."""
+
+    def run(self) -> int:
+        start_compilation_cache()
+        import jax
+
+        import jaxmoxi as jm
+        from jaxmoxi import _bench
+
+        on_cpu = jax.default_backend() == "cpu"
+        try:
+            if self.out is not None:
+                self.out.parent.mkdir(parents=True, exist_ok=True)
+                self.out.touch()
+            model = _bench.random_classifier(_bench.SIZES[self.size])
+            if self.model is not None:
+                model = jm.models.load(self.model)
+                if model.token_grid is None:
+                    raise ValueError(f"--model: {model.name} is no vision transformer: there are no tokens to count")
+            rows = _bench.throughput(
+                model,
+                tokens=self.tokens,
+                batches=self.batches or ((8, 16, 32) if on_cpu else (64, 256, 1024)),
+                dtypes=self.dtypes or (("float32",) if on_cpu else ("float32", "bfloat16")),
+            )
+            print(f"{self.model or self.size} on {jax.devices()[0].device_kind}\n{_bench.HEADER}", flush=True)
+            shown = []
+            for row in rows:
+                shown.append(row)
+                print(_bench.line(row), flush=True)
+        except (ValueError, OSError) as error:
+            raise CommandError(str(error)) from error
+        if self.out is not None:
+            self.out.write_text(json.dumps({"model": str(self.model or self.size), **_versions(), "rows": shown}))
+            print(f"wrote {self.out}")
+        return 0
+
+
+_COMMANDS: dict[str, Any] = {"explain": Explain, "bench": Bench}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -158,8 +217,24 @@ def _check_out(folder: Path) -> None:
         raise CommandError(f"--out {folder}: cannot write there ({error.strerror}); name a folder of yours") from None
 
 
-def _write(options: Explain, task: Task, result: Any, answer: str, seconds: float, finished: bool) -> list[Path]:
+def _versions() -> dict[str, Any]:
+    """The device and the versions that a result comes from."""
     import jax
+
+    import jaxmoxi as jm
+
+    return {
+        "device": jax.devices()[0].device_kind,
+        "versions": {
+            "jaxmoxi": jm.__version__,
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _write(options: Explain, task: Task, result: Any, answer: str, seconds: float, finished: bool) -> list[Path]:
 
     import jaxmoxi as jm
 
@@ -199,6 +274,7 @@ def _write(options: Explain, task: Task, result: Any, answer: str, seconds: floa
         "regions": task.spec,
         "num_regions": task.num_players,
         "payoff": options.payoff,
+        "dtype": options.dtype,
         "until": options.until,
         "group": players,
         "order": result.order[:steps],
@@ -212,13 +288,7 @@ def _write(options: Explain, task: Task, result: Any, answer: str, seconds: floa
         },
         "num_evaluations": int(result.num_evaluations),
         "seconds": round(seconds, 3),
-        "device": jax.devices()[0].device_kind,
-        "versions": {
-            "jaxmoxi": jm.__version__,
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        **_versions(),
     }
     data = arrays(result, regions=task.regions, photo=task.photo, group=players, target=task.target)
     try:
