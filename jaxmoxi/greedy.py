@@ -186,16 +186,16 @@ def _chunk_size(v: Packed, num_players: int, counts: range, batch_size: int | No
     most = counts[-1]
     if batch_size is not None:
         return min(batch_size, most)
-    fits = min(choose_batch_size(v, num_players, max_visible=max_visible), most)
+    fits = choose_batch_size(v, num_players, max_visible=max_visible)
     if max_visible is None:
         # The candidates fall from P to 1 under one compiled chunk, of unknown cost: a quarter of P wastes an eighth of
         # P rows a step on average, where the whole of P would waste half.
-        return min(fits, max(32, -(-most // 4)))
-    backend = jax.default_backend()
-    price = _CHUNK_TOKENS.get(backend, _CHUNK_TOKENS["default"])
+        return min(fits, most, max(32, -(-most // 4)))
+    price = _CHUNK_TOKENS.get(jax.default_backend(), _CHUNK_TOKENS["default"])
+    shards = getattr(v.unpack(), "num_shards", 1)  # devices that share a chunk equally
     steps = np.arange(counts[0], most + 1)
-    sizes = np.arange(1, fits + 1)
-    cost = [np.sum(-(-steps // size)) * (size * (max_visible + 1) + price) for size in sizes]
+    sizes = np.arange(shards, min(fits, -(-most // shards) * shards) + 1, shards)
+    cost = [np.sum(-(-steps // size)) * (size // shards * (max_visible + 1) + price) for size in sizes]
     return int(sizes[np.argmin(cost)])
 
 
@@ -264,11 +264,16 @@ class Stage(NamedTuple):
 # A stage of DeiT-Tiny compiles in 1.7 s, where a full order takes 100 s on two CPU cores: with this share compiling
 # takes about as long as the padding that it saves, and nothing in a process that explains a second image or finds its
 # programs in the cache. A larger model's work grows, its compile time hardly.
-_STAGE_SHARE, _STAGE_TOKENS = 0.005, 2000
+#
+# Coarse plans are for programs that hold all their stages, and so wait for all of them to compile, and for
+# accelerators, which compile as slowly and compute 40 times as fast.
+_STAGE_SHARE, _COARSE_SHARE, _STAGE_TOKENS = 0.005, 0.04, 2000
 
 
-def plan_stages(num_players: int, *, insertion: bool, sized: bool = True) -> list[Stage]:
+def plan_stages(num_players: int, *, insertion: bool, sized: bool = True, coarse: bool | None = None) -> list[Stage]:
     """Where a search changes its compiled size. A value function that is not `sized` has one stage.
+
+    coarse: fewer stages; None decides by the backend.
 
     A step evaluates its c candidates at the size m of its stage, whatever they really show: c (m + 1) tokens. Small
     stages waste little of that; but each is one more compilation. The sizes, multiples of 8, are those of the least
@@ -281,7 +286,11 @@ def plan_stages(num_players: int, *, insertion: bool, sized: bool = True) -> lis
     shown = np.arange(1, num_players + 1) if insertion else np.arange(num_players)
     candidates = np.zeros(num_players + 1, int)
     candidates[shown] = num_players - np.arange(num_players) if insertion else np.arange(num_players) + 1
-    overhead = _STAGE_SHARE * np.sum(candidates * (np.arange(num_players + 1) + 1)) + _STAGE_TOKENS
+    if coarse is None:
+        coarse = jax.default_backend() != "cpu"
+    overhead = (_COARSE_SHARE if coarse else _STAGE_SHARE) * np.sum(
+        candidates * (np.arange(num_players + 1) + 1)
+    ) + _STAGE_TOKENS
     sizes = [-1, *range(16, num_players, 8), num_players]
     below = np.concatenate([[0], np.cumsum(candidates)])  # candidates of all steps that show fewer than n
     best: list[tuple[float, list[int]]] = [(0.0, [])]
@@ -314,7 +323,8 @@ def _search(
     if callback is not None and not is_concrete((v, state)):
         raise ValueError("callback needs a search outside jit and vmap: there is no host to call inside")
     last = num_players if stop is None or stop.size is None else min(stop.size, num_players)
-    for stage in plan_stages(num_players, insertion=insertion, sized=is_sized(v)):
+    coarse = None if is_concrete((v, state)) else True
+    for stage in plan_stages(num_players, insertion=insertion, sized=is_sized(v), coarse=coarse):
         with memory_advice(v, num_players, stage.max_visible, batch_size):
             end = min(stage.steps, last)
             goals = [jnp.int32(end)]

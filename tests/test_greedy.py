@@ -159,8 +159,9 @@ def test_stops_computing():
 
 @pytest.mark.parametrize("num_players", [1, 5, 16, 17, 49, 196])
 @pytest.mark.parametrize("insertion", [True, False])
-def test_stages_hold_every_step(num_players, insertion):
-    stages = plan_stages(num_players, insertion=insertion)
+@pytest.mark.parametrize("coarse", [True, False])
+def test_stages_hold_every_step(num_players, insertion, coarse):
+    stages = plan_stages(num_players, insertion=insertion, coarse=coarse)
     assert stages[-1][0] == num_players
     step = 0
     for last, size, candidates in stages:
