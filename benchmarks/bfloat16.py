@@ -37,7 +37,7 @@ class Args:
     out: Path | None = None
 
 
-def compare(args: Args, model: Any, path: Path, insertion: bool) -> dict[str, Any]:
+def compare(args: Args, model: Any, mesh: Any, path: Path, insertion: bool) -> dict[str, Any]:
     """One photo, one direction."""
     image = model.preprocess(Image.open(path))
     logits = jax.jit(lambda model, images: model.logits(images))
@@ -45,7 +45,7 @@ def compare(args: Args, model: Any, path: Path, insertion: bool) -> dict[str, An
     half = model.astype("bfloat16")
     target = int(jnp.argmax(exact))
     players = model.token_grid[0] * model.token_grid[1]
-    games = [jm.token_value_fn(m, image, target) for m in (model, half)]
+    games = [jm.shard_coalitions(jm.token_value_fn(m, image, target), mesh) for m in (model, half)]
     find = jm.greedy_insertion if insertion else jm.greedy_deletion
     orders = [np.asarray(find(v, players, stop=jm.Stop(size=args.steps)).order)[: args.steps] for v in games]
     masks = np.zeros((3, players), bool)
@@ -66,12 +66,13 @@ def compare(args: Args, model: Any, path: Path, insertion: bool) -> dict[str, An
 
 
 def main(args: Args) -> int:
+    mesh = jm.local_mesh()
     model = jm.models.load(args.model)
     paths = sorted(p for p in args.images.iterdir() if p.suffix in (".png", ".jpg"))[: args.count]
     rows = []
     for path in paths:
         for insertion in (True, False):
-            rows.append(compare(args, model, path, insertion))
+            rows.append(compare(args, model, mesh, path, insertion))
             print(rows[-1], file=sys.stderr, flush=True)
     medians = {
         f"{method}, {key}": statistics.median(r[key] for r in rows if r["method"] == method)

@@ -48,9 +48,10 @@ def peak() -> int:
 
 
 def work(args: Args, method: str, batch_size: int | None) -> dict[str, Any]:
+    mesh = jm.local_mesh()
     model = random_classifier(SIZES[args.size]) if args.model is None else jm.models.load(args.model)
     side = model.token_grid[0]
-    v = game(model, side)
+    v = jm.shard_coalitions(game(model, side), mesh)
     before = peak()
     if method == "pairwise":
         out = jm.pairwise_interactions(v, side * side, batch_size=batch_size)

@@ -43,17 +43,20 @@ class Args:
     """(Internal) the part to run in this process."""
 
 
-def load(args: Args) -> tuple[Any, Any, int]:
-    """(model, image, target) of ours."""
+def load(args: Args) -> tuple[Any, int, Any, int]:
+    """(the value function, spread over all cores or devices; the number of players; the image; the target)."""
     import jax
     from PIL import Image
 
     import jaxmoxi as jm
 
+    mesh = jm.local_mesh()
     model = jm.models.load(args.model)
     image = model.preprocess(Image.open(args.photo))
     logits = jax.jit(lambda model, images: model.logits(images))(model, image[None])
-    return model, image, int(np.argmax(logits[0]))
+    target = int(np.argmax(logits[0]))
+    v = jm.shard_coalitions(jm.token_value_fn(model, image, target), mesh)
+    return v, model.token_grid[0] * model.token_grid[1], image, target
 
 
 def side_by_side(args: Args, method: str) -> dict[str, Any]:
@@ -63,10 +66,8 @@ def side_by_side(args: Args, method: str) -> dict[str, Any]:
 
     import jaxmoxi as jm
 
-    model, image, target = load(args)
+    v, players, image, target = load(args)
     find = jm.greedy_deletion if method == "deletion" else jm.greedy_insertion
-    players = model.token_grid[0] * model.token_grid[1]
-    v = jm.token_value_fn(model, image, target)
     start = time.perf_counter()
     compile_stages(v, players, insertion=method == "insertion")
     compile_seconds = time.perf_counter() - start
@@ -105,10 +106,8 @@ def up_to_flip(args: Args) -> dict[str, Any]:
     """jaxmoxi until the class leads: the first search of a process, which compiles, and warm ones."""
     import jaxmoxi as jm
 
-    model, image, target = load(args)
+    v, players, _, _ = load(args)
     stop = jm.Stop(flip=True)
-    players = model.token_grid[0] * model.token_grid[1]
-    v = jm.token_value_fn(model, image, target)
     results = []
     first, *warm = seconds(
         lambda: results.append(jm.greedy_insertion(v, players, stop=stop)) or results[-1], repeats=1 + args.repeats

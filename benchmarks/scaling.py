@@ -4,8 +4,9 @@
 
 Players: a full insertion order for grids of more and more regions over the same tokens, beside P(P+1)/2.
 Images: `greedy_images` on more and more images, against one after the other.
+Both on all devices of the process, or all cores of its CPU (`jaxmoxi.local_mesh`).
 Devices: `shard_coalitions` over more and more of this machine's devices; on a CPU, simulated ones in new processes,
-which share the cores: there the figure says what sharding costs, not what it gains.
+which share the cores: beyond their number the figure says what sharding costs, not what it gains.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ def game(model: Any, side: int, seed: int = 0) -> Any:
     return jm.token_value_fn(model, image, 0, None if own else jm.grid_regions(size, size, rows=side, cols=side))
 
 
-def by_players(args: Args, model: Any) -> list[dict[str, Any]]:
+def by_players(args: Args, model: Any, mesh: Any) -> list[dict[str, Any]]:
     rows = []
     for side in args.sides:
-        v, players = game(model, side), side * side
+        v, players = jm.shard_coalitions(game(model, side), mesh), side * side
         repeats = args.repeats if players < 100 else 1
         first, *warm = seconds(lambda v=v, p=players: jm.greedy_insertion(v, p).order, repeats=1 + repeats)
         rows.append({"players": players, "evaluations": players * (players + 1) // 2, "first": first, **summary(warm)})
@@ -69,15 +70,18 @@ def by_players(args: Args, model: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def by_images(args: Args, model: Any) -> list[dict[str, Any]]:
+def by_images(args: Args, model: Any, mesh: Any) -> list[dict[str, Any]]:
     side = model.token_grid[0]
     stop, players = jm.Stop(size=args.steps), side * side
     rows = []
     for count in args.images:
         vs = [game(model, side, seed) for seed in range(count)]
-        together = seconds(lambda vs=vs: jm.greedy_images(vs, players, stop=stop).order, repeats=1 + args.repeats)[1:]
+        spread = [jm.shard_coalitions(v, mesh) for v in vs]
+        together = seconds(
+            lambda vs=vs: jm.greedy_images(vs, players, stop=stop, mesh=mesh).order, repeats=1 + args.repeats
+        )[1:]
         alone = seconds(
-            lambda vs=vs: [jm.greedy_insertion(v, players, stop=stop).order for v in vs], repeats=1 + args.repeats
+            lambda vs=spread: [jm.greedy_insertion(v, players, stop=stop).order for v in vs], repeats=1 + args.repeats
         )[1:]
         rows.append({"images": count, "together": summary(together), "one by one": summary(alone)})
         print(rows[-1], file=sys.stderr, flush=True)
@@ -116,13 +120,14 @@ def main(args: Args) -> int:
     if args.worker is not None:
         print(json.dumps(on_devices(args, args.worker)))
         return 0
+    mesh = jm.local_mesh()
     model = load(args)
     result = {
         "question": "cost against players, images and devices",
         "model": args.size if args.model is None else args.model.name,
         "environment": environment(),
-        "players": by_players(args, model),
-        "images": by_images(args, model),
+        "players": by_players(args, model, mesh),
+        "images": by_images(args, model, mesh),
         "devices": by_devices(args),
     }
     result["same order on all devices"] = len({str(row.pop("order")) for row in result["devices"]}) == 1

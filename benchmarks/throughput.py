@@ -77,10 +77,12 @@ def main(args: Args) -> int:
     if args.peer and args.model is None:
         print("throughput: --peer needs --model FOLDER, a Hugging Face ViT with weights", file=sys.stderr)
         return 2
+    mesh = jm.local_mesh()
     model = random_classifier(SIZES[args.size]) if args.model is None else jm.models.load(args.model)
     print(HEADER, file=sys.stderr)
     rows = []
-    for row in throughput(model, tokens=args.tokens, batches=args.batches, dtypes=args.dtypes, repeats=args.repeats):
+    settings: dict[str, Any] = dict(tokens=args.tokens, batches=args.batches, dtypes=args.dtypes, repeats=args.repeats)
+    for row in throughput(model, **settings, mesh=mesh):
         rows.append(row)
         print(line(row), file=sys.stderr, flush=True)
     result: dict[str, Any] = {

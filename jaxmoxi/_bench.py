@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.preprocess import Preprocessing
 from jaxmoxi.models.vit import ViT, ViTConfig
+from jaxmoxi.sharding import shard_coalitions
 from jaxmoxi.values import token_value_fn
 
 SIZES = {
@@ -49,12 +51,17 @@ def forward_flops(config: ViTConfig, num_tokens: int) -> int:
     return 2 * (full + read + width * config.num_classes)
 
 
-def matmul_rate(dtype: Any, *, size: int | None = None, repeats: int = 7) -> float:
-    """The floating-point operations per second of a large square matrix product; the best of `repeats`."""
+def matmul_rate(dtype: Any, *, size: int | None = None, repeats: int = 7, mesh: Mesh | None = None) -> float:
+    """The floating-point operations per second of a large square matrix product, one on each device of the mesh at the
+    same time; the best of `repeats`."""
     size = size or (2048 if jax.default_backend() == "cpu" else 8192)
     a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype)
+    count = 1 if mesh is None else mesh.size
+    if mesh is not None:
+        a = jax.device_put(jnp.tile(a, (count, 1)), NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+        b = jax.device_put(b, NamedSharding(mesh, PartitionSpec()))
     times = _times(jax.jit(jnp.matmul), (a, b), repeats)
-    return 2 * size**3 / min(times)
+    return 2 * count * size**3 / min(times)
 
 
 def throughput(
@@ -64,11 +71,13 @@ def throughput(
     batches: tuple[int, ...],
     dtypes: tuple[str, ...],
     repeats: int = 7,
+    mesh: Mesh | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One row for every dtype, number of tokens (class token included) and batch of coalitions, as it is measured.
 
     Each row: dtype, tokens, batch, compile_seconds (apart from the rest), seconds (median of `repeats` runs, with least
     and most), forwards_per_second (by the median), flops_per_second and matmul_share (of `matmul_rate`).
+    mesh: the devices that share a batch (`jaxmoxi.local_mesh`); None for one device.
     Raises ValueError for token counts that the model does not have.
     """
     config = model.config
@@ -80,8 +89,9 @@ def throughput(
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.normal(size=(config.image_size, config.image_size, 3)), jnp.float32)
     for dtype in dtypes:
-        rate = matmul_rate(dtype)
+        rate = matmul_rate(dtype, mesh=mesh)
         v = token_value_fn(model.astype(dtype), image, 0)
+        v = v if mesh is None else shard_coalitions(v, mesh)
         for count in tokens:
             for batch in batches:
                 shown = np.argsort(rng.random((batch, players)), axis=1) < count - 1

@@ -47,8 +47,11 @@ def _one_line(prefix: str = "") -> Iterator[None]:
         raise CommandError(f"{prefix}{error}") from error
 
 
-def prepare(options: Any) -> Task:
-    """The task that the options ask for, checked: what is wrong with an input shows here, before the long part."""
+def prepare(options: Any, mesh: Any = None) -> Task:
+    """The task that the options ask for, checked: what is wrong with an input shows here, before the long part.
+
+    mesh: the devices to spread coalitions over; None for one device.
+    """
     import jax
 
     import jaxmoxi as jm
@@ -93,6 +96,8 @@ def prepare(options: Any) -> Task:
         fill = parse_fill(options.fill)
         with _one_line():
             v = jm.pixel_value_fn(model.logits, image, target, regions, fill=fill, payoff=options.payoff)
+    if mesh is not None:
+        v = jm.shard_coalitions(v, mesh)
     stem = "chelsea" if options.photo is None else options.photo.stem
     return Task(stem, model, photo, target, top, whole, regions, spec, num_players, masking, fill, v, stop)
 

@@ -93,7 +93,7 @@ def greedy_init(v: Callable[..., Any], num_players: int, *, insertion: bool = Tr
             probabilities=None if told.probabilities is None else jnp.full(shape, jnp.nan, jnp.float32),
         )
 
-    return GreedyState(
+    state = GreedyState(
         coalition=jnp.full(num_players, not insertion),
         step=jnp.int32(-1),
         order=jnp.full(num_players, -1, jnp.int32),
@@ -103,6 +103,8 @@ def greedy_init(v: Callable[..., Any], num_players: int, *, insertion: bool = Tr
         nan_player=jnp.int32(-1),
         insertion=insertion,
     )
+    fn = v.unpack()
+    return fn.replicate(state) if hasattr(fn, "replicate") and is_concrete((v, state)) else state
 
 
 def greedy_step(
@@ -173,9 +175,9 @@ def greedy_step(
     return new_state, GreedyInfo(step, player, chosen.values, chosen.leads, chosen.probabilities)
 
 
-# What a chunk costs besides its coalitions, in tokens: a DeiT-Tiny on two CPU cores spends 4 to 5 ms on it, in which it
-# could run 70 tokens more; an accelerator is 40 times as fast and takes about as long to start its kernels.
-_CHUNK_TOKENS = {"cpu": 70, "default": 3000}
+# What a chunk costs besides its coalitions, in tokens: a DeiT-Tiny on two CPU cores spends 3 to 5 ms on it, in which a
+# core could run 30 to 60 tokens more; an accelerator is 40 times as fast and takes about as long to start its kernels.
+_CHUNK_TOKENS = {"cpu": 45, "default": 3000}
 
 
 def _chunk_size(v: Packed, num_players: int, counts: range, batch_size: int | None, max_visible: int | None) -> int:

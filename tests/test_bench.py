@@ -15,9 +15,10 @@ TINY = ViTConfig(image_size=32, patch_size=8, hidden_size=32, num_layers=3, num_
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(cli, "start_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "start_devices", lambda: None)  # one of the eight simulated ones
     monkeypatch.setattr(_bench, "SIZES", {"tiny": TINY})
     genuine = _bench.matmul_rate
-    monkeypatch.setattr(_bench, "matmul_rate", lambda dtype: genuine(dtype, size=64, repeats=2))
+    monkeypatch.setattr(_bench, "matmul_rate", lambda dtype, mesh: genuine(dtype, size=64, repeats=2, mesh=mesh))
 
 
 def test_prints_and_writes_every_row(tmp_path, capsys):

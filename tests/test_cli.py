@@ -65,8 +65,9 @@ def photo(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _no_cache(monkeypatch):
-    """The cache on disk is the process's, not this test's."""
+    """The cache on disk and the simulated devices are the process's, not this test's."""
     monkeypatch.setattr(cli, "start_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli, "start_devices", lambda: None)
 
 
 @pytest.fixture

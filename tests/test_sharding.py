@@ -1,11 +1,17 @@
 """Many devices answer as one does."""
 
+import json
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxmoxi as jm
+from jaxmoxi.greedy import run_stage
 from jaxmoxi.models.vit import ViTConfig
 from support import SizedGame, ThresholdGame, table_game, vit_classifier
 
@@ -102,3 +108,49 @@ def test_errors(mesh, game):
         jm.shard_coalitions(game, mesh, axes="x")
     with pytest.raises(ValueError, match="25 players; got num_players"):
         jm.greedy_insertion(jm.shard_coalitions(game, mesh), 24)
+
+
+ON_EVERY_CORE = """
+import jax, jax.numpy as jnp, jaxmoxi as jm
+mesh = jm.local_mesh(num_cores=3)
+assert (mesh.axis_names, mesh.size, jax.device_count()) == (("devices",), 3, 3), mesh
+assert jm.local_mesh(num_cores=3) == mesh  # asked again, it is the same
+weights = jax.random.normal(jax.random.key(0), (10, 10))
+v = lambda masks: jnp.einsum("cp,pq,cq->c", masks * 1.0, weights, masks * 1.0)
+print(jm.greedy_insertion(jm.shard_coalitions(v, mesh), 10).order.tolist())
+print(jm.greedy_insertion(v, 10).order.tolist())
+"""
+
+
+def test_local_mesh_makes_devices_of_cores():
+    own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_EVERY_CORE], env=own, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    sharded, alone = done.stdout.splitlines()
+    assert sharded == alone
+    assert sorted(json.loads(alone)) == list(range(10))
+
+
+def test_local_mesh_comes_first():
+    late = "import jax, jaxmoxi as jm; jax.devices(); jm.local_mesh(num_cores=3)"
+    own = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run([sys.executable, "-c", late], env=own, capture_output=True, text=True, timeout=120)
+    assert "JAX has started already, with 1 CPU device(s) where 3 are asked for; call local_mesh before" in done.stderr
+
+
+def test_local_mesh_leaves_simulated_devices_as_they_are():
+    assert jm.local_mesh().size == jm.local_mesh(num_cores=3).size == 8
+    with pytest.raises(ValueError, match="num_cores must be at least 1; got 0"):
+        jm.local_mesh(num_cores=0)
+
+
+def test_a_sharded_search_compiles_each_stage_once(mesh, game):
+    """The state starts where compiled programs leave it, so that the second step of a stage finds its program."""
+    v = jm.shard_coalitions(game, mesh)
+    at_once = jm.greedy_insertion(v, 25)
+    before = run_stage._cache_size()
+    stepped = jm.greedy_insertion(v, 25, callback=lambda info: None)
+    assert run_stage._cache_size() == before
+    np.testing.assert_array_equal(stepped.order, at_once.order)
