@@ -1,0 +1,218 @@
+"""Labelled images in folders: any folder of classes, ImageNet-9, BAM and COCO-10, the last three with object masks.
+
+Layouts are the published ones, named at each class; the authors of P2P (Vandenhirtz and Vogt, ICML 2025) read the same
+folders. Two differences: a mask belongs to the image of its name, not to the one at its place in the listing, so that
+a mask that is missing is an error and not a shift of all that follow; and masks may be images as well as .npy files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+from PIL import Image
+
+from jaxmoxi.models.preprocess import _to_rgb
+from jaxmoxi.p2p.data.example import Example
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MASK_SUFFIXES = (".npy", ".png")
+IMAGENET9_CLASSES = (
+    "dog", "bird", "wheeled vehicle", "reptile", "carnivore", "insect", "musical instrument", "primate", "fish",
+)  # fmt: skip
+BAM_MASK_SIZE = 224
+
+
+def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
+    """An image file as upright 8-bit RGB: EXIF rotation applied, greys, palettes, CMYK and 16 bits converted.
+
+    Raises ValueError that names a file which is missing, cut short, or no image.
+    """
+    try:
+        with Image.open(path) as photo:
+            photo.load()  # the pixels, all of them: what is cut short shows here
+            return np.array(_to_rgb(photo))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(f" {str(path)!r}", "")
+        raise ValueError(
+            f"{path} cannot be read as an image ({reason}): copy it again, or delete it from the data"
+        ) from None
+
+
+def read_mask(path: str | Path) -> Bool[np.ndarray, "H W"]:
+    """A mask file, .npy (never unpickled) or an image: True where it is not 0.
+
+    Raises ValueError that names a file which is unreadable or is not one number per pixel.
+    """
+    try:
+        if Path(path).suffix.lower() == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as picture:
+                values = np.asarray(picture.convert("L") if picture.mode not in ("1", "L", "P") else picture)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the mask {path} cannot be read ({error})") from None
+    if values.ndim != 2 or values.dtype.kind not in "buif":
+        raise ValueError(f"expected a mask of numbers [H, W] in {path}; got {values.dtype} of shape {values.shape}")
+    return values != 0
+
+
+class ImageFolder:
+    """Images in one folder per class, as ImageNet has them: `root/CLASS/FILE`.
+
+    root:  its folders, sorted by name, are the classes; each class's images lie directly in it. Files that are not
+           images (jpg, jpeg, png, webp, bmp, in either case) and hidden ones are passed over.
+    masks: a folder of the same classes with a mask for every image, `masks/CLASS/STEM.npy` or `.png`; None for none.
+
+    labels: int32[N], of every image.
+    Raises ValueError for a folder that is missing, has no class folders or an empty one, or lacks a mask; reading an
+    example raises ValueError that names a file which is broken, or a mask that is not of its image's size.
+    """
+
+    def __init__(self, root: str | Path, *, masks: str | Path | None = None):
+        self.root = Path(root)
+        folders = _class_folders(self.root)
+        self.class_names: tuple[str, ...] = tuple(folder.name for folder in folders)
+        self._paths: list[Path] = []
+        labels: list[int] = []
+        for label, folder in enumerate(folders):
+            paths = _files(folder, IMAGE_SUFFIXES)
+            if not paths:
+                raise ValueError(
+                    f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): fill it or delete it"
+                )
+            self._paths += paths
+            labels += [label] * len(paths)
+        self.labels: Int[np.ndarray, "N"] = np.array(labels, np.int32)
+        self._masks = None if masks is None else _pair_masks(Path(masks), self.root, self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int, /) -> Example:
+        image = read_image(self._paths[index])
+        mask = None if self._masks is None else read_mask(self._masks[index])
+        if mask is not None and mask.shape != image.shape[:2]:
+            image = self._fitted(image, mask, index)
+        return Example(image, int(self.labels[index]), mask)
+
+    def _fitted(self, image: np.ndarray, mask: np.ndarray, index: int) -> np.ndarray:
+        """The part of the image that a mask of another size covers, where the layout says which."""
+        raise ValueError(
+            f"the mask {self._masks and self._masks[index]} has {mask.shape[0]} x {mask.shape[1]} pixels, its image "
+            f"{self._paths[index]} {image.shape[0]} x {image.shape[1]}: a mask must have the size of its image"
+        )
+
+
+class ImageNet9(ImageFolder):
+    """ImageNet-9, of the Backgrounds Challenge (Xiao et al., "Noise or Signal", 2020), with foreground masks.
+
+    root:    the unpacked release: `root/VARIANT/SPLIT/00_dog/FILE`, masks in `root/fg_mask/SPLIT/00_dog/FILE.npy`.
+             The masks were published for the 224 x 224 pixel test images, in "val", alone.
+    variant: which images: "original", "mixed_rand", "only_bg_t", ...
+    split:   "train" or "val".
+    masks:   whether to read the masks; False where there are none.
+    Raises ValueError as `ImageFolder` does, and for classes other than the nine.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        variant: str = "original",
+        split: Literal["train", "val"] = "val",
+        masks: bool = True,
+    ):
+        root = Path(root)
+        super().__init__(root / variant / split, masks=root / "fg_mask" / split if masks else None)
+        found = tuple(name.partition("_")[2].replace("_", " ") for name in self.class_names)
+        if found != IMAGENET9_CLASSES:
+            raise ValueError(
+                f"expected the folders 00_dog to 08_fish in {self.root}; got {', '.join(self.class_names)}"
+            )
+        self.class_names = IMAGENET9_CLASSES
+
+
+class BAM(ImageFolder):
+    """BAM (Yang and Kim, 2019): objects of MS COCO pasted into scenes of MiniPlaces.
+
+    root:   the `data` folder that BAM's script makes: `root/obj/SPLIT/CLASS/FILE` with object labels,
+            `root/scene/SPLIT/CLASS/FILE` with scene labels, masks of the *object* (whatever the labels) in
+            `root/obj/val_mask/CLASS/STEM.npy` and `root/scene/val_mask/CLASS/STEM.npy`.
+    labels: "object" or "scene".
+    split:  "train", without masks, or "val".
+    masks:  whether to read the masks; None reads them for "val".
+
+    A mask of 224 x 224 pixels covers the centre of its image, as published: the image is cut to it.
+    Raises ValueError as `ImageFolder` does.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        labels: Literal["object", "scene"],
+        split: Literal["train", "val"] = "train",
+        masks: bool | None = None,
+    ):
+        if labels not in ("object", "scene"):
+            raise ValueError(f'expected labels of "object" or "scene"; got {labels!r}')
+        folder = Path(root) / {"object": "obj", "scene": "scene"}[labels]
+        masked = split == "val" if masks is None else masks
+        super().__init__(folder / split, masks=folder / f"{split}_mask" if masked else None)
+
+    def _fitted(self, image: np.ndarray, mask: np.ndarray, index: int) -> np.ndarray:
+        size = BAM_MASK_SIZE
+        if mask.shape != (size, size) or min(image.shape[:2]) < size:
+            return super()._fitted(image, mask, index)
+        top, left = (round((side - size) / 2) for side in image.shape[:2])
+        return image[top : top + size, left : left + size]
+
+
+class COCO10(ImageFolder):
+    """COCO-10, as `build_coco10` makes it: `root/SPLIT/CLASS/FILE`, masks in `root/mask/SPLIT/CLASS/STEM.png`.
+
+    split: "train" or "val".
+    Raises ValueError as `ImageFolder` does.
+    """
+
+    def __init__(self, root: str | Path, *, split: Literal["train", "val"] = "train"):
+        root = Path(root)
+        super().__init__(root / split, masks=root / "mask" / split)
+
+
+def _class_folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise ValueError(f"expected a folder of class folders at {root}; there is none")
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise ValueError(f"expected one folder per class in {root}; it has no folders")
+    return folders
+
+
+def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    suffixes = tuple(suffixes)
+    return sorted(
+        path for path in folder.iterdir() if path.name.lower().endswith(suffixes) and not path.name.startswith(".")
+    )
+
+
+def _pair_masks(masks: Path, root: Path, images: list[Path]) -> list[Path]:
+    """The mask of every image."""
+    if not masks.is_dir():
+        raise ValueError(f"expected the masks of {root} in the folder {masks}; there is none")
+    found: dict[tuple[str, str], Path] = {}
+    for folder in _class_folders(masks):
+        found |= {(folder.name, path.stem): path for path in _files(folder, MASK_SUFFIXES)}
+    paired = []
+    for image in images:
+        mask = found.get((image.parent.name, image.stem))
+        if mask is None:
+            raise ValueError(
+                f"the image {image} has no mask; expected {masks / image.parent.name / image.stem}.npy or .png"
+            )
+        paired.append(mask)
+    return paired

@@ -1,0 +1,247 @@
+"""From a source to batches: shuffled, augmented, segmented into superpixels, by Grain.
+
+What a step sees is a pure function of the settings and the step's number: the order of an epoch follows from (seed,
+epoch), an example's augmentation from (seed, epoch, its index in the source). So a run that is resumed at a step sees
+what it would have seen, and how many threads prepare the batches changes nothing.
+
+Superpixels are made after the augmentation, as published: SLIC with `num_groups` segments and compactness 20, there by
+fast-slic, which never makes more than asked for; here by scikit-image, which sometimes does, and then the smallest are
+merged into their neighbours (`merge_regions`). Fewer is no matter: a group without pixels is inert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from jaxmoxi.p2p.data.augment import Augmentation, augment, host, resize_and_crop
+from jaxmoxi.p2p.data.example import Batch, Example, Source
+from jaxmoxi.p2p.data.sources import Arrays
+from jaxmoxi.regions import relabel, slic_regions
+
+
+class Loader:
+    """Batches of a source's examples, as the model takes them. Iterating gives `iterate()`.
+
+    source:      where the examples come from.
+    image_size:  pixels of a side. num_groups: the most superpixels of an image. batch_size: examples of a batch.
+    seed:        decides the order and the augmentations, in 0 .. 2**32 - 1.
+    train:       True shuffles every epoch anew, drops the examples that fill no batch (others each time), and never
+                 ends. False goes through the source once, in order; the last batch may be smaller.
+    augment:     an `Augmentation`; True for the published one of ImageNet; False for the geometry of evaluation. None
+                 is True to train and False otherwise.
+    segment:     image uint8[S, S, 3] -> integers[S, S], its superpixels, on the host; None for SLIC. The source's own
+                 regions are used instead where it has them and the crop is not random, mirrored with the image.
+    compactness: of SLIC; higher gives squarer superpixels.
+    num_threads: that prepare examples ahead; 0 prepares them when they are asked for.
+    shard:       (index, count): this process's part of every epoch, every count-th example of its order. To train, all
+                 parts are of one size; otherwise they differ by at most one example.
+
+    steps_per_epoch: batches of an epoch (of this shard).
+    Raises ValueError for settings that cannot be. Reading raises ValueError for an example that is broken.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        image_size: int,
+        num_groups: int,
+        batch_size: int,
+        seed: int = 0,
+        train: bool = True,
+        augment: bool | Augmentation | None = None,
+        segment: Callable[[np.ndarray], Any] | None = None,
+        compactness: float = 20.0,
+        num_threads: int = 4,
+        shard: tuple[int, int] = (0, 1),
+    ):
+        counts = {"image_size": image_size, "num_groups": num_groups, "batch_size": batch_size}
+        if any(value < 1 for value in counts.values()):
+            raise ValueError(f"expected whole numbers of at least 1; got {counts}")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"expected a seed in 0 .. 2**32 - 1; got {seed}")
+        if num_threads < 0:
+            raise ValueError(f"num_threads must be at least 0; got {num_threads}")
+        if not compactness > 0:
+            raise ValueError(f"compactness must be positive; got {compactness}")
+        if not 0 <= shard[0] < shard[1]:
+            raise ValueError(f"expected a shard (index, count) with index in 0 .. count - 1; got {shard}")
+        share = len(source) // shard[1]
+        if share < (batch_size if train else 1):
+            raise ValueError(
+                f"the source has {len(source)} examples, {share} for each of {shard[1]} shards; expected at least "
+                + (f"{batch_size}, a batch: choose a smaller batch_size" if train else "one")
+            )
+        self.source, self.train, self.batch_size = source, train, batch_size
+        self.class_names: tuple[str, ...] = source.class_names
+        self.steps_per_epoch: int = share // batch_size if train else -(-_share(len(source), shard) // batch_size)
+        self._image_size, self._num_groups, self._seed, self._num_threads = image_size, num_groups, seed, num_threads
+        augment = train if augment is None else augment
+        self._augmentation = (Augmentation() if augment else None) if isinstance(augment, bool) else augment
+        self._segment = segment or (lambda image: slic_regions(image, num_segments=num_groups, compactness=compactness))
+        self._examples = self._dataset(shard)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, counted from 0 over all epochs: NumPy arrays, prepared now.
+
+        Raises ValueError for a step that is not there.
+        """
+        self._check_step(step)
+        return self._examples.batch(self.batch_size, batch_fn=_collate)[step]
+
+    def iterate(self, start_step: int = 0) -> Iterator[Batch]:
+        """`batch(start_step)`, `batch(start_step + 1)`, ..., prepared ahead by threads; without end to train.
+
+        Raises ValueError for a step that is not there.
+        """
+        import grain
+
+        if start_step != self.steps_per_epoch or self.train:
+            self._check_step(start_step)
+        examples = self._examples.repeat() if self.train else self._examples
+        ahead = 2 * self.batch_size if self._num_threads else 0
+        options = grain.ReadOptions(num_threads=min(self._num_threads, ahead), prefetch_buffer_size=ahead)
+        rest = examples.slice(slice(start_step * self.batch_size, None))
+        return iter(rest.to_iter_dataset(options).batch(self.batch_size, batch_fn=_collate))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iterate()
+
+    def _check_step(self, step: int) -> None:
+        if step < 0 or (not self.train and step >= self.steps_per_epoch):
+            last = "" if self.train else f" to {self.steps_per_epoch - 1}"
+            raise ValueError(f"expected a step from 0{last}; got {step}")
+
+    def _dataset(self, shard: tuple[int, int]) -> Any:
+        """Examples by their place in the order; places past the first epoch belong to the next ones."""
+        import grain  # a second to import, and only a loader needs it
+
+        index, count = shard
+        order = grain.MapDataset.range(len(self.source))
+        stop = None
+        if self.train:
+            # Grain adds the epoch to this seed: spread, so that seed 1 is not seed 0 an epoch later.
+            order = order.shuffle(seed=int(np.random.SeedSequence(self._seed).generate_state(1)[0]))
+            stop = count * self.batch_size * self.steps_per_epoch
+        order = order.slice(slice(index, stop, count))
+        length = len(order)
+        return order.map_with_index(lambda place, example: self._prepare(example, epoch=place // length))
+
+    def _prepare(self, index: int, *, epoch: int) -> Example:
+        example = _checked(self.source[index], index)
+        if self._augmentation is None:
+            example = resize_and_crop(example, image_size=self._image_size)
+        else:
+            rng = np.random.default_rng([self._seed, epoch, index])
+            example = augment(rng, example, image_size=self._image_size, augmentation=self._augmentation)
+        if example.regions is not None:
+            low, high = int(example.regions.min()), int(example.regions.max())
+            if low < 0 or high >= self._num_groups:
+                raise ValueError(
+                    f"the regions of example {index} are numbered {low} to {high}; expected 0 to "
+                    f"{self._num_groups - 1}, as num_groups is {self._num_groups}"
+                )
+            return example._replace(regions=example.regions.astype(np.int32))
+        with jax.default_device(host()):
+            regions = np.asarray(relabel(self._segment(example.image)))
+        if regions.shape != example.image.shape[:2]:
+            raise ValueError(
+                f"segment must answer integers {list(example.image.shape[:2])} for example {index}; got shape "
+                f"{list(regions.shape)}"
+            )
+        return example._replace(regions=merge_regions(regions, self._num_groups))
+
+
+def merge_regions(regions: Int[np.ndarray, "H W"], num_groups: int) -> Int[np.ndarray, "H W"]:
+    """Labels 0 .. P-1 brought down to at most `num_groups`.
+
+    While there are more, the smallest region joins the neighbour it shares the longest border with (of equals, the one
+    with the lowest label). Returns int32[H, W], numbered in raster order of each region's first pixel; the map as it is
+    where it has few enough.
+    """
+    count = int(regions.max()) + 1
+    if count <= num_groups:
+        return regions.astype(np.int32)
+    borders = np.zeros((count, count), np.int64)
+    for a, b in ((regions[1:], regions[:-1]), (regions[:, 1:], regions[:, :-1])):
+        np.add.at(borders, (a.ravel(), b.ravel()), 1)
+    borders += borders.T
+    np.fill_diagonal(borders, -1)
+    sizes = np.bincount(regions.ravel(), minlength=count).astype(float)
+    target = np.arange(count)
+    for _ in range(count - num_groups):
+        small = int(np.argmin(sizes))
+        into = int(np.argmax(borders[small]))
+        borders[into] += borders[small]
+        borders[:, into] += borders[:, small]
+        borders[into, into] = borders[small] = borders[:, small] = -1
+        sizes[into], sizes[small] = sizes[into] + sizes[small], np.inf
+        target[target == small] = into
+    with jax.default_device(host()):
+        return np.asarray(relabel(target[regions]))
+
+
+def presegment(
+    source: Source,
+    *,
+    image_size: int,
+    num_groups: int,
+    segment: Callable[[np.ndarray], Any] | None = None,
+    compactness: float = 20.0,
+    num_threads: int = 4,
+    progress: bool = True,
+) -> Arrays:
+    """Every example at `image_size` with its superpixels, in memory, so that no later epoch makes them again.
+
+    For learning without random crops, or for evaluating many times; see `Loader` for the arguments. 8 bytes per pixel
+    and example. progress: shows a bar.
+    """
+    from tqdm import tqdm
+
+    loader = Loader(
+        source, image_size=image_size, num_groups=num_groups, batch_size=16, train=False, segment=segment,
+        compactness=compactness, num_threads=num_threads,
+    )  # fmt: skip
+    with tqdm(total=len(source), desc="superpixels", unit="image", disable=not progress) as bar:
+        batches = []
+        for batch in loader:
+            batches.append(batch)
+            bar.update(len(batch.labels))
+    images, regions, labels = (np.concatenate(parts) for parts in list(zip(*batches, strict=True))[:3])
+    masks = None if batches[0].masks is None else np.concatenate([batch.masks for batch in batches])
+    return Arrays(images, labels, masks=masks, regions=regions, class_names=source.class_names)
+
+
+def _share(length: int, shard: tuple[int, int]) -> int:
+    return len(range(shard[0], length, shard[1]))
+
+
+def _checked(example: Example, index: int) -> Example:
+    """What a source of the user's own may get wrong."""
+    shape = example.image.shape
+    if example.image.dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3:
+        raise ValueError(f"expected the image of example {index} as uint8[H, W, 3]; got {example.image.dtype} {shape}")
+    for name, labels in (("mask", example.mask), ("regions", example.regions)):
+        if labels is not None and labels.shape != shape[:2]:
+            raise ValueError(
+                f"the {name} of example {index} has shape {labels.shape}, its image {shape[:2]}: they must be the same"
+            )
+    return example
+
+
+def _collate(examples: list[Example]) -> Batch:
+    images, labels, masks, regions = zip(*examples, strict=True)
+    known = sum(mask is not None for mask in masks)
+    if 0 < known < len(masks):
+        raise ValueError(f"{known} of {len(masks)} examples of a batch have a mask; expected all of a source or none")
+    return Batch(
+        images=np.stack(images),
+        regions=np.stack(regions),
+        labels=np.array(labels, np.int32),
+        masks=np.stack(masks) if known else None,
+    )

@@ -1,0 +1,45 @@
+"""A tiny model and a loader of scenes whose groups are the cells of a grid: nothing has to be segmented."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+
+from jaxmoxi import p2p
+from jaxmoxi.p2p.data import Batch, synthetic_scenes
+
+CONFIG = p2p.Config(
+    num_classes=3,
+    num_groups=16,
+    image_size=32,
+    classifier=p2p.ViTConfig(hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, patch_size=8),
+    selector="small",
+    embedding_size=2,
+    num_epochs=3,
+)
+
+
+@functools.cache
+def scenes():
+    return jax.device_get(synthetic_scenes(jax.random.key(0), 128, image_size=32, num_classes=3))
+
+
+class Grid:
+    """Batches of scenes as a pure function of the step; `fail_at` raises KeyboardInterrupt there."""
+
+    def __init__(self, count=64, *, first=0, batch_size=16, fail_at=None):
+        self.images, self.labels = (x[first : first + count] for x in (scenes().images, scenes().labels))
+        self.regions = np.repeat(np.repeat(np.arange(16, dtype=np.int32).reshape(4, 4), 8, 0), 8, 1)
+        self.batch_size, self.fail_at = batch_size, fail_at
+        self.steps_per_epoch = count // batch_size
+
+    def batch(self, step):
+        if step == self.fail_at:
+            raise KeyboardInterrupt
+        epoch, at = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng(epoch).permutation(len(self.images))
+        rows = order[at * self.batch_size :][: self.batch_size]
+        regions = np.broadcast_to(self.regions, (len(rows), *self.regions.shape))
+        return Batch(self.images[rows], regions, self.labels[rows])
