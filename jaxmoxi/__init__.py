@@ -1,6 +1,8 @@
 """jaxmoxi: which regions of an image, together, make a classifier believe what it believes?"""
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from jaxmoxi import models, plot
 from jaxmoxi.curves import deletion_curve, insertion_curve
@@ -21,9 +23,12 @@ from jaxmoxi.interactions import (
     self_context_shapley,
 )
 from jaxmoxi.regions import count_regions, grid_regions, region_sizes, relabel, slic_regions, visible_pixels
-from jaxmoxi.sharding import ShardedValueFn, shard_coalitions
+from jaxmoxi.sharding import ShardedValueFn, local_mesh, shard_coalitions
 from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, ValueFn
 from jaxmoxi.values import blur_image, payoff_values, pixel_value_fn, token_value_fn
+
+if TYPE_CHECKING:
+    from jaxmoxi import p2p
 
 try:
     __version__ = version("jaxmoxi")
@@ -55,7 +60,9 @@ __all__ = [
     "greedy_step",
     "grid_regions",
     "insertion_curve",
+    "local_mesh",
     "models",
+    "p2p",
     "pairwise_interactions",
     "payoff_values",
     "pixel_value_fn",
@@ -71,3 +78,9 @@ __all__ = [
     "token_value_fn",
     "visible_pixels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "p2p":  # on first use: its checkpoints and training bring Orbax and Optax, which take a while to import
+        return importlib.import_module("jaxmoxi.p2p")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

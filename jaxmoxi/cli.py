@@ -20,7 +20,9 @@ import numpy as np
 import tyro
 
 from jaxmoxi._explain import CommandError, Task, prepare, search
+from jaxmoxi._predict import Predict
 from jaxmoxi._report import arrays, describe, group, percent, write_files
+from jaxmoxi._train import Train
 
 _OPTION = tyro.conf.arg
 
@@ -80,7 +82,7 @@ class Explain:
 
     def explain(self) -> int:
         start_compilation_cache()
-        task = prepare(self)
+        task = prepare(self, start_devices())
         _check_out(self.out)
         if not self.quiet:
             print(f"{task.model.name} sees {task.name(task.top)!r}, {percent(task.whole[task.top])}", flush=True)
@@ -123,6 +125,7 @@ class Bench:
 
     def run(self) -> int:
         start_compilation_cache()
+        mesh = start_devices()
         import jax
 
         import jaxmoxi as jm
@@ -143,6 +146,7 @@ class Bench:
                 tokens=self.tokens,
                 batches=self.batches or ((8, 16, 32) if on_cpu else (64, 256, 1024)),
                 dtypes=self.dtypes or (("float32",) if on_cpu else ("float32", "bfloat16")),
+                mesh=mesh,
             )
             print(f"{self.model or self.size} on {jax.devices()[0].device_kind}\n{_bench.HEADER}", flush=True)
             shown = []
@@ -157,7 +161,7 @@ class Bench:
         return 0
 
 
-_COMMANDS: dict[str, Any] = {"explain": Explain, "bench": Bench}
+_COMMANDS: dict[str, Any] = {"explain": Explain, "train": Train, "predict": Predict, "bench": Bench}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -204,6 +208,18 @@ def start_compilation_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def start_devices() -> Any:
+    """The mesh of all that this process computes on (`jaxmoxi.local_mesh`), where it has more than one device and JAX
+    has not started before; else None."""
+    import jaxmoxi as jm
+
+    try:
+        mesh = jm.local_mesh()
+    except RuntimeError:  # called from a program that uses JAX already: its devices are its own
+        return None
+    return mesh if mesh.size > 1 else None
 
 
 def _check_out(folder: Path) -> None:

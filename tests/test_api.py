@@ -16,10 +16,10 @@ CORE_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
 
 
 def public_objects():
-    for owner in (jm, jm.models, jm.plot):
+    for owner in (jm, jm.models, jm.plot, jm.p2p, jm.p2p.data):
         for name in owner.__all__:
             thing = getattr(owner, name)
-            if not inspect.ismodule(thing):
+            if not inspect.ismodule(thing) and not name.isupper():  # constants have comments
                 yield f"{owner.__name__}.{name}", thing
 
 

@@ -1,0 +1,246 @@
+"""What a P2P model and a training run leave on disk, with Orbax.
+
+A folder holds `config.json` (the configuration, the classes' names, a run's settings) and the arrays beside it:
+
+    config.json      names the folder of the arrays; replacing this file is what commits a `save`
+    arrays-XXXX/     the model, float32, by name
+    checkpoints/N/   of a training run: everything needed to continue after step N
+    history.jsonl    of a training run: a line for each epoch
+
+Arrays are kept flat, by their path in the model, so a checkpoint of another architecture is told apart by names and
+shapes. Nothing is pickled. A write that is cut short, by SIGKILL or by a full disk, leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from jaxmoxi.models.weights import check_tensors
+from jaxmoxi.p2p.config import Config
+from jaxmoxi.p2p.model import P2P, init
+
+_RECORD = "config.json"
+_STEPS = "checkpoints"
+
+
+def save(directory: str | os.PathLike[str], model: P2P, *, class_names: tuple[str, ...] | None = None) -> None:
+    """Writes a model into a folder, made if it is missing; a model that was there is replaced, at once or not at all.
+
+    class_names: of the K classes, kept beside it.
+    Raises ValueError for a wrong number of names, OSError where the folder cannot be written.
+    """
+    if class_names is not None and len(class_names) != model.config.num_classes:
+        raise ValueError(f"expected {model.config.num_classes} class names; got {len(class_names)}")
+    record = {"config": json.loads(model.config.to_json()), "class_names": class_names and list(class_names)}
+    commit(Path(directory), record, model)
+
+
+def commit(folder: Path, record: Mapping[str, Any], model: P2P | None) -> None:
+    """Writes the arrays, then the record that names them, then removes the arrays it named before."""
+    folder = folder.absolute()
+    arrays = None
+    with _clear_errors(folder, "what was there before is untouched"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if model is not None:
+            arrays = f"arrays-{uuid.uuid4().hex[:8]}"
+            try:
+                ocp.save(str(folder / arrays), flatten(model))
+            except BaseException:
+                for draft in folder.glob(f"{arrays}*"):
+                    shutil.rmtree(draft, ignore_errors=True)
+                raise
+        replace_text(folder / _RECORD, json.dumps({**record, "arrays": arrays}, indent=1))
+    for old in folder.glob("arrays-*"):
+        if old.name != arrays:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load(directory: str | os.PathLike[str], *, best: bool = False) -> P2P:
+    """A model from a folder of `save`, or from that of a training run: its last checkpoint while it has not ended.
+
+    best: of a training run, the checkpoint that scored best in validation (see `fit`) instead of the last.
+    Raises one ValueError for a folder that is missing or damaged, and for arrays that are not those of the
+    configuration beside them, listing what is missing, extra and misshapen.
+    """
+    folder = Path(directory).absolute()
+    record = read_record(folder)
+    config = Config.from_json(json.dumps(record["config"]))
+    expected = jax.eval_shape(lambda: init(jax.random.key(0), config))
+    if record.get("arrays") and not best:
+        return unflatten(expected, _read(folder / record["arrays"]), str(folder))
+    if not (folder / _STEPS).is_dir():
+        raise ValueError(f"{folder} holds no checkpoints; expected a folder of a training run")
+    with Checkpoints(folder, writes=False) as checkpoints:
+        step = checkpoints.best if best else checkpoints.latest
+    if step is None:
+        kind = "validated checkpoint" if best else "checkpoint"
+        raise ValueError(f"{folder} holds no {kind} yet; expected one under {_STEPS}/, which training writes")
+    source = folder / _STEPS / str(step)
+    prefix = "state/model/"
+    arrays = {n.removeprefix(prefix): a for n, a in _read(source).items() if n.startswith(prefix)}
+    return unflatten(expected, arrays, str(source))
+
+
+def load_class_names(directory: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """The classes' names that are kept beside a model; None if it was saved without. Raises ValueError as `load`."""
+    names = read_record(Path(directory).absolute()).get("class_names")
+    return None if names is None else tuple(names)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of `config.json`. Raises ValueError if there is none, or none of ours."""
+    path = folder / _RECORD
+    if not path.is_file():
+        found = "a folder without it" if folder.is_dir() else "no such folder"
+        raise ValueError(f"expected a P2P checkpoint, a folder with {_RECORD}; {folder} is {found}")
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        known = isinstance(record, dict) and isinstance(record["config"], dict)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError):
+        known = False
+    if not known:
+        raise ValueError(f"{path} is not the record of a P2P checkpoint; is it damaged, or another program's?")
+    return record
+
+
+class Checkpoints:
+    """The checkpoints of a training run: written in the background, whole or not at all.
+
+    folder: of the run. keep: how many of the last ones stay, besides the one with the best score.
+    writes: removes what a killed run has left half-written; False leaves that alone, for a run may be writing it.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2, writes: bool = True):
+        policies: Any = ocp.training.preservation_policies
+        self._folder = folder / _STEPS
+        best = policies.BestN(get_metric_fn=lambda m: m["score"], n=1, keep_checkpoints_without_metrics=False)
+        self._orbax = ocp.training.Checkpointer(
+            str(self._folder),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            cleanup_tmp_directories=writes,
+        )
+        self._writing: tuple[int, Any] | None = None
+
+    @property
+    def latest(self) -> int | None:
+        """The last step that is kept."""
+        steps = self._orbax.checkpoints
+        return steps[-1].step if steps else None
+
+    @property
+    def best(self) -> int | None:
+        """The step of the best score; of equals, the last."""
+        scored = [(c.metrics["score"], c.step) for c in self._orbax.checkpoints if c.metrics]  # type: ignore[index]
+        return max(scored)[1] if scored else None
+
+    def save(self, step: int, tree: Any, *, score: float | None = None) -> None:
+        """Starts to write a checkpoint; the tree may be donated as soon as this returns.
+
+        Raises OSError if this or an earlier checkpoint could not be written.
+        """
+        self.wait()
+        metrics: Any = None if score is None else {"score": score}
+        with self._clear_errors(step):
+            self._writing = step, self._orbax.save_async(step, flatten(tree), force=True, metrics=metrics)
+
+    def wait(self) -> None:
+        """Until what was started is on disk. Raises OSError if it could not be written."""
+        if self._writing is None:
+            return
+        step, response = self._writing
+        self._writing = None
+        with self._clear_errors(step):
+            response.result()
+
+    def restore(self, step: int, like: Any) -> Any:
+        """A tree of the structure of `like`, from a step that is kept. Raises ValueError as `load`."""
+        source = self._folder / str(step)
+        return unflatten(like, _read(source), str(source))
+
+    def _clear_errors(self, step: int) -> contextlib.AbstractContextManager[None]:
+        good = [c.step for c in self._orbax.checkpoints if c.step < step]
+        kept = f"the checkpoint of step {good[-1]} is untouched" if good else "there is no earlier checkpoint"
+        return _clear_errors(self._folder / str(step), f"{kept}; start again to go on from there")
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self.wait()
+            self._orbax.close()
+        else:  # the error on its way says more than one of closing
+            with contextlib.suppress(Exception):
+                self.wait()
+                self._orbax.close()
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of a pytree by their path, copied to the host, floats as float32."""
+    flat = {_name(path): np.array(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return {n: a.astype(np.float32) if jnp.issubdtype(a.dtype, jnp.floating) else a for n, a in flat.items()}
+
+
+def unflatten(like: Any, arrays: Mapping[str, Any], source: str) -> Any:
+    """The pytree of `like`'s structure that `flatten` has turned into `arrays`.
+
+    Raises ValueError that lists what is missing, extra and misshapen.
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path(like)
+    check_tensors({_name(path): leaf.shape for path, leaf in paths}, arrays, source)
+    return structure.unflatten([jnp.asarray(arrays[_name(path)], leaf.dtype) for path, leaf in paths])
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file so that it is there as a whole, or as it was before."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The arrays under a folder, by name."""
+    try:
+        arrays = ocp.load(str(folder))
+        if not isinstance(arrays, dict) or not all(hasattr(a, "shape") for a in arrays.values()):
+            raise TypeError("no arrays by name")
+        return arrays
+    except Exception as error:  # Orbax and its storage raise a dozen kinds, for what is to a user one
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(f"{folder} is damaged or no checkpoint ({type(error).__name__}: {reason})") from error
+
+
+@contextlib.contextmanager
+def _clear_errors(place: Path, state: str) -> Iterator[None]:
+    """What goes wrong with writing, as one OSError that says where, why, and what is still good."""
+    try:
+        yield
+    except Exception as error:  # the storage reports what the system says in errors of a dozen kinds
+        full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+        reason = "the disk is full" if full else str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        number = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO
+        raise OSError(number, f"{reason}: could not write {place}; {state}") from error

@@ -1,0 +1,191 @@
+"""Does the mask itself smuggle the label? Two checks by evaluators that had no part in the training.
+
+A selector and a classifier trained together may agree on a code: the *shape* of what is kept tells the class, whatever
+the pixels show. Then the masks alone, without a pixel of the image, predict the label (`mask_leakage`), and a
+classifier that was never in on the code cannot make sense of the masked images (`heldout_accuracy`).
+
+Sources: Jethani et al., "Have We Learned to Explain?", AISTATS 2021, for the fault and for judging by a held-out
+evaluator; Hooker et al., NeurIPS 2019, for how a network may take what is hidden as evidence.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from jaxmoxi.types import pack, record
+
+_SIDE = 32  # masks are looked at in this size
+_BATCH = 64
+
+
+@record
+class MaskLeakage:
+    """How well the masks alone predict the label, on images that the evaluator was not trained on.
+
+    accuracy:  of the evaluator, in [0, 1].
+    majority:  of always answering the commonest class of the other half.
+    num_test:  images it was measured on.
+    """
+
+    accuracy: float
+    majority: float
+    num_test: int
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy, by its binomial variance."""
+        return float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.num_test))
+
+
+def mask_leakage(
+    key: Key[Array, ""],
+    masks: Any,
+    labels: Any,
+    num_classes: int,
+    *,
+    num_steps: int = 400,
+    learning_rate: float = 2e-3,
+) -> MaskLeakage:
+    """Trains a small convolutional network on half of the masks and tests it on the other half.
+
+    key:    decides the halves, the weights and the batches.
+    masks:  bool[N, H, W], N >= 4, the pixels kept (`Prediction.pixel_mask`); seen at 32 x 32.
+    labels: int[N], 0 .. num_classes-1.
+
+    Masks that say nothing give `accuracy` near `majority`. An object's outline may be honest evidence: where the shape
+    is the class, a mask that traces the object tells it. Compare with the leakage of the objects' own masks.
+    Raises ValueError for shapes or labels that cannot be.
+    """
+    masks, labels = np.asarray(masks), np.asarray(labels)
+    count = len(labels)
+    if masks.ndim != 3 or masks.dtype != bool or len(masks) != count or count < 4:
+        raise ValueError(
+            f"expected masks bool[N, H, W] and labels int[N], N >= 4; got {masks.dtype}{list(masks.shape)} and "
+            f"{list(labels.shape)}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"expected labels 0 .. {num_classes - 1}; got {labels.dtype} {labels.min()} .. {labels.max()}")
+    if num_steps < 1 or not learning_rate > 0:
+        raise ValueError(f"expected num_steps >= 1 and learning_rate > 0; got {num_steps} and {learning_rate}")
+    split_key, weights_key, batch_key = jax.random.split(key, 3)
+    small = np.concatenate([_shrink(masks[i : i + 256]) for i in range(0, count, 256)])
+    order = np.asarray(jax.random.permutation(split_key, count))
+    train, test = order[: count // 2], order[count // 2 :]
+    small -= small[train].mean(0)
+    state = _train(
+        weights_key, batch_key, small[train], labels[train].astype(np.int32), num_classes, num_steps, learning_rate
+    )
+    parts = np.array_split(test, range(256, len(test), 256))
+    answers = np.concatenate([np.asarray(_answer(num_classes, state, small[part])) for part in parts])
+    commonest = np.bincount(labels[train], minlength=num_classes).argmax()
+    return MaskLeakage(float(np.mean(answers == labels[test])), float(np.mean(labels[test] == commonest)), len(test))
+
+
+def heldout_accuracy(
+    logits_fn: Any, images: Any, pixel_mask: Any, labels: Any, *, fill: Any = 0.0, batch_size: int = 64
+) -> float:
+    """The accuracy, in [0, 1], of an independent classifier on what was kept of the images.
+
+    logits_fn:  float32[B, H, W, 3] -> float32[B, K], a classifier of whole images, trained elsewhere.
+    images:     float32[N, H, W, 3], as `logits_fn` takes them (normalised).
+    pixel_mask: bool[N, H, W], the pixels kept; all True gives the accuracy on whole images, to compare with.
+    labels:     int[N].
+    fill:       what a hidden pixel is, in the images' units: a number or float[3].
+    Raises ValueError for shapes that do not fit.
+    """
+    images, pixel_mask, labels = np.asarray(images), np.asarray(pixel_mask), np.asarray(labels)
+    count = len(labels)
+    if images.ndim != 4 or pixel_mask.shape != images.shape[:3] or labels.shape != images.shape[:1] or not count:
+        raise ValueError(
+            f"expected images [N, H, W, 3], pixel_mask [N, H, W] and labels [N] of one N >= 1; got "
+            f"{list(images.shape)}, {list(pixel_mask.shape)} and {list(labels.shape)}"
+        )
+    if np.shape(fill) not in ((), (3,)):
+        raise ValueError(f"expected a fill of one number or three; got shape {list(np.shape(fill))}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    packed, size, right = pack(logits_fn), min(batch_size, count), 0
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size)
+        own = rows < count
+        rows = np.minimum(rows, count - 1)  # one compiled size
+        answers = np.asarray(_seen(packed, images[rows], pixel_mask[rows], jnp.asarray(fill, jnp.float32)))
+        right += int(np.sum((answers == labels[rows]) & own))
+    return right / count
+
+
+@jax.jit
+def _seen(logits_fn: Any, images: Array, mask: Array, fill: Array) -> Array:
+    return jnp.argmax(logits_fn(jnp.where(mask[..., None], images, fill)), axis=-1)
+
+
+class _MaskNet(nnx.Module):
+    """Three convolutions, then a dense layer over all places: what is kept, and where."""
+
+    def __init__(self, num_classes: int, *, rngs: nnx.Rngs):
+        widths = (1, 16, 32, 32)
+        self.convs = nnx.List([nnx.Conv(a, b, (3, 3), strides=2, rngs=rngs) for a, b in itertools.pairwise(widths)])
+        self.head = nnx.Linear(widths[-1] * (_SIDE // 8) ** 2, num_classes, rngs=rngs)
+
+    def __call__(self, masks: Float[Array, "B 32 32"]) -> Float[Array, "B K"]:
+        x = masks[..., None]
+        for conv in self.convs:
+            x = jax.nn.relu(conv(x))
+        return self.head(x.reshape(len(x), -1))
+
+
+def _train(
+    weights_key: Array, batch_key: Array, masks: np.ndarray, labels: np.ndarray, num_classes: int, num_steps: int,
+    rate: float,
+) -> Any:  # fmt: skip
+    state, memory = _start(weights_key, num_classes)
+    batches = jax.random.randint(batch_key, (num_steps, min(_BATCH, len(labels))), 0, len(labels))
+    rates = np.asarray(optax.cosine_decay_schedule(rate, num_steps)(np.arange(num_steps)))
+    for rows, rate in zip(np.asarray(batches), rates, strict=True):
+        # No `scan`: XLA's convolutions for the CPU are many times slower inside a loop.
+        state, memory = _step(state, memory, masks[rows], labels[rows], rate, num_classes)
+    return state
+
+
+_ADAM = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(1e-2))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _start(key: Array, num_classes: int) -> tuple[Any, Any]:
+    state = nnx.state(_MaskNet(num_classes, rngs=nnx.Rngs(key)))
+    return state, _ADAM.init(state)
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _step(state: Any, memory: Any, masks: Array, labels: Array, rate: Array, num_classes: int) -> tuple[Any, Any]:
+    def loss(state: Any) -> Array:
+        logits = _logits(num_classes, state, masks)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    updates, memory = _ADAM.update(jax.grad(loss)(state), memory, state)
+    return jax.tree.map(lambda x, u: x - rate * u, state, updates), memory
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _answer(num_classes: int, state: Any, masks: Array) -> Array:
+    return jnp.argmax(_logits(num_classes, state, masks), axis=-1)
+
+
+def _logits(num_classes: int, state: Any, masks: Array) -> Array:
+    structure = nnx.split(nnx.eval_shape(lambda: _MaskNet(num_classes, rngs=nnx.Rngs(0))))[0]
+    return nnx.merge(structure, state)(masks)
+
+
+def _shrink(masks: np.ndarray) -> np.ndarray:
+    """The kept share of each cell of a 32 x 32 grid, float32[N, 32, 32]."""
+    shape = (len(masks), _SIDE, _SIDE)
+    return np.array(jax.image.resize(masks.astype(np.float32), shape, "linear", antialias=True))

@@ -1,0 +1,99 @@
+"""P2P's training objective, and how its weights change over the epochs.
+
+Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, section 3.3, and the defaults of their code.
+
+    loss = cross entropy + weight * regulariser(p - tau) + covariance_weight * mean |E E^T|
+
+with p the share of the image that is kept in expectation (each group's probability weighted by its area) and tau the
+threshold. Nothing is paid below the threshold: with h = max(p - tau, 0),
+
+    "l1"  h
+    "kl"  -log(1 - tau - h + 1e-6) + log(1 - tau + 1e-6),  the mean over the batch of both
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+Regulariser = Literal["kl", "l1"]
+_EPS = 1e-6
+
+
+class LossTerms(NamedTuple):
+    """Means over the batch: `total = target + sparsity + covariance`; `kept` float32[B] is each image's expected share
+    of kept pixels, in [0, 1]."""
+
+    total: Float[Array, ""]
+    target: Float[Array, ""]
+    sparsity: Float[Array, ""]
+    covariance: Float[Array, ""]
+    kept: Float[Array, "B"]
+
+
+def mean_log_probs(logits: Float[Array, "S B K"]) -> Float[Array, "B K"]:
+    """log(mean over the samples of the softmax + 1e-6): what the published classifier returns as its logits."""
+    return jnp.log(jnp.mean(jax.nn.softmax(logits, axis=-1), axis=0) + _EPS)
+
+
+def expected_share(group_probs: Float[Array, "B G"], shares: Float[Array, "B G"]) -> Float[Array, "B"]:
+    """The share of the image's pixels that is kept in expectation, in [0, 1]."""
+    return jnp.sum(group_probs * shares, axis=-1)
+
+
+def sparsity_penalty(
+    kept: Float[Array, "B"], threshold: Float[Array, "*B"] | float, regulariser: Regulariser
+) -> Float[Array, ""]:
+    """The regulariser of the module's head, mean over the batch."""
+    threshold = jnp.asarray(threshold, kept.dtype)
+    excess = jnp.maximum(kept - threshold, 0.0)
+    if regulariser == "l1":
+        return jnp.mean(excess)
+    room = 1 - threshold + _EPS
+    return jnp.mean(jnp.log(room) - jnp.log(room - excess))
+
+
+def p2p_loss(
+    log_probs: Float[Array, "B K"],
+    labels: Int[Array, "B"],
+    group_probs: Float[Array, "B G"],
+    shares: Float[Array, "B G"],
+    covariance: Float[Array, "B G G"] | None,
+    threshold: Any,
+    *,
+    regulariser: Regulariser,
+    weight: Any,
+    covariance_weight: float,
+) -> LossTerms:
+    """All terms of the objective; see the module's head. covariance None: independent groups, no penalty."""
+    kept = expected_share(group_probs, shares)
+    target = optax.softmax_cross_entropy_with_integer_labels(log_probs, labels).mean()
+    sparsity = weight * sparsity_penalty(kept, threshold, regulariser)
+    spread = jnp.zeros(()) if covariance is None else covariance_weight * jnp.mean(jnp.abs(covariance))
+    return LossTerms(target + sparsity + spread, target, sparsity, spread, kept)
+
+
+def temperature(epoch: Any, num_epochs: int, final: float) -> Float[Array, ""]:
+    """Of the relaxed samples: from 1 to `final`, exponentially over the first half of the epochs, then constant."""
+    half = num_epochs // 2
+    share = jnp.minimum(jnp.asarray(epoch, jnp.float32) / half, 1.0) if half else 1.0
+    return jnp.asarray(final, jnp.float32) ** share
+
+
+def regulariser_weight(epoch: Any, num_epochs: int, final: float, *, anneal: bool = True) -> Float[Array, ""]:
+    """Of the sparsity term: 1 % of `final` for the first tenth of the epochs (not 0, so that the covariance does not
+    grow without bound), then linear, then `final` from the middle on.
+
+    As in the authors' code epoch 0 alone has the full weight.
+    """
+    weight = jnp.asarray(final, jnp.float32)
+    if not anneal:
+        return weight
+    first, middle = num_epochs // 10, num_epochs // 2
+    epoch = jnp.asarray(epoch)
+    share = jnp.clip((epoch - first) / max(middle - first, 1), 0.0, 1.0)
+    return jnp.where((epoch == 0) | (epoch >= middle), weight, weight * (0.01 + 0.99 * share))

@@ -1,0 +1,195 @@
+"""P2P as one value: the selector's and the classifier's state, and the pure functions over them.
+
+Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025. The selector looks at the whole image and decides
+which groups of pixels (superpixels) are kept; the classifier sees those alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxmoxi.models import lraspp, resnet, vit
+from jaxmoxi.p2p.config import Config, ViTConfig
+from jaxmoxi.p2p.distribution import group_means, most_likely, over_pixels, within_budget
+from jaxmoxi.p2p.selector import Reranking, SmallSelector
+from jaxmoxi.types import record, static
+
+
+@record
+class P2P:
+    """A P2P model. A pytree: the two states are its leaves, the configuration is structure.
+
+    selector, classifier: NNX states, parameters and BatchNorm statistics.
+    """
+
+    selector: Any
+    classifier: Any
+    config: Config = static()
+
+    def normalize(self, images: Array) -> Float[Array, "B H W 3"]:
+        """Images as the networks want them: uint8 or float in [0, 1] -> float32, normalised."""
+        return normalize(images, self.config)
+
+    def importance(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B H W D"]:
+        """The selector's numbers for every pixel, at threshold 0, in inference mode. images: normalised."""
+        return self.modules()[0](images)
+
+    def shift(self) -> Float[Array, "D"]:
+        """What a unit of threshold adds to each of the numbers of `importance`; zeros without dynamic threshold."""
+        if not self.config.dynamic_threshold:
+            return jnp.zeros(self.config.channels)
+        return self.modules()[0].threshold_shift()
+
+    def group_logits(
+        self, images: Float[Array, "B H W 3"], regions: Int[Array, "B H W"], taus: Float[Array, "T"]
+    ) -> tuple[Float[Array, "T B G"], Float[Array, "B G"], Float[Array, "B G E"]]:
+        """The groups' logits at each of the thresholds, their shares of the image, and their embeddings at threshold 0.
+
+        The selector's network runs once, whatever T. A fixed-threshold model answers the same for every threshold.
+        images: normalised.
+        """
+        selector, config = self.modules()[0], self.config
+        means, shares = group_means(selector(images), regions, config.num_groups)
+
+        def at(tau: Array) -> Array:
+            return at_threshold(selector, means, shares, jnp.broadcast_to(tau, len(means)), config)[0]
+
+        return jax.vmap(at)(taus), shares, means[..., 1 : config.channels]
+
+    def keep(
+        self, logits: Float[Array, "T B G"], shares: Float[Array, "B G"], taus: Float[Array, "T"]
+    ) -> Bool[Array, "T B G"]:
+        """The groups that are kept at test time at each threshold, from what `group_logits` answered."""
+        shares = jnp.broadcast_to(shares, logits.shape)
+        return kept_groups(logits, shares, jnp.broadcast_to(taus[:, None], logits.shape[:2]), self.config)
+
+    def classify(
+        self, images: Float[Array, "B H W 3"], groups: Bool[Array, "B G"], regions: Int[Array, "B H W"]
+    ) -> Float[Array, "B K"]:
+        """log(p + 1e-6) of each class, seeing the kept groups alone. images: normalised."""
+        mask = over_pixels(groups, regions)[..., None]
+        logits = self.modules()[1](jnp.where(mask, images, fill_colour(self.config)))
+        return jnp.log(jax.nn.softmax(logits, axis=-1) + 1e-6)
+
+    def modules(self) -> tuple[Any, Any]:
+        """Selector and classifier as NNX modules in inference mode."""
+        selector, classifier = _structures(self.config)
+        pair = nnx.merge(selector, self.selector), nnx.merge(classifier, self.classifier)
+        for module in pair:
+            module.eval()
+        return pair
+
+
+def normalize(images: Any, config: Config) -> Float[Array, "B H W 3"]:
+    """uint8 images in 0 .. 255, or float ones in [0, 1], normalised by the configuration's mean and deviation."""
+    images = jnp.asarray(images)
+    if images.dtype == jnp.uint8:
+        images = images.astype(jnp.float32) / 255
+    elif not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"expected uint8 images, or float ones in [0, 1]; got {images.dtype}")
+    side = config.image_size
+    if images.ndim != 4 or images.shape[1:] != (side, side, 3):
+        raise ValueError(f"expected images [B, {side}, {side}, 3]; got shape {list(images.shape)}")
+    return (images - jnp.asarray(config.mean)) / jnp.asarray(config.std)
+
+
+def fill_colour(config: Config) -> Float[Array, "3"]:
+    """A hidden pixel, normalised."""
+    return (config.fill - jnp.asarray(config.mean)) / jnp.asarray(config.std)
+
+
+def at_threshold(
+    selector: Any, means: Float[Array, "B G D"], shares: Float[Array, "B G"], tau: Float[Array, "B"], config: Config
+) -> tuple[Float[Array, "B G"], Float[Array, "B G E"]]:
+    """The groups' logits and embeddings at each image's threshold, from their mean numbers at threshold 0.
+
+    The threshold is added to every input of the selector's linear head, so it adds tau * shift to its outputs. A group
+    without pixels stays at 0, where nothing is kept.
+    """
+    numbers, features = means[..., : config.channels], means[..., config.channels :]
+    if not config.dynamic_threshold:
+        return numbers[..., 0], numbers[..., 1:]
+    real = (shares > 0)[..., None]
+    numbers = numbers + real * tau[:, None, None] * selector.threshold_shift()[: config.channels]
+    mu = numbers[..., 0]
+    if config.threshold_input == "rerank":
+        mu = mu + real[..., 0] * selector.rerank(features, tau)
+    return mu, numbers[..., 1:]
+
+
+def kept_groups(
+    mu: Float[Array, "*B G"], shares: Float[Array, "*B G"], tau: Float[Array, "*B"], config: Config
+) -> Bool[Array, "*B G"]:
+    """The groups kept at test time: the likely ones, with `exact_budget` while they fit into the threshold's share."""
+    kept = most_likely(mu, shares)
+    return kept & within_budget(kept.astype(mu.dtype), mu, shares, tau) if config.exact_budget else kept
+
+
+def networks(config: Config, rngs: nnx.Rngs) -> tuple[Any, Any]:
+    """A new selector and a new classifier."""
+    rerank = config.threshold_input == "rerank"
+    width = config.channels + (Reranking.NUM_FEATURES if rerank else 0)
+    selector = {"lraspp": lraspp.LRASPP, "small": SmallSelector}[config.selector](width, rngs=rngs)
+    if rerank:
+        selector = Reranking(selector, rngs=rngs)
+    if isinstance(config.classifier, ViTConfig):
+        return selector, vit.ViT(config.classifier.full(config.image_size, config.num_classes), rngs=rngs)
+    shape = resnet.ResNetConfig(config.classifier.depth, config.num_classes)
+    return selector, resnet.ResNet(shape, rngs=rngs)
+
+
+def init(key: Key[Array, ""], config: Config) -> P2P:
+    """A model with fresh weights. Initialise from published ones with `from_torch`."""
+    return P2P(*_fresh(key, config), config)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _fresh(key: Array, config: Config) -> tuple[Any, Any]:
+    pair = networks(config, nnx.Rngs(key))
+    return tuple(nnx.state(module, nnx.Not(nnx.RngState)) for module in pair)  # type: ignore[return-value]
+
+
+def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
+    """A model from a state dict of the published code (name -> NumPy array; `models.read_torch` reads a file).
+
+    `selector.importance_predictor.model.*` is torchvision's LR-ASPP on MobileNetV3-Large, `classifier.model.*` a
+    Hugging Face ViT or a torchvision ResNet. Raises ValueError that lists missing, extra and misshapen tensors.
+    """
+    if config.selector != "lraspp":
+        raise ValueError('the published selector is LR-ASPP; use a Config with selector="lraspp"')
+    if config.threshold_input != "shift":
+        raise ValueError('the published threshold shifts; use a Config with threshold_input="shift"')
+    prefixes = ("selector.importance_predictor.model.", "classifier.model.")
+    parts: tuple[dict[str, np.ndarray], ...] = ({}, {})
+    ignored = ("min_vals", "selector.curr_temp")  # constants that the configuration knows
+    for name, tensor in state_dict.items():
+        for prefix, part in zip(prefixes, parts, strict=True):
+            if name.startswith(prefix):
+                part[name.removeprefix(prefix)] = np.asarray(tensor)
+                break
+        else:
+            if name not in ignored:
+                raise ValueError(f"expected tensors under {' and '.join(prefixes)}; got {name!r}")
+    selector = lraspp.from_tensors(config.channels, parts[0], source="the state dict's selector")
+    if isinstance(config.classifier, ViTConfig):
+        full = config.classifier.full(config.image_size, config.num_classes)
+        classifier = vit.from_tensors(full, parts[1], source="the state dict's classifier")
+    else:
+        shape = resnet.ResNetConfig(config.classifier.depth, config.num_classes)
+        classifier = resnet.from_tensors(shape, parts[1], source="the state dict's classifier")
+    return P2P(selector, jax.tree.map(jnp.asarray, classifier), config)
+
+
+@functools.cache
+def _structures(config: Config) -> tuple[Any, Any]:
+    """The static halves of the networks, built once for each configuration."""
+    pair = nnx.eval_shape(lambda: networks(config, nnx.Rngs(0)))
+    return tuple(nnx.split(module)[0] for module in pair)  # type: ignore[return-value]

@@ -1,0 +1,41 @@
+"""Which device holds what in data-parallel training.
+
+Each device takes its share of every batch, and the state is the same on all. The step is compiled for the whole batch
+and XLA cuts it up, so means over a batch, the statistics of BatchNorm among them, are those of all devices together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxmoxi.sharding import automatic
+
+
+class Placement(NamedTuple):
+    """Where arrays go: the state everywhere, batches split, the model that is validated on one device."""
+
+    everywhere: Callable[[Any], Any]
+    split: Callable[[Any], Any]
+    one: Callable[[Any], Any]
+
+
+def placement(mesh: Mesh | None, batch_size: int) -> Placement:
+    """Over the devices of a mesh; None leaves all where it is. Raises ValueError for a batch that cannot be shared."""
+    if mesh is None:
+        return Placement(lambda x: x, lambda x: x, lambda x: x)
+    mesh = spread = automatic(mesh)
+    if batch_size % mesh.size:
+        raise ValueError(
+            f"batch_size must be a multiple of the mesh's {mesh.size} devices; got {batch_size}: take "
+            f"{max(batch_size // mesh.size, 1) * mesh.size}"
+        )
+    whole, rows = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec(mesh.axis_names)))
+    return Placement(
+        lambda x: jax.device_put(x, whole),
+        lambda x: jax.device_put(x, rows),
+        lambda x: jax.device_put(x, spread.devices.flat[0]),
+    )
