@@ -172,6 +172,8 @@ def _split(model: P2P) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
 
 def _modules(config: Config, params: Any, statistics: Any) -> tuple[Any, Any]:
     """Selector and classifier in training mode."""
+    # Anew, in the trace of this call: what `jax.grad` hands through undifferentiated may not be changed inside it.
+    statistics = jax.tree.map(lambda x: x, statistics)
     modules = tuple(
         nnx.merge(structure, p, s) for structure, p, s in zip(_structures(config), params, statistics, strict=True)
     )

@@ -177,3 +177,17 @@ def test_an_exact_budget_is_never_exceeded(step):
     assert (areas[1:3] > np.asarray(taus)[1:3, None] - 1 / 16).all()  # and what fits is kept
     out = p2p.predict(state.model, batch().images, batch().regions, certainty=[0.4, 0.999])
     assert (out.pixel_mask.mean((2, 3)) <= out.threshold + 1e-6).all()
+
+
+@pytest.mark.parametrize("select", [True, False])
+def test_the_statistics_of_batch_norm_travel_with_the_state(select):
+    """Traced, not run: the published selector and a ResNet take minutes to compile."""
+    config = p2p.Config(num_classes=3, num_groups=16, image_size=32, classifier=p2p.ResNetConfig(18))
+    state = jax.eval_shape(lambda key: training.init_state(p2p.init(key, config), OPTIMIZER), jax.random.key(0))
+
+    def step(state, batch, key):
+        return training.train_step(state, batch, key, optimizer=OPTIMIZER, steps_per_epoch=20, select=select)
+
+    after, metrics = jax.eval_shape(step, state, batch(), jax.random.key(1))
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert metrics.loss.shape == ()
