@@ -1,0 +1,243 @@
+"""How fast are P2P's training step and its dynamic-threshold prediction, beside PyTorch?
+
+    python benchmarks/p2p.py [--out FILE.json]
+
+Needs PyTorch beside the package. Full size: LR-ASPP on MobileNetV3-Large and ViT-Tiny, 224 x 224 pixels, 100
+superpixels, 8 images. The peer (`torch_p2p`) has the same weights and does what the published code does. Both take
+turns, a step or a prediction each, on all cores of the CPU (ours by `jaxmoxi.local_mesh`). Ours is timed without its
+compilation, which is given apart. What is reported:
+
+    networks    how far the selector's map and the classifier's logits are from the peer's, on the same weights
+    training    a step: sampling, both networks forward and backward, Adam
+    never       a prediction at a certainty that no image reaches: all thresholds up to 1
+    mixed       a prediction at the certainty at which the images stop at 0.25 on average; models trained as published
+                keep about that share of an image at a certainty of 0.99
+
+The weights are random, but for two of them: the head is scaled so that the groups kept grow from a few to almost all as
+the threshold goes from 0.05 to 1, as in a trained model. Otherwise most thresholds would keep the same groups, and ours
+would skip them.
+"""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from _common import environment, seconds, summary, write
+
+import jaxmoxi as jm
+from jaxmoxi import p2p
+from jaxmoxi.models import lraspp, vit
+
+SELECTOR, CLASSIFIER = "selector.importance_predictor.model.", "classifier.model."
+
+
+@dataclasses.dataclass
+class Args:
+    batch_size: int = 8
+    """Images of a step or a prediction."""
+    repeats: int = 5
+    """Predictions of either side, in turn."""
+    steps: int = 10
+    """Training steps of either side, in turn."""
+    one_device: bool = False
+    """Ours on one device alone."""
+    out: Path | None = None
+
+
+def random_tensors(config: p2p.Config) -> dict[str, np.ndarray]:
+    """A state dict in the published names. Products keep the size of their inputs; BatchNorm starts fresh."""
+    assert isinstance(config.classifier, p2p.ViTConfig)
+    full = config.classifier.full(config.image_size, config.num_classes)
+    shapes = {SELECTOR + name: shape for name, shape in lraspp.expected_tensors(config.channels).items()}
+    shapes |= {CLASSIFIER + name: shape for name, shape in vit.expected_tensors(full, "vit").items()}
+    tensors = {}
+    for name, shape in shapes.items():
+        z = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+        if name.endswith(("bias", "running_mean")):
+            z *= 0
+        elif name.endswith(("cls_token", "position_embeddings")):
+            z *= 0.5
+        elif len(shape) == 1:
+            z = np.ones_like(z)
+        else:
+            gain = 2.0 if name.startswith(SELECTOR) and ".fc" not in name else 1.0
+            z *= (gain / np.prod(shape[1:])) ** 0.5
+        tensors[name] = z
+    return tensors
+
+
+def with_spread_thresholds(tensors: dict[str, np.ndarray], config: p2p.Config, batch: Any) -> dict[str, np.ndarray]:
+    """The same weights with groups' logits of mean -2 and deviation 1 at threshold 0, and 4 more at threshold 1.
+
+    One channel that the head reads is switched off, so what it weighs there meets the threshold alone.
+    """
+    import jax
+
+    tensors = dict(tensors)
+    head = f"{SELECTOR}classifier.{{}}_classifier.{{}}".format
+    silent = f"{SELECTOR}classifier.cbr.1.bias"
+    tensors[silent] = np.where(np.arange(len(tensors[silent])) == 0, np.float32(-100), tensors[silent])
+    model = p2p.from_torch(tensors, config)
+    logits = jax.jit(lambda m, x, r: m.group_logits(m.normalize(x), r, np.zeros(1, np.float32))[0])
+    mu = np.asarray(logits(model, batch.images, batch.regions))
+    mu = mu[0][np.array([np.isin(np.arange(config.num_groups), r) for r in batch.regions])]
+    for name in (head("low", "weight"), head("high", "weight")):
+        tensors[name] = tensors[name].copy()
+        tensors[name][0] /= mu.std()
+    rest = tensors[head("low", "weight")][0].sum() + tensors[head("high", "weight")][0, 1:].sum()
+    tensors[head("high", "weight")][0, 0] = 4 - rest
+    tensors[head("high", "bias")] = np.where(np.arange(config.channels) == 0, -2 - mu.mean() / mu.std(), 0.0)
+    tensors[head("high", "bias")] = tensors[head("high", "bias")].astype(np.float32)
+    return tensors
+
+
+def in_turn(ours: Any, peer: Any, repeats: int) -> dict[str, Any]:
+    """Seconds of both, one after the other, so that a noisy machine is noisy for both."""
+    times: dict[str, list[float]] = {"ours": [], "peer": []}
+    for _ in range(repeats):
+        times["ours"] += seconds(ours, repeats=1)
+        times["peer"] += seconds(peer, repeats=1)
+    row: dict[str, Any] = {name: summary(t) for name, t in times.items()}
+    row["times faster"] = row["peer"]["median"] / row["ours"]["median"]
+    return row
+
+
+def networks(model: Any, twin: Any, images: Any, pixels: Any) -> dict[str, float]:
+    """The largest differences between both implementations."""
+    import jax
+    import torch
+
+    importance = jax.jit(lambda m, x: m.importance(m.normalize(x)))(model, images)
+    logits = jax.jit(lambda m, x: m.modules()[1](m.normalize(x)))(model, images)
+    with torch.no_grad():
+        theirs = twin.importance(*twin.features(pixels), pixels.shape[-2:]).permute(0, 2, 3, 1).numpy()
+        their_logits = twin.classify(pixels).numpy()
+    return {
+        "selector": float(np.abs(np.asarray(importance) - theirs).max()),
+        "classifier": float(np.abs(np.asarray(logits) - their_logits).max()),
+    }
+
+
+def prediction(
+    model: Any, twin: Any, batch: Any, pixels: Any, regions: Any, certainty: float, repeats: int
+) -> dict[str, Any]:
+    """Both predictions of a batch: seconds, work, and whether they agree."""
+    ours = p2p.predict(model, batch.images, batch.regions, certainty=certainty, batch_size=len(pixels))
+    peer = twin.predict(pixels, regions, certainty=certainty)
+    same = np.abs(np.asarray(ours.threshold) - peer.threshold.numpy()) < 1e-3
+    row = in_turn(
+        lambda: p2p.predict(model, batch.images, batch.regions, certainty=certainty, batch_size=len(pixels)).logits,
+        lambda: twin.predict(pixels, regions, certainty=certainty),
+        repeats,
+    )
+    return {
+        "certainty": certainty,
+        "thresholds": np.asarray(ours.threshold).round(2).tolist(),
+        **row,
+        "images through the classifier": {
+            "ours": int(ours.num_evaluations.sum()),
+            "peer": peer.classifier_runs * len(pixels),
+        },
+        "images through the selector": {"ours": len(pixels), "peer": peer.selector_runs * len(pixels)},
+        "same threshold": float(same.mean()),
+        "largest logit difference": float(np.abs(np.asarray(ours.logits) - peer.logits.numpy())[same].max()),
+    }
+
+
+def training(model: Any, twin: Any, batch: Any, pixels: Any, regions: Any, mesh: Any, steps: int) -> dict[str, Any]:
+    """A step of both."""
+    import jax
+    import optax
+    import torch
+
+    from jaxmoxi.p2p.placement import placement
+    from jaxmoxi.p2p.training import init_state, train_step
+
+    optimizer, place = optax.adam(1e-4), placement(mesh, len(pixels))
+    state = place.everywhere(init_state(jax.tree.map(jax.numpy.copy, model), optimizer))
+    batch = place.split(batch)
+
+    @jax.jit(donate_argnums=0)
+    def step(state: Any, batch: Any) -> Any:
+        return train_step(state, batch, jax.random.key(0), optimizer=optimizer, steps_per_epoch=100)
+
+    start = time.perf_counter()
+    compiled = step.lower(state, batch).compile()
+    compile_seconds = time.perf_counter() - start
+    labels = torch.from_numpy(np.array(batch.labels, np.int64))
+    losses: dict[str, list[float]] = {"ours": [], "peer": []}
+
+    def ours() -> Any:
+        nonlocal state
+        state, metrics = compiled(state, batch)
+        losses["ours"].append(float(metrics.loss))
+        return state
+
+    def peer() -> None:
+        losses["peer"].append(float(twin.train_step(pixels, regions, labels).total.detach()))
+
+    ours()
+    peer()
+    row = in_turn(ours, peer, steps)
+    memory = compiled.memory_analysis()
+    return {
+        **row,
+        "ours, compilation": compile_seconds,
+        "ours, temporary bytes of a device": None if memory is None else memory.temp_size_in_bytes,
+        "mean loss": {name: float(np.mean(x)) for name, x in losses.items()},
+    }
+
+
+def main(args: Args) -> int:
+    import jax
+    import torch
+
+    mesh = None if args.one_device else jm.local_mesh()
+    from torch_p2p import TorchP2P
+
+    config = p2p.Config(num_classes=10, num_epochs=20)
+    source = p2p.data.scene_source(jax.random.key(0), args.batch_size, image_size=config.image_size)
+    sizes: Any = dict(image_size=config.image_size, num_groups=config.num_groups, batch_size=args.batch_size)
+    batch = p2p.data.Loader(source, augment=False, **sizes).batch(0)._replace(masks=None)
+    tensors = with_spread_thresholds(random_tensors(config), config, batch)
+    model = p2p.from_torch(tensors, config)
+    mean, std = (np.array(x, np.float32) for x in (config.mean, config.std))
+    assert isinstance(config.classifier, p2p.ViTConfig)
+    twin = TorchP2P(
+        tensors, num_heads=config.classifier.num_heads, num_groups=config.num_groups, fill=(config.fill - mean) / std
+    )
+    pixels = torch.from_numpy((np.float32(batch.images) / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+    regions = torch.from_numpy(np.array(batch.regions, np.int64))
+
+    result: dict[str, Any] = {
+        "question": "seconds per training step and per dynamic-threshold prediction",
+        "images": args.batch_size,
+        "superpixels": [int(r.max()) + 1 for r in batch.regions],
+        "environment": environment(),
+        "peer": f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads",
+        "devices used": 1 if mesh is None else mesh.size,
+        "networks": networks(model, twin, batch.images, pixels),
+    }
+    print(result["networks"], file=sys.stderr, flush=True)
+    levels = np.linspace(0.1, 0.99, 90)
+    found = p2p.predict(model, batch.images, batch.regions, certainty=levels.tolist()).threshold.mean(1)
+    mixed = float(levels[np.argmin(np.abs(np.asarray(found) - 0.25))])
+    for name, certainty in (("never", 0.99), ("mixed", mixed)):
+        result[name] = prediction(model, twin, batch, pixels, regions, certainty, args.repeats)
+        print(f"{name}: {result[name]}", file=sys.stderr, flush=True)
+    result["training"] = training(model, twin, batch, pixels, regions, mesh, args.steps)
+    print(f"training: {result['training']}", file=sys.stderr, flush=True)
+    write(result, args.out)
+    return 0 if result["never"]["same threshold"] == 1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Args)))
