@@ -148,12 +148,12 @@ def _prepare(options: Train) -> _Task:
     changes = {name: value for name, value in changes.items() if value is not None}
     if options.threshold is not None:
         changes["dynamic_threshold"] = False
-    with _one_line("--data: "):
-        train, test = _sources(options, kind, place, changes.get("image_size", config.image_size))
     with _one_line():
-        config = dataclasses.replace(
-            config, num_classes=len(train.class_names), exact_budget=options.exact_budget, **changes
-        )
+        config = dataclasses.replace(config, exact_budget=options.exact_budget, **changes)
+    with _one_line("--data: "):
+        train, test = _sources(options, kind, place, config.image_size)
+    with _one_line():
+        config = dataclasses.replace(config, num_classes=len(train.class_names))
         names = ("batch_size", "learning_rate", "weight_decay", "augment")
         settings |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
         settings |= {"seed": options.seed, "select": not options.black_box}

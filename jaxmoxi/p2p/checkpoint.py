@@ -56,8 +56,10 @@ def commit(folder: Path, record: Mapping[str, Any], model: P2P | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if model is not None:
             arrays = f"arrays-{uuid.uuid4().hex[:8]}"
+            flat = flatten(model)
+            _check_space(folder, flat)
             try:
-                ocp.save(str(folder / arrays), flatten(model))
+                ocp.save(str(folder / arrays), flat)
             except BaseException:
                 for draft in folder.glob(f"{arrays}*"):
                     shutil.rmtree(draft, ignore_errors=True)
@@ -153,8 +155,10 @@ class Checkpoints:
         """
         self.wait()
         metrics: Any = None if score is None else {"score": score}
+        flat = flatten(tree)
         with self._clear_errors(step):
-            self._writing = step, self._orbax.save_async(step, flatten(tree), force=True, metrics=metrics)
+            _check_space(self._folder, flat)
+            self._writing = step, self._orbax.save_async(step, flat, force=True, metrics=metrics)
 
     def wait(self) -> None:
         """Until what was started is on disk. Raises OSError if it could not be written."""
@@ -216,6 +220,12 @@ def replace_text(path: Path, text: str) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _check_space(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises OSError where the arrays do not fit: the storage, when it finds out, also prints a page of tracebacks."""
+    if shutil.disk_usage(folder).free < sum(a.nbytes for a in arrays.values()):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -101,6 +101,19 @@ def test_a_full_disk_leaves_the_saved_model(model, saved, monkeypatch):
     assert {p: p.read_bytes() for p in files(saved)} == before
 
 
+def test_a_disk_without_room_is_seen_before_writing(model, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    monkeypatch.setattr(ocp, "save", None)
+    with pytest.raises(OSError, match="the disk is full: could not write"):
+        p2p.save(tmp_path / "model", model)
+    with (
+        checkpoint.Checkpoints(tmp_path) as kept,
+        pytest.raises(OSError, match="the disk is full: could not write .*1; there is no earlier checkpoint"),
+    ):
+        kept.save(1, model)
+
+
 def test_a_write_that_the_system_refuses_leaves_the_saved_model(model, saved):
     before = {p: p.read_bytes() for p in files(saved)}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
