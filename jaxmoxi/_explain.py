@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmoxi._command import CommandError, one_line
 from jaxmoxi._report import percent, short
-
-
-class CommandError(Exception):
-    """A mistake that one line can explain."""
 
 
 class Task(NamedTuple):
@@ -38,15 +33,6 @@ class Task(NamedTuple):
         return short(self.model.class_names[index])
 
 
-@contextmanager
-def _one_line(prefix: str = "") -> Iterator[None]:
-    """What the library says is wrong with an input, as the command's own error."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        raise CommandError(f"{prefix}{error}") from error
-
-
 def prepare(options: Any, mesh: Any = None) -> Task:
     """The task that the options ask for, checked: what is wrong with an input shows here, before the long part.
 
@@ -59,7 +45,7 @@ def prepare(options: Any, mesh: Any = None) -> Task:
     if options.batch_size is not None and options.batch_size < 1:
         raise CommandError(f"--batch-size: expected a number of at least 1; got {options.batch_size}")
     picture = load_photo(options.photo)
-    with _one_line():
+    with one_line():
         model: Any = jm.models.demo() if options.model is None else jm.models.load(options.model)
         model = model.astype(options.dtype)
         photo, image = model.crop(picture), model.preprocess(picture)
@@ -69,7 +55,7 @@ def prepare(options: Any, mesh: Any = None) -> Task:
     whole = np.exp(logits - logits.max())
     whole /= whole.sum()
     top = int(logits.argmax())
-    with _one_line("--target: "):
+    with one_line("--target: "):
         target = top if options.target is None else model.find_class(options.target)
 
     grid = model.token_grid
@@ -89,12 +75,12 @@ def prepare(options: Any, mesh: Any = None) -> Task:
                 "--fill is what hidden pixels become; tokens are removed: use --masking pixels, or no --fill"
             )
         fill = None
-        with _one_line():
+        with one_line():
             own = None if spec == f"grid:{rows}x{cols}" else regions  # each token a player: no map needed
             v = jm.token_value_fn(model, image, target, own, payoff=options.payoff)
     else:
         fill = parse_fill(options.fill)
-        with _one_line():
+        with one_line():
             v = jm.pixel_value_fn(model.logits, image, target, regions, fill=fill, payoff=options.payoff)
     if mesh is not None:
         v = jm.shard_coalitions(v, mesh)
@@ -127,7 +113,7 @@ def make_regions(spec: str, photo: np.ndarray) -> Any:
     """The label map that `grid:RxC` or `slic:N` means on this photo."""
     import jaxmoxi as jm
 
-    with _one_line(f"--regions {spec}: "):
+    with one_line(f"--regions {spec}: "):
         if found := re.fullmatch(r"grid:(\d+)x(\d+)", spec):
             return jm.grid_regions(*photo.shape[:2], rows=int(found[1]), cols=int(found[2]))
         if found := re.fullmatch(r"slic:(\d+)", spec):

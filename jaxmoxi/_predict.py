@@ -10,7 +10,9 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
-from jaxmoxi._explain import CommandError, load_photo, make_regions
+from jaxmoxi import _command
+from jaxmoxi._command import CommandError
+from jaxmoxi._explain import load_photo, make_regions
 from jaxmoxi._report import percent, short, write_files
 
 _OPTION = tyro.conf.arg
@@ -49,13 +51,11 @@ class Predict:
     """Print the answer alone."""
 
     def run(self) -> int:
-        from jaxmoxi import cli  # which imports this file
-
-        cli.start_compilation_cache()
+        _command.start_compilation_cache()
         from jaxmoxi import p2p
 
         task = _prepare(self)
-        cli._check_out(self.out)
+        _command.check_out(self.out)
         if not self.quiet:
             count = len(np.unique(task.regions))
             print(f"{self.checkpoint} chooses among {count} superpixels of {self.photo}", flush=True)
@@ -65,7 +65,7 @@ class Predict:
         answer = _describe(task, found)
         seconds = time.perf_counter() - started
         figure = _draw(task, found, answer, self)
-        record = _record(task, found, answer, self) | {"seconds": round(seconds, 3), **cli._versions()}
+        record = _record(task, found, answer, self) | {"seconds": round(seconds, 3), **_command.versions()}
         try:
             files = write_files(self.out / f"{self.photo.stem}-p2p", figure, _arrays(task, found), record)
         except OSError as error:

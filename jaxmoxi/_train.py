@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from jaxmoxi._explain import CommandError, _one_line
+from jaxmoxi import _command
+from jaxmoxi._command import CommandError, one_line
 
 _OPTION = tyro.conf.arg
 _KINDS = "scenes, imagenet:DIR, imagenet9:DIR, bam:DIR, bam-scene:DIR, coco10:DIR, cifar10:PATH or folder:DIR"
@@ -86,15 +87,13 @@ class Train:
     """Print the result alone."""
 
     def run(self) -> int:
-        from jaxmoxi import cli  # which imports this file
-
-        cli.start_compilation_cache()
+        _command.start_compilation_cache()
         import jax
 
         from jaxmoxi import p2p
 
         task = _prepare(self)
-        cli._check_out(self.out)
+        _command.check_out(self.out)
         mesh = jax.make_mesh((jax.device_count(),), ("data",)) if self.data_parallel else None
         if not self.quiet:
             print(
@@ -103,7 +102,7 @@ class Train:
             )
         started = time.perf_counter()
         try:
-            with _one_line():
+            with one_line():
                 result = p2p.fit(
                     task.config,
                     task.train,
@@ -116,9 +115,9 @@ class Train:
         except FloatingPointError as error:
             raise CommandError(str(error)) from error
         seconds = time.perf_counter() - started
-        with _one_line():
+        with one_line():
             table, record = _evaluate(self, task, result.model)
-            record |= {"seconds": round(seconds, 1), "data": self.data, **cli._versions()}
+            record |= {"seconds": round(seconds, 1), "data": self.data, **_command.versions()}
             (self.out / "evaluation.json").write_text(json.dumps(record, indent=1))
             (self.out / "evaluation.md").write_text(table + "\n")
         print(table)
@@ -148,11 +147,11 @@ def _prepare(options: Train) -> _Task:
     changes = {name: value for name, value in changes.items() if value is not None}
     if options.threshold is not None:
         changes["dynamic_threshold"] = False
-    with _one_line():
+    with one_line():
         config = dataclasses.replace(config, exact_budget=options.exact_budget, **changes)
-    with _one_line("--data: "):
+    with one_line("--data: "):
         train, test = _sources(options, kind, place, config.image_size)
-    with _one_line():
+    with one_line():
         config = dataclasses.replace(config, num_classes=len(train.class_names))
         names = ("batch_size", "learning_rate", "weight_decay", "augment")
         settings |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}

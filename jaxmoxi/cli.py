@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
-from jaxmoxi._explain import CommandError, Task, prepare, search
+from jaxmoxi import _command
+from jaxmoxi._command import CommandError
+from jaxmoxi._explain import Task, prepare, search
 from jaxmoxi._predict import Predict
 from jaxmoxi._report import arrays, describe, group, percent, write_files
 from jaxmoxi._train import Train
@@ -81,9 +80,9 @@ class Explain:
         return self.filled_in().explain()
 
     def explain(self) -> int:
-        start_compilation_cache()
-        task = prepare(self, start_devices())
-        _check_out(self.out)
+        _command.start_compilation_cache()
+        task = prepare(self, _command.start_devices())
+        _command.check_out(self.out)
         if not self.quiet:
             print(f"{task.model.name} sees {task.name(task.top)!r}, {percent(task.whole[task.top])}", flush=True)
         started = time.perf_counter()
@@ -124,8 +123,8 @@ class Bench:
     """A JSON file to write as well."""
 
     def run(self) -> int:
-        start_compilation_cache()
-        mesh = start_devices()
+        _command.start_compilation_cache()
+        mesh = _command.start_devices()
         import jax
 
         import jaxmoxi as jm
@@ -156,7 +155,9 @@ class Bench:
         except (ValueError, OSError) as error:
             raise CommandError(str(error)) from error
         if self.out is not None:
-            self.out.write_text(json.dumps({"model": str(self.model or self.size), **_versions(), "rows": shown}))
+            self.out.write_text(
+                json.dumps({"model": str(self.model or self.size), **_command.versions(), "rows": shown})
+            )
             print(f"wrote {self.out}")
         return 0
 
@@ -190,64 +191,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("jaxmoxi: interrupted", file=sys.stderr)
         return 130
-
-
-def start_compilation_cache() -> None:
-    """Keeps compiled programs for the next run: most of a short run is compilation.
-
-    In `$XDG_CACHE_HOME/jaxmoxi` (default `~/.cache/jaxmoxi`), unless JAX_COMPILATION_CACHE_DIR says otherwise.
-    """
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
-        return
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmoxi"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # no home to write to: every run compiles anew
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def start_devices() -> Any:
-    """The mesh of all that this process computes on (`jaxmoxi.local_mesh`), where it has more than one device and JAX
-    has not started before; else None."""
-    import jaxmoxi as jm
-
-    try:
-        mesh = jm.local_mesh()
-    except RuntimeError:  # called from a program that uses JAX already: its devices are its own
-        return None
-    return mesh if mesh.size > 1 else None
-
-
-def _check_out(folder: Path) -> None:
-    """Makes the folder and tries to write into it, before the long computation rather than after."""
-    probe = folder / f".write-test.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise CommandError(f"--out {folder}: cannot write there ({error.strerror}); name a folder of yours") from None
-
-
-def _versions() -> dict[str, Any]:
-    """The device and the versions that a result comes from."""
-    import jax
-
-    import jaxmoxi as jm
-
-    return {
-        "device": jax.devices()[0].device_kind,
-        "versions": {
-            "jaxmoxi": jm.__version__,
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
 
 
 def _write(options: Explain, task: Task, result: Any, answer: str, seconds: float, finished: bool) -> list[Path]:
@@ -304,7 +247,7 @@ def _write(options: Explain, task: Task, result: Any, answer: str, seconds: floa
         },
         "num_evaluations": int(result.num_evaluations),
         "seconds": round(seconds, 3),
-        **_versions(),
+        **_command.versions(),
     }
     data = arrays(result, regions=task.regions, photo=task.photo, group=players, target=task.target)
     try:

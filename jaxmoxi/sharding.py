@@ -108,7 +108,7 @@ def local_mesh(*, num_cores: int | None = None) -> Mesh:
 
     On a CPU it makes every core a device that runs on one thread, and so is to be called first, before JAX computes
     anything. Cores that share every matrix product wait for one another some hundred times in a forward pass; cores
-    that each have coalitions of their own do not (DeiT-Tiny, 197 tokens, two cores: 83 forwards/s against 69). It sets
+    that each have coalitions of their own do not (DeiT-Tiny, 197 tokens, two cores: 79 forwards/s against 62). It sets
     `jax_num_cpu_devices` and adds `--xla_cpu_multi_thread_eigen=false` to XLA_FLAGS, for the whole process: what is not
     spread over the mesh then runs on one core. Simulated devices that XLA_FLAGS asks for already are left as they are.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxmoxi import _bench, cli
+from jaxmoxi import _bench, _command, cli
 from jaxmoxi.models.vit import ViTConfig
 
 TINY = ViTConfig(image_size=32, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=64, num_classes=5)
@@ -14,8 +14,8 @@ TINY = ViTConfig(image_size=32, patch_size=8, hidden_size=32, num_layers=3, num_
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(cli, "start_compilation_cache", lambda: None)
-    monkeypatch.setattr(cli, "start_devices", lambda: None)  # one of the eight simulated ones
+    monkeypatch.setattr(_command, "start_compilation_cache", lambda: None)
+    monkeypatch.setattr(_command, "start_devices", lambda: None)  # one of the eight simulated ones
     monkeypatch.setattr(_bench, "SIZES", {"tiny": TINY})
     genuine = _bench.matmul_rate
     monkeypatch.setattr(_bench, "matmul_rate", lambda dtype, mesh: genuine(dtype, size=64, repeats=2, mesh=mesh))

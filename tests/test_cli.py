@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from skimage import data
 
 import jaxmoxi as jm
-from jaxmoxi import _report, cli
+from jaxmoxi import _command, _report, cli
 from jaxmoxi._explain import parse_fill
 from jaxmoxi.models import vit
 from support import golden_tensor
@@ -66,8 +66,8 @@ def photo(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_cache(monkeypatch):
     """The cache on disk and the simulated devices are the process's, not this test's."""
-    monkeypatch.setattr(cli, "start_compilation_cache", lambda: None)
-    monkeypatch.setattr(cli, "start_devices", lambda: None)
+    monkeypatch.setattr(_command, "start_compilation_cache", lambda: None)
+    monkeypatch.setattr(_command, "start_devices", lambda: None)
 
 
 @pytest.fixture
@@ -465,11 +465,11 @@ def cache_setting():
 def test_the_compilation_cache_is_the_users_own(monkeypatch, tmp_path):
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cli.start_compilation_cache()
+    _command.start_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jaxmoxi")
     assert (tmp_path / "jaxmoxi").is_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-    cli.start_compilation_cache()  # set already, by JAX_COMPILATION_CACHE_DIR or by hand
+    _command.start_compilation_cache()  # set already, by JAX_COMPILATION_CACHE_DIR or by hand
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "jaxmoxi")
 
 
@@ -478,5 +478,5 @@ def test_no_home_to_write_to_is_no_error(monkeypatch, tmp_path):
     monkeypatch.undo()
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    cli.start_compilation_cache()
+    _command.start_compilation_cache()
     assert jax.config.jax_compilation_cache_dir is None

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage import data
 
-from jaxmoxi import cli, p2p
-from jaxmoxi._explain import CommandError
+from jaxmoxi import _command, p2p
+from jaxmoxi._command import CommandError
 from jaxmoxi._predict import Predict
 from jaxmoxi.p2p import plot
 from p2p.test_predict import CONFIG, spread_model
@@ -24,7 +24,7 @@ NAMES = ("tabby, tabby cat", "lynx", "tiger")
 @pytest.fixture(autouse=True)
 def _no_cache(monkeypatch):
     """The cache on disk is the process's, not this test's."""
-    monkeypatch.setattr(cli, "start_compilation_cache", lambda: None)
+    monkeypatch.setattr(_command, "start_compilation_cache", lambda: None)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from jaxmoxi import _train, cli, p2p
+from jaxmoxi import _command, _train, cli, p2p
 from jaxmoxi.models import vit
 from support import golden_tensor
 
@@ -16,7 +16,7 @@ QUICK = ["--num-scenes", "80", "--epochs", "1", "--batch-size", "32", "--image-s
 
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch):
-    monkeypatch.setattr(cli, "start_compilation_cache", lambda: None)
+    monkeypatch.setattr(_command, "start_compilation_cache", lambda: None)
 
 
 def train(*arguments):

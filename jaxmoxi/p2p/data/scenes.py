@@ -44,11 +44,18 @@ def synthetic_scenes(
             f"expected count >= 1, image_size >= 16, num_classes in 2 .. {len(CLASSES)}, num_distractors >= 0; got "
             f"{count}, {image_size}, {num_classes}, {num_distractors}"
         )
-    make = partial(_scene, image_size=image_size, num_classes=num_classes, num_distractors=num_distractors)
-    images, labels, objects = jax.jit(lambda keys: jax.lax.map(make, keys, batch_size=64))(
-        jax.random.split(key, -(-count // 64) * 64)
-    )
-    return Scenes(images[:count], labels[:count], objects[:count])
+    keys = jax.random.split(key, -(-count // 64) * 64)
+    parts = [
+        _some_scenes(keys[i : i + 64], image_size=image_size, num_classes=num_classes, num_distractors=num_distractors)
+        for i in range(0, count, 64)
+    ]
+    images, labels, objects = (jnp.concatenate(x)[:count] for x in zip(*parts, strict=True))
+    return Scenes(images, labels, objects)
+
+
+@partial(jax.jit, static_argnames=("image_size", "num_classes", "num_distractors"))
+def _some_scenes(keys: Key[Array, "N"], **settings: int) -> tuple[Array, Array, Array]:
+    return jax.vmap(partial(_scene, **settings))(keys)
 
 
 def _scene(
