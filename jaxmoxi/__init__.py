@@ -22,7 +22,20 @@ from jaxmoxi.interactions import (
     sampled_shapley,
     self_context_shapley,
 )
-from jaxmoxi.regions import count_regions, grid_regions, region_sizes, relabel, slic_regions, visible_pixels
+from jaxmoxi.regions import (
+    count_regions,
+    grid_regions,
+    num_regions,
+    pad_regions,
+    pool_regions,
+    region_adjacency,
+    region_borders,
+    region_sizes,
+    relabel,
+    slic_regions,
+    visible_pixels,
+    watershed_regions,
+)
 from jaxmoxi.sharding import ShardedValueFn, local_mesh, shard_coalitions
 from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, ValueFn
 from jaxmoxi.values import blur_image, payoff_values, pixel_value_fn, token_value_fn
@@ -62,12 +75,17 @@ __all__ = [
     "insertion_curve",
     "local_mesh",
     "models",
+    "num_regions",
     "p2p",
+    "pad_regions",
     "pairwise_interactions",
     "payoff_values",
     "pixel_value_fn",
     "plot",
+    "pool_regions",
     "readouts",
+    "region_adjacency",
+    "region_borders",
     "region_sizes",
     "relabel",
     "sampled_shapley",
@@ -77,6 +95,7 @@ __all__ = [
     "slic_regions",
     "token_value_fn",
     "visible_pixels",
+    "watershed_regions",
 ]
 
 

@@ -10,7 +10,19 @@ import pytest
 import jaxmoxi as jm
 
 PACKAGE = Path(jm.__file__).parent
-CORE = ["types", "regions", "values", "evaluate", "sharding", "interactions", "greedy", "images", "curves"]
+CORE = [
+    "types",
+    "components",
+    "superpixels",
+    "regions",
+    "values",
+    "evaluate",
+    "sharding",
+    "interactions",
+    "greedy",
+    "images",
+    "curves",
+]
 LAYERS = [*CORE, "models", "p2p", "plot", "cli"]
 CORE_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
 
