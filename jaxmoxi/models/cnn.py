@@ -33,6 +33,7 @@ from jaxmoxi.models.cnn_config import (
     expected_tensors,
     network_shape,
 )
+from jaxmoxi.models.depthwise import shifted_sum
 from jaxmoxi.models.weights import check_tensors
 
 __all__ = [
@@ -97,7 +98,7 @@ class InvertedResidualNet(nnx.Module):
 
     def _features_cpu(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
         pair = 2 - len(images) % 2  # an odd batch goes one by one: still faster than all at once
-        chain = functools.partial(self._chain, depthwise=_shifted_sum, pointwise=_matmul)
+        chain = functools.partial(self._chain, depthwise=_shifted, pointwise=_matmul)
         maps = jax.lax.map(chain, images.reshape(len(images) // pair, pair, *images.shape[1:]))
         return maps.reshape(len(images), *maps.shape[2:])
 
@@ -144,19 +145,9 @@ def _convolve(x: Array, conv: Conv, stride: int = 1, padding: str = "symmetric")
 #     ... and padding kept out of the sums      54  43  54     5 to 10 % in longer runs, and less to compile
 
 
-def _shifted_sum(x: Array, conv: Conv, stride: int, padding: str) -> Array:
-    """A depthwise convolution as the sum of shifted images, each times one weight per channel: XLA fuses it."""
-    size = conv.kernel.shape[0]
-    margins = [_margins(length, size, stride, padding) for length in x.shape[1:3]]
-    height, width = ((n + sum(m) - size) // stride + 1 for n, m in zip(x.shape[1:3], margins, strict=True))
-    x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), *margins, (0, 0))))
-    y = conv.bias[...]
-    for i in range(size):
-        for j in range(size):
-            rows, columns = i + (height - 1) * stride + 1, j + (width - 1) * stride + 1
-            shifted = jax.lax.slice(x, (0, i, j, 0), (len(x), rows, columns, x.shape[3]), (1, stride, stride, 1))
-            y = y + shifted * conv.kernel[...][i, j, 0]
-    return y
+def _shifted(x: Array, conv: Conv, stride: int, padding: str) -> Array:
+    margins = [_margins(length, conv.kernel.shape[0], stride, padding) for length in x.shape[1:3]]
+    return shifted_sum(x, conv.kernel[...], stride=stride, margins=margins) + conv.bias[...]
 
 
 def _matmul(x: Array, conv: Conv) -> Array:

@@ -7,6 +7,7 @@ it is.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxmoxi.models.depthwise import convolve, depthwise
+from jaxmoxi.models.depthwise import convolve, depthwise, pointwise
 from jaxmoxi.models.weights import check_tensors
 
 _NORM: dict[str, Any] = {"momentum": 0.99, "epsilon": 1e-3}
@@ -75,13 +76,57 @@ class ConvNorm(nnx.Module):
         margin = self.dilation * (self.size - 1) // 2
         kernel = self.kernel[...]
         if self.size == 1 and self.stride == 1:
-            x = jnp.dot(x, kernel[0, 0])
+            x = pointwise(x, kernel[0, 0])
         elif self.depthwise:
             x = depthwise(x, kernel, self.stride, self.dilation, margin)
         else:
             x = convolve(x, kernel, self.stride, self.dilation, margin)
-        x = self.norm(x)
-        return x if self.act is None else self.act(x)
+        norm: Any = self.norm
+        if norm.use_running_average:
+            x = norm(x)
+            return x if self.act is None else self.act(x)
+        out: Any = normalize(x, norm.scale[...], norm.bias[...], norm.epsilon, self.act)
+        x, mean, var = out
+        for running, now in ((norm.mean, mean), (norm.var, var)):
+            running[...] = norm.momentum * running[...] + (1 - norm.momentum) * jax.lax.stop_gradient(now)
+        return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalize(
+    x: Float[Array, "B h w C"], scale: Float[Array, "C"], bias: Float[Array, "C"], epsilon: float, act: Any
+) -> tuple[Float[Array, "B h w C"], Float[Array, "C"], Float[Array, "C"]]:
+    """BatchNorm by the statistics of the batch, then the activation; with it mean and variance, whose own gradient is
+    taken as zero.
+
+    Differentiable in reverse mode. The gradient keeps `x` alone and computes the rest again, which costs less than to
+    write and read it.
+    """
+    mean = x.mean((0, 1, 2))
+    var = jnp.maximum((x * x).mean((0, 1, 2)) - mean * mean, 0)
+    z = (x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
+    return z if act is None else act(z), mean, var
+
+
+def _normalize(x: Array, scale: Array, bias: Array, epsilon: float, act: Any) -> Any:
+    out: Any = normalize(x, scale, bias, epsilon, act)
+    return out, (x, scale, bias, out[1], jax.lax.rsqrt(out[2] + epsilon))
+
+
+def _normalize_gradient(epsilon: float, act: Any, saved: Any, gradients: Any) -> tuple[Array, Array, Array]:
+    x, scale, bias, mean, inverse = saved
+    # Without the barrier XLA finds that it has computed this before, and keeps that instead of `x`.
+    x, g = jax.lax.optimization_barrier((x, gradients[0]))
+    slope = scale * inverse
+    g = g if act is None else jax.vjp(act, x * slope + (bias - mean * slope))[1](g)[0]
+    total = g.sum((0, 1, 2))
+    along = ((g * x).sum((0, 1, 2)) - mean * total) * inverse
+    tilt = slope * inverse * along / (x.size // x.shape[-1])
+    level = slope * total / (x.size // x.shape[-1]) - tilt * mean
+    return g * slope - x * tilt - level, along, total
+
+
+normalize.defvjp(_normalize, _normalize_gradient)
 
 
 class SqueezeExcite(nnx.Module):

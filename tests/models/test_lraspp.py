@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxmoxi import p2p
 from jaxmoxi.models import lraspp
-from jaxmoxi.models.depthwise import convolve, depthwise
+from jaxmoxi.models.depthwise import convolve, depthwise, pointwise
+from jaxmoxi.p2p.placement import placement
+from p2p.support_trainer import Grid
 from support import golden_tensor
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 48, 32, 3)).astype(np.float32)
@@ -144,6 +147,18 @@ def test_depthwise_and_its_gradients(size, stride, dilation, shape):
         np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("widths", [(3, 5), (5, 3), (4, 4)])
+def test_pointwise_and_its_gradients(widths):
+    rng = np.random.default_rng(4)
+    x, kernel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 4, 5, widths[0]), widths))
+    answers = []
+    for form in (pointwise, lambda x, k: jnp.einsum("bhwc,cd->bhwd", x, k)):
+        y, pull = jax.vjp(form, x, kernel)
+        answers.append((y, *pull(jnp.cos(y))))
+    for found, expected in zip(*answers, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_batch_norm_in_training():
     layer = lraspp.ConvNorm(3, 8, 1, None, rngs=nnx.Rngs(0))
     layer.norm.scale[...], layer.norm.bias[...] = jnp.linspace(0.5, 2, 8), jnp.linspace(-1, 1, 8)
@@ -156,6 +171,75 @@ def test_batch_norm_in_training():
     np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-4)
     np.testing.assert_allclose(layer.norm.mean[...], 0.99 * 0.3 + 0.01 * mean, atol=1e-5)
     np.testing.assert_allclose(layer.norm.var[...], 0.99 + 0.01 * var, atol=1e-5)
+
+
+@pytest.mark.parametrize("act", [None, jax.nn.relu, jax.nn.hard_swish])
+def test_gradients_of_batch_norm(act):
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(rng.normal(1.0, 2.0, size=(3, 4, 5, 6)), jnp.float32)
+    scale, bias = jnp.asarray(rng.normal(size=(2, 6)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+
+    def plain(x, scale, bias):
+        z = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-3) * scale + bias
+        return jnp.sum(weights * (z if act is None else act(z)))
+
+    def ours(x, scale, bias):
+        return jnp.sum(weights * lraspp.normalize(x, scale, bias, 1e-3, act)[0])
+
+    for found, expected in zip(*(jax.grad(f, argnums=(0, 1, 2))(x, scale, bias) for f in (ours, plain)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_batch_norm_of_a_batch_that_devices_share():
+    """A block's output, gradients and statistics on one device and on eight, two images each."""
+    shape = lraspp.Shape(3, 8, 16, 8, True, jax.nn.hard_swish, 1)
+    structure, state = nnx.split(lraspp.InvertedResidual(shape, rngs=nnx.Rngs(0)))
+    params, statistics = nnx.split_state(state, nnx.Param, ...)
+    images = np.random.default_rng(6).normal(size=(16, 5, 5, 8)).astype(np.float32)
+    images *= np.arange(1, 17)[:, None, None, None]  # two images have not the statistics of sixteen
+
+    @jax.jit
+    def run(params, statistics, images):
+        def loss(params):
+            block = nnx.merge(structure, params, jax.tree.map(lambda x: x, statistics))
+            block.train()
+            y = block(images)
+            return jnp.mean(jnp.sin(y)), (y, nnx.state(block, nnx.BatchStat))
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    place = placement(jax.make_mesh((8,), ("images",)), len(images))
+    one = run(params, statistics, images)
+    many = run(*place.everywhere((params, statistics)), place.split(images))
+    assert many[1][0].sharding.shard_shape(images.shape)[0] == 2
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_training_on_devices_that_share_the_batches(monkeypatch):
+    """A run on one device and on eight, two images each."""
+    # Five of the fifteen blocks and small kernels compile in half a minute instead of minutes. Networks are cached by
+    # configuration: no other test has this one.
+    blocks = (*lraspp._LARGE[:4], lraspp._LARGE[4]._replace(fan_out=160, dilation=2))
+    monkeypatch.setattr(lraspp, "_LARGE", tuple(b._replace(kernel=3) for b in blocks))
+    config = p2p.Config(
+        num_classes=3, num_groups=16, image_size=32, num_epochs=1, covariance_weight=0.0123,
+        classifier=p2p.ViTConfig(hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, patch_size=8),
+    )  # fmt: skip
+    one, many = (
+        p2p.fit(config, Grid(), batch_size=16, learning_rate=1e-3, progress=False, mesh=mesh)
+        for mesh in (None, jax.make_mesh((8,), ("images",)))
+    )
+    np.testing.assert_allclose(many.history[0]["loss"], one.history[0]["loss"], rtol=1e-3)
+    pairs = zip(*(nnx.to_flat_state(r.model.selector) for r in (one, many)), strict=True)
+    for (path, a), (_, b) in pairs:
+        rounding = 1e-3 if isinstance(a, nnx.BatchStat) else 5e-3  # Adam makes whole steps of small differences
+        np.testing.assert_allclose(b[...], a[...], atol=rounding, rtol=rounding, err_msg=str(path))
+    means = [x[...] for path, x in nnx.to_flat_state(one.model.selector) if path[-1] == "mean"]
+    assert len(means) == 17
+    assert all(np.abs(mean).max() > 0 for mean in means)
 
 
 def test_a_state_dict_that_does_not_fit():
