@@ -82,7 +82,7 @@ def _prepare(options: Predict) -> _Task:
     """The inputs that the options name, checked before anything long starts."""
     from jaxmoxi import count_regions, p2p, slic_regions
     from jaxmoxi.models.preprocess import _to_rgb
-    from jaxmoxi.p2p.data import Example, merge_regions, resize_and_crop
+    from jaxmoxi.p2p.data import Example, resize_and_crop
 
     if options.certainty is not None and not 0 < options.certainty <= 1:
         raise CommandError(f"--certainty: expected a probability in (0, 1], such as 0.9; got {options.certainty}")
@@ -110,10 +110,9 @@ def _prepare(options: Predict) -> _Task:
         asked = int(spec[5:]) if spec.startswith("slic:") else count_regions(regions)
         if asked > limit:
             raise CommandError(f"--regions {spec}: the model knows at most {limit} regions; ask for no more")
-    regions = merge_regions(np.asarray(regions), limit)  # SLIC may make a few more than it is asked for
     class_names = names or tuple(f"class {i}" for i in range(config.num_classes))
     certainty = (options.certainty or _CERTAINTY) if config.dynamic_threshold else None
-    return _Task(model, class_names, photo, regions, spec, certainty)
+    return _Task(model, class_names, photo, np.asarray(regions), spec, certainty)
 
 
 def _describe(task: _Task, found: Any) -> str:

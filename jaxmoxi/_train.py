@@ -48,7 +48,7 @@ class Train:
         Literal["vit-tiny", "vit-base", "resnet18", "resnet34", "small"] | None,
         _OPTION(metavar="vit-tiny|vit-base|resnet18|resnet34|small", help_behavior_hint=""),
     ] = None
-    """What classifies. small: a vision transformer for images of up to about 96 pixels."""
+    """What classifies. small: a convolutional network for images of up to about 96 pixels."""
     init: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
     """A checkpoint folder of a vision transformer, for the classifier to start from."""
     selector: Annotated[Literal["lraspp", "small"] | None, _OPTION(metavar="lraspp|small", help_behavior_hint="")] = (
@@ -74,27 +74,27 @@ class Train:
     """Never keep more pixels than the threshold allows."""
     black_box: tyro.conf.FlagCreatePairsOff[bool] = False
     """Train the same classifier on whole images instead, for comparison."""
-    num_scenes: Annotated[int, _OPTION(metavar="N")] = 6000
+    num_scenes: Annotated[int, _OPTION(metavar="N")] = 12000
     """Synthetic scenes to train on; a fifth as many test the model."""
     augment: Annotated[bool | None, _OPTION(help_behavior_hint="")] = None
-    """Random crops, mirroring and colours. Left out: yes, but for scenes."""
+    """Random crops, mirroring and colours. Left out: yes, but for scenes, which are mirrored and turned."""
     certainties: tuple[float, ...] = (0.8, 0.9, 0.95, 0.99)
     """At which the trained model is evaluated."""
     seed: int = 0
-    data_parallel: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Train on all devices together."""
+    one_device: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train on one device. Otherwise on as many of this process's as share a batch evenly: its accelerators, or the
+    cores of its CPU."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the result alone."""
 
     def run(self) -> int:
         _command.start_compilation_cache()
-        import jax
-
         from jaxmoxi import p2p
 
+        devices = None if self.one_device else _command.start_devices()
         task = _prepare(self)
         _command.check_out(self.out)
-        mesh = jax.make_mesh((jax.device_count(),), ("data",)) if self.data_parallel else None
+        mesh = _shared(devices, task.settings["batch_size"])
         if not self.quiet:
             print(
                 f"training on {len(task.train):,} images of {task.config.num_classes} classes, in {self.out}",
@@ -116,7 +116,7 @@ class Train:
             raise CommandError(str(error)) from error
         seconds = time.perf_counter() - started
         with one_line():
-            table, record = _evaluate(self, task, result.model)
+            table, record = _evaluate(self, task, result.model, mesh)
             record |= {"seconds": round(seconds, 1), "data": self.data, **_command.versions()}
             (self.out / "evaluation.json").write_text(json.dumps(record, indent=1))
             (self.out / "evaluation.md").write_text(table + "\n")
@@ -145,6 +145,8 @@ def _prepare(options: Train) -> _Task:
         "classifier": CLASSIFIERS[options.classifier] if options.classifier else None,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
+    if options.epochs is not None:  # the same part of them on whole images
+        changes["whole_epochs"] = config.whole_epochs * options.epochs // config.num_epochs
     if options.threshold is not None:
         changes["dynamic_threshold"] = False
     with one_line():
@@ -159,6 +161,16 @@ def _prepare(options: Train) -> _Task:
         if options.init is not None:
             settings["classifier"], config = pretrained_classifier(options.init, config, seed=options.seed)
     return _Task(config, train, test, settings)
+
+
+def _shared(mesh: Any, batch_size: int) -> Any:
+    """The mesh of the most devices among which a batch divides evenly; None for one."""
+    from jax.sharding import Mesh
+
+    if mesh is None:
+        return None
+    count = max(n for n in range(1, mesh.size + 1) if batch_size % n == 0)
+    return None if count == 1 else Mesh(mesh.devices.flat[:count], ("data",))
 
 
 def _check(options: Train) -> None:
@@ -219,7 +231,7 @@ def _print_epoch(line: dict[str, Any]) -> None:
     tqdm.write(text)
 
 
-def _evaluate(options: Train, task: _Task, model: Any) -> tuple[str, dict[str, Any]]:
+def _evaluate(options: Train, task: _Task, model: Any, mesh: Any) -> tuple[str, dict[str, Any]]:
     """The trained model on the test images: (a Markdown table, a record)."""
     from jaxmoxi import p2p
     from jaxmoxi.p2p.data import Loader
@@ -228,10 +240,10 @@ def _evaluate(options: Train, task: _Task, model: Any) -> tuple[str, dict[str, A
     config = task.config
     loader = Loader(task.test, image_size=config.image_size, num_groups=config.num_groups, batch_size=32, train=False)
     if options.black_box:
-        accuracy = validate(model, loader, select=False)["accuracy"]
+        accuracy = validate(model, loader, select=False, mesh=mesh)["accuracy"]
         return f"| accuracy % |\n| ---: |\n| {100 * accuracy:.1f} |", {
             "accuracy": accuracy,
             "num_images": len(task.test),
         }
-    evaluation = p2p.evaluate(model, loader, certainty=options.certainties, progress=not options.quiet)
+    evaluation = p2p.evaluate(model, loader, certainty=options.certainties, progress=not options.quiet, mesh=mesh)
     return evaluation.table(), evaluation.to_dict()

@@ -19,7 +19,8 @@ def run(name, tmp_path, *arguments):
 
 
 def test_every_example_is_tested():
-    assert {p.name for p in EXAMPLES.glob("*.py")} == {"explain_photo.py", "own_flax_model.py", "draw_interactions.py"}
+    names = {"explain_photo.py", "own_flax_model.py", "draw_interactions.py", "scenes_report.py"}
+    assert {p.name for p in EXAMPLES.glob("*.py")} == names
 
 
 def test_explain_photo(tmp_path):
@@ -39,3 +40,16 @@ def test_own_flax_model(tmp_path):
 def test_draw_interactions(tmp_path, name):
     assert "full context: strongest between regions" in run("draw_interactions.py", tmp_path, name)
     assert Image.open(tmp_path / name).size > (300, 300)
+
+
+@pytest.mark.slow
+def test_scenes_report(tmp_path):
+    sizes = ["--num-scenes", "160", "--epochs", "1", "--image-size", "32", "--num-groups", "16", "--quiet"]
+    for name, options in (("run", []), ("twin", ["--black-box"])):
+        command = [sys.executable, "-m", "jaxmoxi", "train", "--out", name, *sizes, *options]
+        subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
+    printed = run("scenes_report.py", tmp_path, "run", "--twin", "twin", "--out", "report")
+    assert "| the objects' own |" in printed
+    assert printed.count("| run |") == 5  # four certainties, and its masks
+    for name in ("history", "selected", "prediction"):
+        assert Image.open(tmp_path / "report" / f"{name}.png").size > (300, 300)

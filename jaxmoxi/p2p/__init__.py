@@ -2,7 +2,7 @@
 
 from jaxmoxi.p2p import data, plot, presets
 from jaxmoxi.p2p.checkpoint import load, load_class_names, save
-from jaxmoxi.p2p.config import Config, ResNetConfig, ViTConfig
+from jaxmoxi.p2p.config import CNNConfig, Config, ResNetConfig, ViTConfig
 from jaxmoxi.p2p.evaluation import Evaluation, evaluate
 from jaxmoxi.p2p.fidelity import Fidelity, fidelity
 from jaxmoxi.p2p.leakage import MaskLeakage, heldout_accuracy, mask_leakage
@@ -13,6 +13,7 @@ from jaxmoxi.p2p.trainer import FitResult, fit
 
 __all__ = [
     "P2P",
+    "CNNConfig",
     "Config",
     "Evaluation",
     "Fidelity",

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 from tqdm import tqdm
 
@@ -111,6 +112,7 @@ def evaluate(
     shares: tuple[float, ...] = SHARES,
     batch_size: int = 32,
     progress: bool = False,
+    mesh: Mesh | None = None,
 ) -> Evaluation:
     """The model's answers to labelled images, for several certainties in one pass over the data.
 
@@ -119,6 +121,7 @@ def evaluate(
     shares:     of the area, at which to take the fidelity curves; () leaves them out, which takes less time.
     batch_size: images that go through a network together.
     progress:   show a bar.
+    mesh:       shares every batch among its devices, see `predict`.
 
     Raises ValueError for no batch at all, and for labels, masks, shapes or levels that cannot be.
     """
@@ -134,10 +137,10 @@ def evaluate(
         size = size or min(batch_size, len(images))
         labels.append(_labels(batch.labels, len(images), model.config.num_classes))
         masks = None if batch.masks is None else _masks(batch.masks, regions.shape)
-        found = predict_levels(model, images, regions, levels, size=size)
+        found = predict_levels(model, images, regions, levels, size=size, mesh=mesh)
         row = _row(found, np.asarray(regions), masks)
         if len(at):
-            deletion, insertion = agreements(model, images, regions, found, at, size=size)
+            deletion, insertion = agreements(model, images, regions, found, at, size=size, mesh=mesh)
             row |= {"deletion": deletion.swapaxes(1, 2), "insertion": insertion.swapaxes(1, 2)}
         rows.append(row)
     if not rows:

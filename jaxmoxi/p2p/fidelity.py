@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
 from jaxmoxi.p2p.model import P2P
-from jaxmoxi.p2p.threshold import Prediction, _classify, _full_batch, check_images
+from jaxmoxi.p2p.threshold import Prediction, _classify, _full_batch, check_images, full_size
 from jaxmoxi.types import record
 
 SHARES = (
@@ -76,7 +77,14 @@ def check_shares(shares: Any) -> np.ndarray:
 
 
 def agreements(
-    model: P2P, images: Any, regions: Any, prediction: Prediction, shares: np.ndarray, *, size: int
+    model: P2P,
+    images: Any,
+    regions: Any,
+    prediction: Prediction,
+    shares: np.ndarray,
+    *,
+    size: int,
+    mesh: Mesh | None = None,
 ) -> tuple[Bool[np.ndarray, "*L T B"], Bool[np.ndarray, "*L T B"]]:
     """(deletion, insertion): does each image keep its class at each share? Inputs are checked; see `fidelity`."""
     probs, kept = np.asarray(prediction.group_probs), np.asarray(prediction.group_mask)
@@ -100,8 +108,10 @@ def agreements(
         keys = np.concatenate([owners[:, None].view(np.uint8), np.packbits(masks[changed], axis=-1)], axis=1)
         _, picks, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         owners, different = owners[picks], masks[changed][picks]
+        size, place = full_size(size, mesh)
+        model = place.everywhere(model)
         answers = [
-            _full_batch(_classify, model, size, (images, rows), (different, at), (regions, rows)).argmax(1)
+            _full_batch(_classify, model, size, place, (images, rows), (different, at), (regions, rows)).argmax(1)
             for at in np.array_split(np.arange(len(picks)), range(size, len(picks), size))
             for rows in [owners[at]]
         ]

@@ -84,11 +84,14 @@ def temperature(epoch: Any, num_epochs: int, final: float) -> Float[Array, ""]:
     return jnp.asarray(final, jnp.float32) ** share
 
 
-def regulariser_weight(epoch: Any, num_epochs: int, final: float, *, anneal: bool = True) -> Float[Array, ""]:
+def regulariser_weight(
+    epoch: Any, num_epochs: int, final: float, *, anneal: bool = True, full_first_epoch: bool = True
+) -> Float[Array, ""]:
     """Of the sparsity term: 1 % of `final` for the first tenth of the epochs (not 0, so that the covariance does not
     grow without bound), then linear, then `final` from the middle on.
 
-    As in the authors' code epoch 0 alone has the full weight.
+    full_first_epoch: epoch 0 alone has the full weight, as in the authors' code. A selector that starts from random
+    weights keeps nothing after it.
     """
     weight = jnp.asarray(final, jnp.float32)
     if not anneal:
@@ -96,4 +99,5 @@ def regulariser_weight(epoch: Any, num_epochs: int, final: float, *, anneal: boo
     first, middle = num_epochs // 10, num_epochs // 2
     epoch = jnp.asarray(epoch)
     share = jnp.clip((epoch - first) / max(middle - first, 1), 0.0, 1.0)
-    return jnp.where((epoch == 0) | (epoch >= middle), weight, weight * (0.01 + 0.99 * share))
+    full = (epoch >= middle) | ((epoch == 0) & full_first_epoch)
+    return jnp.where(full, weight, weight * (0.01 + 0.99 * share))

@@ -17,7 +17,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoxi.models import lraspp, resnet, vit
-from jaxmoxi.p2p.config import Config, ViTConfig
+from jaxmoxi.p2p.cnn import SmallCNN
+from jaxmoxi.p2p.config import CNNConfig, Config, ResNetConfig, ViTConfig
 from jaxmoxi.p2p.distribution import group_means, most_likely, over_pixels, within_budget
 from jaxmoxi.p2p.selector import Reranking, SmallSelector
 from jaxmoxi.types import record, static
@@ -142,6 +143,8 @@ def networks(config: Config, rngs: nnx.Rngs) -> tuple[Any, Any]:
         selector = Reranking(selector, rngs=rngs)
     if isinstance(config.classifier, ViTConfig):
         return selector, vit.ViT(config.classifier.full(config.image_size, config.num_classes), rngs=rngs)
+    if isinstance(config.classifier, CNNConfig):
+        return selector, SmallCNN(config.classifier.widths, config.num_classes, rngs=rngs)
     shape = resnet.ResNetConfig(config.classifier.depth, config.num_classes)
     return selector, resnet.ResNet(shape, rngs=rngs)
 
@@ -182,6 +185,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
     if isinstance(config.classifier, ViTConfig):
         full = config.classifier.full(config.image_size, config.num_classes)
         classifier = vit.from_tensors(full, parts[1], source="the state dict's classifier")
+    elif not isinstance(config.classifier, ResNetConfig):
+        raise ValueError("the published classifiers are vision transformers and ResNets; use a Config with one")
     else:
         shape = resnet.ResNetConfig(config.classifier.depth, config.num_classes)
         classifier = resnet.from_tensors(shape, parts[1], source="the state dict's classifier")

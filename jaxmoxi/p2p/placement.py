@@ -1,4 +1,4 @@
-"""Which device holds what in data-parallel training.
+"""Which device holds what where a mesh shares the batches of training and of prediction.
 
 Each device takes its share of every batch, and the state is the same on all. The step is compiled for the whole batch
 and XLA cuts it up, so means over a batch, the statistics of BatchNorm among them, are those of all devices together.

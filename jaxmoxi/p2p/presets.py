@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from jaxmoxi.p2p.config import Config, ResNetConfig, ViTConfig
+from jaxmoxi.p2p.config import CNNConfig, Config, ResNetConfig, ViTConfig
+from jaxmoxi.p2p.data import Augmentation
 
-CLASSIFIERS: dict[str, ViTConfig | ResNetConfig] = {
+CLASSIFIERS: dict[str, ViTConfig | ResNetConfig | CNNConfig] = {
     "vit-tiny": ViTConfig(hidden_size=192, num_layers=12, num_heads=3, mlp_dim=768, patch_size=16),
     "vit-base": ViTConfig(hidden_size=768, num_layers=12, num_heads=12, mlp_dim=3072, patch_size=16),
     "resnet18": ResNetConfig(18),
     "resnet34": ResNetConfig(34),
-    "small": ViTConfig(hidden_size=96, num_layers=4, num_heads=3, mlp_dim=192, patch_size=8),
+    "small": CNNConfig(),
 }
 
 
@@ -26,17 +27,30 @@ def scenes(num_classes: int = 6) -> Preset:
     """Synthetic scenes of 64 x 64 pixels, from scratch.
 
     Command:  jaxmoxi train --data scenes --out runs/scenes
-    Hardware: two CPU cores, minutes.
+    Hardware: two CPU cores, 7 minutes.
+    Result:   at certainty 0.99, of three seeds: accuracy 99.3 to 99.5 %, seeing 5.9 to 6.2 % of the pixels, of which
+              93.7 to 95.4 % are on the object (`examples/scenes/`).
+
+    Beyond the published training, which starts from a classifier that is trained already: the first epochs are of the
+    classifier alone, the sparsity has no full first epoch, and logits are kept from saturating. Without the first two
+    the selector keeps nothing after an epoch; without the third it stays with about what it chose first.
     """
     config = Config(
         num_classes=num_classes,
-        num_groups=49,
+        num_groups=100,
         image_size=64,
         classifier=CLASSIFIERS["small"],
         selector="small",
-        num_epochs=20,
+        max_threshold=0.25,
+        regulariser_weight=8.0,
+        logit_weight=0.02,
+        full_first_epoch=False,
+        num_epochs=16,
+        whole_epochs=4,
     )
-    return Preset(config, dict(batch_size=64, learning_rate=1e-3, weight_decay=0.01, augment=False))
+    augment = Augmentation(crop=None, colour=0.0, turn=True)
+    settings = dict(batch_size=32, learning_rate=3e-3, weight_decay=0.02, augment=augment, eval_every=4)
+    return Preset(config, settings)
 
 
 def imagenet(num_classes: int = 1000) -> Preset:

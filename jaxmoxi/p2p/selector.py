@@ -4,6 +4,7 @@ wrapper through which a threshold can re-rank the groups."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -15,40 +16,38 @@ from jaxmoxi.models.lraspp import resize
 
 
 class SmallSelector(nnx.Module):
-    """A U-net of three scales, 16 to 64 channels wide, with group normalisation (no running statistics, any batch)."""
+    """A U-net of three scales, whose finest map has a quarter of the image's side and is enlarged to it bilinearly, as
+    the published selector's is. Group normalisation: no running statistics, any batch."""
+
+    _STEM, _WIDTHS = 16, (32, 64, 96)
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        def conv(fan_in: int, fan_out: int, stride: int = 1) -> nnx.Conv:
-            return nnx.Conv(fan_in, fan_out, (3, 3), strides=stride, padding="SAME", rngs=rngs)
+        def conv(fan_in: int, fan_out: int, size: int = 3, stride: int = 1) -> nnx.Conv:
+            return nnx.Conv(fan_in, fan_out, (size, size), strides=stride, padding="SAME", use_bias=False, rngs=rngs)
 
-        widths = (16, 32, 64)
-        self.stem = conv(3, widths[0])
-        self.down = nnx.List([conv(a, b, 2) for a, b in itertools.pairwise(widths)])
-        self.middle = conv(widths[-1], widths[-1])
-        self.up = nnx.List([conv(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True)])
-        every = (*widths, widths[-1], *widths[-2::-1])
-        self.norms = nnx.List([nnx.GroupNorm(width, num_groups=8, rngs=rngs) for width in every])
-        self.context = nnx.Linear(widths[-1], widths[0], rngs=rngs)
+        def norms(widths: Iterable[int]) -> Any:
+            return nnx.List([nnx.GroupNorm(width, num_groups=8, rngs=rngs) for width in widths])
+
+        widths, finer = self._WIDTHS, self._WIDTHS[-2::-1]
+        self.stem, self.stem_norm = conv(3, self._STEM, stride=2), norms([self._STEM])[0]
+        self.down = nnx.List([conv(a, b, stride=2) for a, b in itertools.pairwise((self._STEM, *widths))])
+        self.down_norms = norms(widths)
+        self.same, self.same_norms = nnx.List([conv(width, width) for width in widths[1:]]), norms(widths[1:])
+        self.narrow = nnx.List([conv(a, b, 1) for a, b in itertools.pairwise(widths[::-1])])
+        self.up, self.up_norms = nnx.List([conv(2 * width, width) for width in finer]), norms(finer)
         self.head = nnx.Linear(widths[0], channels, rngs=rngs)
 
     def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B H W D"]:
-        norms = iter(self.norms)
-
-        def act(x: Array) -> Array:
-            return jax.nn.relu(next(norms)(x))
-
-        x = act(self.stem(images))
-        maps = [x]
-        for conv in self.down:
-            x = act(conv(x))
-            maps.append(x)
-        x = act(self.middle(x))
-        context = self.context(x.mean((1, 2)))  # what is in the image as a whole
-        maps.pop()
-        for conv in self.up:
-            finer = maps.pop()
-            x = act(conv(jnp.concatenate([resize(x, (finer.shape[1], finer.shape[2])), finer], axis=-1)))
-        return self.head(x + context[:, None, None])
+        relu = jax.nn.relu
+        x = relu(self.stem_norm(self.stem(images)))
+        maps = [x := relu(self.down_norms[0](self.down[0](x)))]
+        for i, (conv, norm) in enumerate(zip(self.same, self.same_norms, strict=True), 1):
+            x = relu(self.down_norms[i](self.down[i](x)))
+            maps.append(x := x + relu(norm(conv(x))))
+        for narrow, conv, norm, finer in zip(self.narrow, self.up, self.up_norms, maps[-2::-1], strict=True):
+            coarse = resize(narrow(x), (finer.shape[1], finer.shape[2]))
+            x = finer + relu(norm(conv(jnp.concatenate([coarse, finer], axis=-1))))
+        return resize(self.head(x), (images.shape[1], images.shape[2]))
 
     def threshold_shift(self) -> Float[Array, "D"]:
         """What one unit of threshold, added to every input of the head, adds to each of the D outputs."""

@@ -121,7 +121,7 @@ def fit(
     if folder is not None:
         claim(folder, record, resume=resume)
 
-    # Data: a pure function of the step. What is never augmented is segmented once, where it fits the memory.
+    # Data: a pure function of the step. What is never cropped at random is segmented once, where it fits the memory.
     if validation is None and not _is_loader(data):
         data, validation = split(data, validation=validation_share, seed=seed)
     sizes: Any = dict(image_size=config.image_size, num_groups=config.num_groups)
@@ -132,7 +132,8 @@ def fit(
 
     train, held_out = data, validation
     if not _is_loader(data):
-        source = data if augment else segmented(data)
+        moved = augment.crop is not None if isinstance(augment, Augmentation) else augment
+        source = data if moved else segmented(data)
         train = Loader(source, batch_size=batch_size, seed=seed, augment=augment, **sizes)
     if validation is not None and not _is_loader(validation):
         held_out = Loader(segmented(validation), batch_size=batch_size, train=False, **sizes)
@@ -140,7 +141,7 @@ def fit(
     total = config.num_epochs * per_epoch
 
     # The state, and the step that makes the next one.
-    optimizer, step_and_add = _compiled(learning_rate, weight_decay, schedule, warmup, total, per_epoch, select)
+    optimizer, step_and_add = _compiled(learning_rate, weight_decay, schedule, warmup, total, per_epoch)
     init_key, run_key = jax.random.split(jax.random.key(seed))
     state = init_state(start_from(init(init_key, config), classifier), optimizer)
     sums = Metrics(*([jnp.zeros(())] * 7))
@@ -160,9 +161,11 @@ def fit(
         started = time.perf_counter()
 
         for step, batch in zip(range(first, total), _batches(train, first, total), strict=False):
-            state, sums = step_and_add(state, sums, place.split(batch._replace(masks=None)), run_key)
             done = step + 1
             epoch, in_epoch = -(-done // per_epoch), step % per_epoch + 1
+            selects = select and epoch > config.whole_epochs
+            split_batch = place.split(batch._replace(masks=None))
+            state, sums = step_and_add(state, sums, split_batch, run_key, select=selects)
             bar.update()
             if done % 10 == 0 and not bar.disable:
                 bar.set_postfix_str(_summary(epoch, _means(sums, in_epoch)))
@@ -179,7 +182,9 @@ def fit(
                 sums = jax.tree.map(jnp.zeros_like, sums)
                 line = {"epoch": epoch, "step": done, **means}
                 if held_out is not None and (epoch % eval_every == 0 or done == total):
-                    line["validation"] = validate(place.one(state.model), held_out, certainty=certainty, select=select)
+                    line["validation"] = validate(
+                        place.one(state.model), held_out, certainty=certainty, select=selects, mesh=mesh
+                    )
                     score = line["validation"]["accuracy"] - line["validation"]["hard_share"]
                 line["seconds"] = round(time.perf_counter() - started, 1)
                 history.append(line)
@@ -198,13 +203,15 @@ def fit(
 
 @functools.lru_cache(maxsize=16)
 def _compiled(
-    learning_rate: float, weight_decay: float, schedule: str, warmup: float, total: int, per_epoch: int, select: bool
+    learning_rate: float, weight_decay: float, schedule: str, warmup: float, total: int, per_epoch: int
 ) -> tuple[Any, Any]:
     """The optimizer, and the step, which another run of the same settings does not compile again."""
     optimizer = optax.adamw(learning_rates(learning_rate, schedule, warmup, total), weight_decay=weight_decay)
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step_and_add(state: TrainState, sums: Metrics, batch: Any, key: Any) -> tuple[TrainState, Metrics]:
+    @functools.partial(jax.jit, donate_argnums=(0, 1), static_argnames="select")
+    def step_and_add(
+        state: TrainState, sums: Metrics, batch: Any, key: Any, *, select: bool
+    ) -> tuple[TrainState, Metrics]:
         state, metrics = train_step(state, batch, key, optimizer=optimizer, steps_per_epoch=per_epoch, select=select)
         return state, jax.tree.map(jnp.add, sums, metrics)
 
@@ -216,7 +223,9 @@ def _copies(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-def validate(model: P2P, loader: Any, *, certainty: float = 0.95, select: bool = True) -> dict[str, float]:
+def validate(
+    model: P2P, loader: Any, *, certainty: float = 0.95, select: bool = True, mesh: Mesh | None = None
+) -> dict[str, float]:
     """Accuracy, hard share and mean threshold over a loader's batches, as means over the images.
 
     select: False classifies the whole images, of share and threshold 1.
@@ -224,7 +233,8 @@ def validate(model: P2P, loader: Any, *, certainty: float = 0.95, select: bool =
     correct, shares, thresholds = [], [], []
     for batch in _batches(loader, 0, loader.steps_per_epoch):
         if select:
-            out = predict(model, batch.images, batch.regions, certainty=certainty, batch_size=len(batch.images))
+            size = len(batch.images)
+            out = predict(model, batch.images, batch.regions, certainty=certainty, batch_size=size, mesh=mesh)
             classes, share, threshold = out.classes, out.pixel_mask.mean((1, 2)), out.threshold
         else:
             classes = jnp.argmax(_whole(model, batch.images), -1)

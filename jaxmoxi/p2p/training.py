@@ -40,7 +40,8 @@ class TrainState:
 class Metrics:
     """Of one batch. Shares are of the pixels, in [0, 1].
 
-    loss, target, sparsity, covariance: the terms of `losses.LossTerms`.
+    loss:        what is minimised: the terms, and `Config.logit_weight` times the mean squared logit.
+    target, sparsity, covariance: the terms of `losses.LossTerms`.
     accuracy:    of the prediction the step made, through the relaxed masks.
     soft_share:  kept in expectation.
     hard_share:  kept by the masks of test time, at the thresholds of training.
@@ -82,13 +83,13 @@ def train_step(
     """One step of the published training: `(state, metrics)`. Pure; jit it with `state` donated.
 
     key:    of the whole run; the step's own randomness follows from it and `state.step`.
-    select: False trains the black-box twin: the same classifier on whole images, by its cross entropy alone. Its shares
-            are 1, and the selector gets no gradient.
+    select: False trains the classifier alone on whole images, by its cross entropy: the black-box twin, and the first
+            `config.whole_epochs` of a model. The shares are 1, and the selector gets no gradient.
     """
     key = jax.random.fold_in(key, state.step)
     epoch = state.step // steps_per_epoch
     params, statistics = _split(state.model)
-    objective = _objective if select else _blackbox_objective
+    objective = _objective if select else _whole_objective
     gradients, (statistics, metrics) = jax.grad(objective, has_aux=True)(
         params, statistics, batch, key, epoch, state.model.config
     )
@@ -107,7 +108,8 @@ def _objective(
     count = len(images)
     tau = jnp.full(count, config.threshold)
     if config.dynamic_threshold:
-        tau = jax.random.uniform(tau_key, (count,), minval=config.min_threshold, maxval=1.0)
+        tau = jax.random.uniform(tau_key, (count,), minval=config.min_threshold, maxval=config.max_threshold)
+    epoch, num_epochs = epoch - config.whole_epochs, config.num_epochs - config.whole_epochs
 
     means, shares = group_means(selector(images), batch.regions, config.num_groups)
     mu, embeddings = at_threshold(selector, means, shares, tau, config)
@@ -117,7 +119,7 @@ def _objective(
     else:
         logits, spread = jnp.broadcast_to(mu, (config.num_samples, *mu.shape)), None
     kept = sample_relaxed(
-        relax_key, logits, temperature(epoch, config.num_epochs, config.final_temperature), hard=config.straight_through
+        relax_key, logits, temperature(epoch, num_epochs, config.final_temperature), hard=config.straight_through
     )
     if config.exact_budget:
         budget = jnp.broadcast_to(tau, kept.shape[:-1])
@@ -129,13 +131,16 @@ def _objective(
     log_probs = mean_log_probs(classifier(seen).reshape(config.num_samples, count, -1))
 
     probs = jax.nn.sigmoid(mu)
-    weight = regulariser_weight(epoch, config.num_epochs, config.regulariser_weight, anneal=config.anneal)
+    weight = regulariser_weight(
+        epoch, num_epochs, config.regulariser_weight, anneal=config.anneal, full_first_epoch=config.full_first_epoch
+    )
     terms = p2p_loss(
         log_probs, batch.labels, probs, shares, spread, tau,
         regulariser=config.regulariser, weight=weight, covariance_weight=config.covariance_weight,
     )  # fmt: skip
+    total = terms.total + config.logit_weight * jnp.mean(mu**2)  # a group without pixels has the logit 0
     metrics = Metrics(
-        loss=terms.total,
+        loss=total,
         target=terms.target,
         sparsity=terms.sparsity,
         covariance=terms.covariance,
@@ -143,10 +148,10 @@ def _objective(
         soft_share=jnp.mean(terms.kept),
         hard_share=jnp.mean(jnp.sum(kept_groups(mu, shares, tau, config) * shares, -1)),
     )
-    return terms.total, (_statistics(modules), metrics)
+    return total, (_statistics(modules), metrics)
 
 
-def _blackbox_objective(
+def _whole_objective(
     params: Any, statistics: Any, batch: Batch, key: Array, epoch: Any, config: Config
 ) -> tuple[Array, tuple[Any, Metrics]]:
     del key, epoch  # nothing is drawn, nothing scheduled

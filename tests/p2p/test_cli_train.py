@@ -42,7 +42,7 @@ def test_scenes_from_nothing_to_an_evaluation(tmp_path, capsys):
     assert train(*arguments, "--quiet") == 0  # ended: only evaluated again
     assert capsys.readouterr().out.startswith("| certainty |")
     assert train(*arguments, "--learning-rate", "0.5") == 2
-    assert "holds a run with other settings: learning_rate (there 0.001, now 0.5)" in capsys.readouterr().err
+    assert "holds a run with other settings: learning_rate (there 0.003, now 0.5)" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -121,9 +121,12 @@ def test_a_classifier_to_start_from(tmp_path):
         (["--black-box", "--threshold", "0.3"], "--threshold is about what is selected; with --black-box nothing is"),
         (["--threshold", "1.5", *QUICK], "threshold must lie in (0, 1]; got 1.5"),
         (["--threshold", "0.3", "--threshold-input", "rerank", *QUICK], "needs dynamic_threshold=True"),
-        (["--image-size", "60", "--num-scenes", "8"], "image_size 60 is not a multiple of patch_size 8"),
+        (
+            ["--image-size", "60", "--classifier", "vit-tiny", "--num-scenes", "8"],
+            "image_size 60 is not a multiple of patch_size 16",
+        ),
         (["--init", "nowhere", *QUICK], "no model folder nowhere"),
-        (["--num-scenes", "40"], "choose a smaller batch_size"),
+        (["--num-scenes", "40", "--batch-size", "64"], "choose a smaller batch_size"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, tmp_path, capsys, monkeypatch):

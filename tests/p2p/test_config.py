@@ -4,7 +4,7 @@ from jaxmoxi import p2p
 
 
 def test_json_and_back():
-    for classifier in (p2p.ViTConfig(patch_size=8), p2p.ResNetConfig(34)):
+    for classifier in (p2p.ViTConfig(patch_size=8), p2p.ResNetConfig(34), p2p.CNNConfig((8, 16))):
         config = p2p.Config(num_classes=3, image_size=64, classifier=classifier, threshold=0.2)
         assert p2p.Config.from_json(config.to_json()) == config
     options = p2p.Config(num_classes=3, threshold_input="rerank", exact_budget=True, fill=0.5)
@@ -27,7 +27,9 @@ def test_json_and_back():
         ({"threshold_input": "rerank", "dynamic_threshold": False}, "needs dynamic_threshold=True"),
         ({"threshold": 0.0}, r"threshold must lie in \(0, 1\]; got 0.0"),
         ({"regulariser_weight": -1.0}, "regulariser_weight must be at least 0"),
-        ({"classifier": "vit"}, "expected a classifier of ViTConfig or ResNetConfig; got 'vit'"),
+        ({"classifier": "vit"}, "expected a classifier of ViTConfig, ResNetConfig or CNNConfig; got 'vit'"),
+        ({"whole_epochs": 20}, "whole_epochs must lie in 0 .. num_epochs - 1 = 19; got 20"),
+        ({"min_threshold": 0.2, "max_threshold": 0.1}, "expected min_threshold <= max_threshold; got 0.2 and 0.1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -36,3 +38,5 @@ def test_what_cannot_be(changes, message):
         p2p.Config(**{"num_classes": 4, **changes})
     with pytest.raises(ValueError, match="ResNet depth of 18 or 34; got 50"):
         p2p.ResNetConfig(50)
+    with pytest.raises(ValueError, match="widths that are multiples of 8; got \\(12, 24\\)"):
+        p2p.CNNConfig((12, 24))

@@ -55,6 +55,19 @@ def test_half_are_mirrored():
     np.testing.assert_array_equal(augment(rng(), Example(image, 0), image_size=8, augmentation=stays).image, image)
 
 
+def test_turns_are_all_four_and_take_the_labels_along():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1).repeat(3, -1)
+    example = Example(image, 0, image[..., 0] == 0, image[..., 0].astype(np.int32))
+    turning = Augmentation(crop=None, colour=0.0, flip=False, turn=True)
+    seen = set()
+    for seed in range(40):
+        result = augment(rng(seed), example, image_size=4, augmentation=turning)
+        np.testing.assert_array_equal(result.regions, result.image[..., 0])
+        np.testing.assert_array_equal(result.mask, result.regions == 0)
+        seen.add(result.image.tobytes())
+    assert seen == {np.rot90(image, k).tobytes() for k in range(4)}
+
+
 def test_random_boxes_have_the_published_areas_and_aspects():
     generator = rng()
     boxes = np.array([_random_box(generator, 400, 400) for _ in range(2000)])
@@ -77,7 +90,7 @@ def test_evaluation_keeps_the_size_or_takes_the_centre():
     assert centre_geometry((48, 48), 48).size == (48, 48)
     np.testing.assert_array_equal(resize_and_crop(example, image_size=48).image, example.image)
     # 256 on the shorter side, then 224: of 320 x 400 pixels, 256 x 320, rows 16 .. 239 and columns 48 .. 271
-    assert centre_geometry((320, 400), 224) == ((0, 0, 320, 400), (256, 320), (16, 48), False)
+    assert centre_geometry((320, 400), 224) == ((0, 0, 320, 400), (256, 320), (16, 48), False, 0)
     assert centre_geometry((32, 32), 224).size == (256, 256)
     result = resize_and_crop(scene(), image_size=48)
     assert ((result.image[..., 0] > 127) != result.mask).mean() < 0.04

@@ -214,9 +214,9 @@ def test_fidelity_classifies_no_mask_twice(model, data, monkeypatch):
     calls = []
     run = fidelity_module._full_batch
 
-    def counting(function, model, size, images, masks, regions):
+    def counting(function, model, size, place, images, masks, regions):
         calls.extend((int(i), masks[0][j].tobytes()) for i, j in zip(images[1], masks[1], strict=True))
-        return run(function, model, size, images, masks, regions)
+        return run(function, model, size, place, images, masks, regions)
 
     monkeypatch.setattr(fidelity_module, "_full_batch", counting)
     out = p2p.predict(model, data.images, data.regions, certainty=LEVELS, batch_size=4)
@@ -244,6 +244,7 @@ def test_a_record_for_json_and_a_table(found):
     assert json.loads(json.dumps(missing.to_dict(), allow_nan=False))["auroc"] == [None, 0.5]
 
 
+@pytest.mark.slow
 def test_without_masks_curves_or_certainties(data):
     fixed = spread_model(dataclasses.replace(CONFIG, dynamic_threshold=False, threshold=0.2), seed=1)
     out = evaluate(fixed, split(data, 4, 4, masks=False), shares=(), batch_size=4)

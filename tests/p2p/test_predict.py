@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ LEVELS = (0.5, 0.8, 0.9, 0.97)
 COUNT = 7
 
 
-def spread_model(config=CONFIG, seed=0):
+def spread_model(config=CONFIG, seed=5):
     """A model whose thresholds vary from image to image: larger heads than fresh weights have, and a larger shift."""
     model = p2p.init(jax.random.key(seed), config)
 
@@ -126,6 +127,35 @@ def test_the_batch_changes_nothing(model, inputs, found, batch_size):
     other = p2p.predict(model, *inputs, certainty=LEVELS, batch_size=batch_size)
     for name in found.__dataclass_fields__:
         np.testing.assert_allclose(getattr(other, name), getattr(found, name), atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_a_mesh_changes_nothing(model, inputs, found, batch_size):
+    mesh = jax.make_mesh((4, 2), ("x", "y"))
+    other = p2p.predict(model, *inputs, certainty=LEVELS, batch_size=batch_size, mesh=mesh)
+    for name in found.__dataclass_fields__:
+        np.testing.assert_allclose(getattr(other, name), getattr(found, name), atol=1e-5, err_msg=name)
+
+
+def test_each_device_takes_its_share(model, inputs, monkeypatch):
+    """And nothing that the networks compute goes from one device to another: at most the masks of the batch do."""
+    mesh, seen = jax.make_mesh((8,), ("images",)), []
+
+    def spied(run):
+        def spy(model, *arrays, **more):
+            seen.append((run.lower(model, *arrays, **more).compile().as_text(), arrays))
+            return run(model, *arrays, **more)
+
+        return spy
+
+    for name in ("_select", "_classify"):
+        monkeypatch.setattr(threshold, name, spied(getattr(threshold, name)))
+    p2p.predict(model, *inputs, certainty=0.9, batch_size=9, mesh=mesh)
+    assert len(seen) >= 2
+    for text, arrays in seen:
+        assert all(x.sharding.shard_shape(x.shape) == (1, *x.shape[1:]) for x in arrays)
+        sent = re.findall(r"= (\S+)\[([\d,]*)\]\S* (?:all-|collective-|reduce-scatter)[a-z-]*\(", text)
+        assert set(sent) <= {("pred", "8,18"), ("f32", "8,18")}, sent
 
 
 def test_other_images_in_the_batch_change_nothing(model, inputs, found):

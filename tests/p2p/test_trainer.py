@@ -125,6 +125,20 @@ def test_settings_that_cannot_be(changes, message, tmp_path):
         p2p.fit(CONFIG, Grid(), **{"directory": tmp_path / "run", **changes})
 
 
+@pytest.mark.slow
+def test_the_first_epochs_may_be_of_the_classifier_alone(tmp_path):
+    config = dataclasses.replace(CONFIG, whole_epochs=1, full_first_epoch=False)
+    result = p2p.fit(config, Grid(), validation=Grid(32, first=64), directory=tmp_path / "whole", **SETTINGS)
+    first, second, _ = result.history
+    assert first["hard_share"] == first["soft_share"] == first["validation"]["hard_share"] == 1
+    assert second["soft_share"] < 1
+    assert second["sparsity"] > 0
+    with pytest.raises(KeyboardInterrupt):
+        p2p.fit(config, Grid(fail_at=7), validation=Grid(32, first=64), directory=tmp_path / "cut", **SETTINGS)
+    resumed = p2p.fit(config, Grid(), validation=Grid(32, first=64), directory=tmp_path / "cut", **SETTINGS)
+    assert equal(resumed.state, result.state)
+
+
 def test_a_source_holds_out_its_validation_images(tmp_path):
     grid = Grid(84)
     regions = np.broadcast_to(grid.regions, grid.images.shape[:3])

@@ -140,6 +140,7 @@ def test_a_threshold_that_only_shifts_moves_all_groups_alike(trained):
     np.testing.assert_allclose(moved[np.asarray(shares) > 0], 0.8 * trained[0].model.shift()[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_reranking_threshold_starts_as_a_shift_and_learns_to_reorder(reranking):
     fresh, learned = reranking
     for model, reorders in ((fresh, False), (learned, True)):

@@ -43,11 +43,13 @@ class Augmentation:
     crop:   "resized", a random part of random area and aspect; "shifted", a random place at a fixed scale; None, the
             centre, as in evaluation.
     flip:   mirrored with probability 1/2.
+    turn:   turned by 0, 90, 180 or 270 degrees, for images that have no top. Beyond the published ones.
     colour: strength of the colour jitter, in [0, 1]; 0 for none.
     """
 
     crop: Literal["resized", "shifted"] | None = "resized"
     flip: bool = True
+    turn: bool = False
     colour: float = 0.5
 
     def __post_init__(self):
@@ -58,15 +60,17 @@ class Augmentation:
 
 
 class Geometry(NamedTuple):
-    """Cut `box` out, resize it to `size`, cut out a square at `offset`, and perhaps mirror it.
+    """Cut `box` out, resize it to `size`, cut out a square at `offset`, perhaps mirror it, and turn it.
 
-    box: top, left, height, width, of the image. size: height, width. offset: top, left, after the resizing.
+    box: top, left, height, width, of the image. size: height, width. offset: top, left, after the resizing. turns: by
+    a right angle each.
     """
 
     box: tuple[int, int, int, int]
     size: tuple[int, int]
     offset: tuple[int, int]
     flip: bool = False
+    turns: int = 0
 
 
 def augment(
@@ -113,7 +117,8 @@ def random_geometry(
         geometry = Geometry((0, 0, height, width), size, (top, left))
     else:
         geometry = centre_geometry(shape, image_size)
-    return geometry._replace(flip=bool(augmentation.flip and rng.random() < 0.5))
+    flip = bool(augmentation.flip and rng.random() < 0.5)
+    return geometry._replace(flip=flip, turns=int(rng.integers(4)) if augmentation.turn else 0)
 
 
 def place_image(image: UInt8[np.ndarray, "H W 3"], geometry: Geometry, image_size: int) -> UInt8[np.ndarray, "S S 3"]:
@@ -186,7 +191,7 @@ def _placed(example: Example, geometry: Geometry, image_size: int) -> Example:
 def _finish(pixels: np.ndarray, geometry: Geometry, image_size: int) -> np.ndarray:
     top, left = geometry.offset
     square = pixels[top : top + image_size, left : left + image_size]
-    return np.ascontiguousarray(square[:, ::-1] if geometry.flip else square)
+    return np.ascontiguousarray(np.rot90(square[:, ::-1] if geometry.flip else square, geometry.turns))
 
 
 def _enlarged(height: int, width: int, image_size: int) -> tuple[int, int]:

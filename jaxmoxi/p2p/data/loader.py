@@ -4,9 +4,10 @@ What a step sees is a pure function of the settings and the step's number: the o
 epoch), an example's augmentation from (seed, epoch, its index in the source). So a run that is resumed at a step sees
 what it would have seen, and how many threads prepare the batches changes nothing.
 
-Superpixels are made after the augmentation, as published: SLIC with `num_groups` segments and compactness 20, there by
-fast-slic, which never makes more than asked for; here by scikit-image, which sometimes does, and then the smallest are
-merged into their neighbours (`merge_regions`). Fewer is no matter: a group without pixels is inert.
+Superpixels are made after the augmentation, as published: SLIC with `num_groups` segments and compactness 20. There
+fast-slic makes them on the host, and begins with the centres of the image before: what an image is cut into depends on
+the order. Here `slic_regions` makes those of a whole batch on the device that learns, each image's by itself. Neither
+makes more than asked for; fewer is no matter: a group without pixels is inert.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ class Loader:
                  ends. False goes through the source once, in order; the last batch may be smaller.
     augment:     an `Augmentation`; True for the published one of ImageNet; False for the geometry of evaluation. None
                  is True to train and False otherwise.
-    segment:     image uint8[S, S, 3] -> integers[S, S], its superpixels, on the host; None for SLIC. The source's own
-                 regions are used instead where it has them and the crop is not random, mirrored with the image.
+    segment:     image uint8[S, S, 3] -> integers[S, S], its superpixels, on the host; where they are more than
+                 `num_groups`, the smallest join their neighbours (`merge_regions`). None for SLIC on the device. The
+                 source's own regions are used instead where it has them and the crop is not random, mirrored with the
+                 image.
     compactness: of SLIC; higher gives squarer superpixels.
     num_threads: that prepare examples ahead; 0 prepares them when they are asked for.
     shard:       (index, count): this process's part of every epoch, every count-th example of its order. To train, all
@@ -83,16 +86,16 @@ class Loader:
         self._image_size, self._num_groups, self._seed, self._num_threads = image_size, num_groups, seed, num_threads
         augment = train if augment is None else augment
         self._augmentation = (Augmentation() if augment else None) if isinstance(augment, bool) else augment
-        self._segment = segment or (lambda image: slic_regions(image, num_segments=num_groups, compactness=compactness))
+        self._segment, self._compactness = segment, compactness
         self._examples = self._dataset(shard)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0 over all epochs: NumPy arrays, prepared now.
+        """The batch of a step, counted from 0 over all epochs, prepared now: NumPy arrays, but for SLIC's regions.
 
         Raises ValueError for a step that is not there.
         """
         self._check_step(step)
-        return self._examples.batch(self.batch_size, batch_fn=_collate)[step]
+        return self._segmented(self._examples.batch(self.batch_size, batch_fn=_collate)[step])
 
     def iterate(self, start_step: int = 0) -> Iterator[Batch]:
         """`batch(start_step)`, `batch(start_step + 1)`, ..., prepared ahead by threads; without end to train.
@@ -107,7 +110,7 @@ class Loader:
         ahead = 2 * self.batch_size if self._num_threads else 0
         options = grain.ReadOptions(num_threads=min(self._num_threads, ahead), prefetch_buffer_size=ahead)
         rest = examples.slice(slice(start_step * self.batch_size, None))
-        return iter(rest.to_iter_dataset(options).batch(self.batch_size, batch_fn=_collate))
+        return map(self._segmented, rest.to_iter_dataset(options).batch(self.batch_size, batch_fn=_collate))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate()
@@ -147,6 +150,8 @@ class Loader:
                     f"{self._num_groups - 1}, as num_groups is {self._num_groups}"
                 )
             return example._replace(regions=example.regions.astype(np.int32))
+        if self._segment is None:  # by batches
+            return example
         with jax.default_device(host()):
             regions = np.asarray(relabel(self._segment(example.image)))
         if regions.shape != example.image.shape[:2]:
@@ -155,6 +160,16 @@ class Loader:
                 f"{list(regions.shape)}"
             )
         return example._replace(regions=merge_regions(regions, self._num_groups))
+
+    def _segmented(self, batch: Batch) -> Batch:
+        """The batch with SLIC's regions where it has none yet."""
+        if batch.regions is not None:
+            return batch
+        images = batch.images
+        missing = self.batch_size - len(images)  # of the last batch: filled up, as another size would compile anew
+        full = np.concatenate([images, np.repeat(images[-1:], missing, 0)])
+        regions = slic_regions(full, num_segments=self._num_groups, compactness=self._compactness)
+        return batch._replace(regions=regions[: len(images)])
 
 
 def merge_regions(regions: Int[np.ndarray, "H W"], num_groups: int) -> Int[np.ndarray, "H W"]:
@@ -236,12 +251,11 @@ def _checked(example: Example, index: int) -> Example:
 
 def _collate(examples: list[Example]) -> Batch:
     images, labels, masks, regions = zip(*examples, strict=True)
-    known = sum(mask is not None for mask in masks)
-    if 0 < known < len(masks):
-        raise ValueError(f"{known} of {len(masks)} examples of a batch have a mask; expected all of a source or none")
-    return Batch(
-        images=np.stack(images),
-        regions=np.stack(regions),
-        labels=np.array(labels, np.int32),
-        masks=np.stack(masks) if known else None,
-    )
+    for name, maps in (("a mask", masks), ("regions", regions)):
+        known = sum(x is not None for x in maps)
+        if 0 < known < len(maps):
+            raise ValueError(
+                f"{known} of {len(maps)} examples of a batch have {name}; expected all of a source or none"
+            )
+    masks, regions = (None if maps[0] is None else np.stack(maps) for maps in (masks, regions))
+    return Batch(np.stack(images), regions, np.array(labels, np.int32), masks)

@@ -1,7 +1,9 @@
 """Scenes with a known object, so that everything runs, and can be judged, with no download.
 
 Each image shows one object on a textured background, among distractors that have its colours but not its shape. The
-shape is the class; position, size, angle, colours and textures say nothing about it.
+shape is the class; position, size, angle and colours say nothing about it. The object's surface repeats its outline in
+lines one within the other, so that the class is told by what is on the object, and not as well by the hole that hiding
+it would leave.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def synthetic_scenes(
 ) -> Scenes:
     """`count` scenes; the same key gives the same scenes.
 
-    image_size:      pixels of a side, at least 16. An object covers 8 to 20 % of the image.
+    image_size:      pixels of a side, at least 16. An object covers 12 to 23 % of the image.
     num_classes:     the first of `CLASSES`, at least 2.
     num_distractors: bars and blobs per image, painted before the object.
     Raises ValueError for numbers that cannot be.
@@ -61,7 +63,7 @@ def _some_scenes(keys: Key[Array, "N"], **settings: int) -> tuple[Array, Array, 
 def _scene(
     key: Key[Array, ""], *, image_size: int, num_classes: int, num_distractors: int
 ) -> tuple[UInt8[Array, "S S 3"], Int[Array, ""], Bool[Array, "S S"]]:
-    keys = iter(jax.random.split(key, 12 + 2 * num_distractors))
+    keys = iter(jax.random.split(key, 10 + 2 * num_distractors))
     axis = (jnp.arange(image_size) + 0.5) / image_size
     y, x = jnp.meshgrid(axis, axis, indexing="ij")
     label = jax.random.randint(next(keys), (), 0, num_classes)
@@ -78,12 +80,14 @@ def _scene(
         tint = jnp.clip(hue + 0.15 * jax.random.normal(next(keys), (3,)), 0, 1)
         image = jnp.where(painted[..., None], tint, image)
 
-    size = jax.random.uniform(next(keys), (), minval=0.19, maxval=0.25)
+    size = jax.random.uniform(next(keys), (), minval=0.23, maxval=0.30)
     centre = jax.random.uniform(next(keys), (2,), minval=1.13 * size + 0.02, maxval=0.98 - 1.13 * size)
     angle = jax.random.uniform(next(keys), (), maxval=2 * jnp.pi)
     u, v = _turned((x - centre[0]) / size, (y - centre[1]) / size, angle)
-    shown = jnp.stack(_shapes(u, v))[label]
-    surface = _texture(next(keys), x, y, hue, contrast=0.1)
+    depth = jnp.stack(_shapes(u, v))[label]
+    shown = depth < 1
+    lines = jnp.sin(5 * jnp.pi * depth + jax.random.uniform(next(keys), (), maxval=2 * jnp.pi))
+    surface = _texture(next(keys), x, y, hue, contrast=0.1) + 0.2 * lines[..., None]
     image = jnp.where(shown[..., None], surface, image)
     image = image + 0.02 * jax.random.normal(next(keys), image.shape)
     return jnp.round(255 * jnp.clip(image, 0, 1)).astype(jnp.uint8), label.astype(jnp.int32), shown
@@ -93,16 +97,18 @@ def _turned(x: Array, y: Array, angle: Array) -> tuple[Array, Array]:
     return x * jnp.cos(angle) + y * jnp.sin(angle), y * jnp.cos(angle) - x * jnp.sin(angle)
 
 
-def _shapes(u: Array, v: Array) -> list[Bool[Array, "S S"]]:
-    """Each class's pixels; all of about the same area, in a circle of radius 1.13."""
+def _shapes(u: Array, v: Array) -> list[Float[Array, "S S"]]:
+    """How far out each pixel is in each class's shape: 1 on its outline, less within. All are of about the same area,
+    in a circle of radius 1.13."""
     r, phi = jnp.hypot(u, v), jnp.arctan2(v, u)
-    square = jnp.maximum(jnp.abs(u), jnp.abs(v)) < 0.78
+    width, length = jnp.abs(u), jnp.abs(v)
     turns = jnp.array([0.0, 2.0, 4.0]) * jnp.pi / 3
-    triangle = jnp.max(u[..., None] * jnp.cos(turns) + v[..., None] * jnp.sin(turns), axis=-1) < 0.62
-    arms = (jnp.minimum(jnp.abs(u), jnp.abs(v)) < 0.33) & (jnp.maximum(jnp.abs(u), jnp.abs(v)) < 1.05)
-    ring = (r < 1.05) & (r > 0.55)
-    star = r < 0.7 + 0.42 * jnp.cos(5 * phi)
-    return [r < 0.88, square, triangle, arms, ring, star]
+    triangle = jnp.max(u[..., None] * jnp.cos(turns) + v[..., None] * jnp.sin(turns), axis=-1) / 0.62
+    arms = [jnp.maximum(a / 1.05, b / 0.33) for a, b in ((width, length), (length, width))]
+    star = r / (0.7 + 0.42 * jnp.cos(5 * phi))
+    return [
+        r / 0.88, jnp.maximum(width, length) / 0.78, triangle, jnp.minimum(*arms), jnp.abs(r - 0.8) / 0.25, star,
+    ]  # fmt: skip
 
 
 def _colour(key: Key[Array, ""]) -> Float[Array, "3"]:
