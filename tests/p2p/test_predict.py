@@ -210,6 +210,7 @@ def test_pixels_areas_and_embeddings(model, inputs, found):
     np.testing.assert_allclose(found.embeddings[0, 6], importance[0, 8:16, 16:24, 1:].mean((0, 1)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_fixed_threshold_takes_one_run(inputs):
     fixed = spread_model(dataclasses.replace(CONFIG, dynamic_threshold=False, threshold=0.2), seed=1)
     out = p2p.predict(fixed, *inputs, certainty=LEVELS, batch_size=4)

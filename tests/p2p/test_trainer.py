@@ -166,6 +166,7 @@ def test_the_black_box_twin_and_what_starts_from_it():
     assert equal(given, before)  # what was handed in was not donated
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     with pytest.raises(
         FloatingPointError, match="the loss of epoch 1 is nan; train with a lower learning_rate than 1e"
