@@ -78,7 +78,6 @@ def test_an_image_does_not_depend_on_its_batch(batch, order):
         np.testing.assert_array_equal(jm.slic_regions(image, **OPTIONS), own)
 
 
-@pytest.mark.slow
 def test_eager_is_jit_is_vmap_is_shard_map(photos):
     labels = jm.slic_regions(photos, num_segments=30)
     assert jax.jit(jm.num_regions)(labels).tolist() == [jm.count_regions(x) for x in labels]

@@ -60,6 +60,8 @@ def commit(folder: Path, record: Mapping[str, Any], model: P2P | None) -> None:
             _check_space(folder, flat)
             try:
                 ocp.save(str(folder / arrays), flat)
+                # It names the folder written to, and nothing reads it: a model that is handed on should not tell.
+                (folder / arrays / "commit_success.txt").unlink(missing_ok=True)
             except BaseException:
                 for draft in folder.glob(f"{arrays}*"):
                     shutil.rmtree(draft, ignore_errors=True)

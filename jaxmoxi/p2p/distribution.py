@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxmoxi.regions import pool_regions, region_sizes
+
 
 def group_means(
     importance: Float[Array, "B H W D"], regions: Int[Array, "B H W"], num_groups: int
@@ -28,10 +30,7 @@ def group_means(
     """
 
     def one(x: Array, labels: Array) -> tuple[Array, Array]:
-        labels = labels.reshape(-1)
-        sums = jax.ops.segment_sum(x.reshape(-1, x.shape[-1]), labels, num_groups)
-        sizes = jax.ops.segment_sum(jnp.ones_like(labels, x.dtype), labels, num_groups)
-        return sums / jnp.maximum(sizes, 1)[:, None], sizes / labels.size
+        return pool_regions(x, labels, num_groups), region_sizes(labels, num_groups) / labels.size
 
     return jax.vmap(one)(importance, regions)
 

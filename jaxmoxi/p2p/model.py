@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoxi.models import lraspp, resnet, vit
 from jaxmoxi.p2p.cnn import SmallCNN
-from jaxmoxi.p2p.config import CNNConfig, Config, ResNetConfig, ViTConfig
+from jaxmoxi.p2p.config import CNNConfig, Config, ViTConfig
 from jaxmoxi.p2p.distribution import group_means, most_likely, over_pixels, within_budget
 from jaxmoxi.p2p.selector import Reranking, SmallSelector
 from jaxmoxi.types import record, static
@@ -170,6 +170,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
         raise ValueError('the published selector is LR-ASPP; use a Config with selector="lraspp"')
     if config.threshold_input != "shift":
         raise ValueError('the published threshold shifts; use a Config with threshold_input="shift"')
+    if isinstance(config.classifier, CNNConfig):
+        raise ValueError("the published classifiers are vision transformers and ResNets; use a Config with one of them")
     prefixes = ("selector.importance_predictor.model.", "classifier.model.")
     parts: tuple[dict[str, np.ndarray], ...] = ({}, {})
     ignored = ("min_vals", "selector.curr_temp")  # constants that the configuration knows
@@ -185,8 +187,6 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
     if isinstance(config.classifier, ViTConfig):
         full = config.classifier.full(config.image_size, config.num_classes)
         classifier = vit.from_tensors(full, parts[1], source="the state dict's classifier")
-    elif not isinstance(config.classifier, ResNetConfig):
-        raise ValueError("the published classifiers are vision transformers and ResNets; use a Config with one")
     else:
         shape = resnet.ResNetConfig(config.classifier.depth, config.num_classes)
         classifier = resnet.from_tensors(shape, parts[1], source="the state dict's classifier")

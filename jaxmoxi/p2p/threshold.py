@@ -16,6 +16,7 @@ answer at the tau found is kept, not computed once more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -226,7 +227,8 @@ def _grid(config: Any) -> np.ndarray:
     if not config.dynamic_threshold:
         return np.array([config.threshold], np.float32)
     step, last = config.min_threshold, config.max_threshold
-    return np.append(np.arange(1, round(last / step)) * step, last).astype(np.float32)
+    below = math.ceil(last / step - 1e-6)  # 0.15 is three steps of 0.05, whatever the division rounds to
+    return np.append(np.arange(1, below) * step, last).astype(np.float32)
 
 
 @jax.jit

@@ -18,6 +18,7 @@ CONFIG = p2p.Config(
     selector="small",
     embedding_size=2,
     num_epochs=3,
+    whole_epochs=1,
 )
 
 

@@ -51,6 +51,11 @@ def test_there_and_back(model, saved):
         p2p.save(saved, model, class_names=("disc",))
 
 
+def test_a_saved_model_does_not_tell_where_it_was_written(saved):
+    assert len(files(saved)) > 3
+    assert not [p for p in files(saved) if str(saved.parent).encode() in p.read_bytes()]
+
+
 def test_what_is_no_checkpoint(tmp_path, saved):
     with pytest.raises(ValueError, match=r"a folder with config.json; .*nowhere is no such folder"):
         p2p.load(tmp_path / "nowhere")

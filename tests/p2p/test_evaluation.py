@@ -244,7 +244,6 @@ def test_a_record_for_json_and_a_table(found):
     assert json.loads(json.dumps(missing.to_dict(), allow_nan=False))["auroc"] == [None, 0.5]
 
 
-@pytest.mark.slow
 def test_without_masks_curves_or_certainties(data):
     fixed = spread_model(dataclasses.replace(CONFIG, dynamic_threshold=False, threshold=0.2), seed=1)
     out = evaluate(fixed, split(data, 4, 4, masks=False), shares=(), batch_size=4)

@@ -105,3 +105,16 @@ def test_fidelity_curves(fixed):
     np.testing.assert_allclose(np.stack([curves.shares, curves.deletion], 1), expected["deletion_fidelity"], atol=1e-6)
     insertion = np.stack([curves.shares, curves.insertion], 1)[::-1]
     np.testing.assert_allclose(insertion, expected["insertion_fidelity"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selector": "small"}, 'use a Config with selector="lraspp"'),
+        ({"threshold_input": "rerank"}, 'use a Config with threshold_input="shift"'),
+        ({"classifier": p2p.CNNConfig()}, "classifiers are vision transformers and ResNets"),
+    ],
+)
+def test_what_no_published_state_dict_fits(changes, message):
+    with pytest.raises(ValueError, match=message):
+        p2p.from_torch(golden_state_dict(), golden_config(**changes))

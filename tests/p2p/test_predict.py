@@ -113,6 +113,16 @@ def test_is_what_a_naive_loop_finds(naive, found, level):
         assert found.num_evaluations[level, i] == runs
 
 
+@pytest.mark.parametrize(
+    ("least", "most", "expected"),
+    [(0.05, 0.15, [0.05, 0.1, 0.15]), (0.05, 0.125, [0.05, 0.1, 0.125]), (0.3, 1.0, [0.3, 0.6, 0.9, 1.0])],
+)
+def test_the_thresholds_that_are_tried(least, most, expected):
+    config = dataclasses.replace(CONFIG, min_threshold=least, max_threshold=most)
+    np.testing.assert_allclose(threshold._grid(config), expected, rtol=1e-6)
+    assert len(threshold._grid(CONFIG)) == 20
+
+
 def test_the_cases_are_not_all_alike(found):
     """What the comparison above would be worth nothing without."""
     assert len(np.unique(found.threshold)) >= 5
@@ -210,7 +220,6 @@ def test_pixels_areas_and_embeddings(model, inputs, found):
     np.testing.assert_allclose(found.embeddings[0, 6], importance[0, 8:16, 16:24, 1:].mean((0, 1)), atol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_fixed_threshold_takes_one_run(inputs):
     fixed = spread_model(dataclasses.replace(CONFIG, dynamic_threshold=False, threshold=0.2), seed=1)
     out = p2p.predict(fixed, *inputs, certainty=LEVELS, batch_size=4)

@@ -56,6 +56,10 @@ def test_a_run_and_what_it_leaves(whole):
         assert {"loss", "accuracy", "soft_share", "hard_share"} <= line.keys()
         assert 0 <= line["validation"]["accuracy"] <= 1
         assert 0 <= line["validation"]["hard_share"] <= 1
+    first, second, _ = result.history  # `whole_epochs` is 1
+    assert first["hard_share"] == first["soft_share"] == first["validation"]["hard_share"] == 1
+    assert first["sparsity"] == 0 < second["sparsity"]
+    assert second["soft_share"] < 1
     assert equal(p2p.load(folder), result.model)
     assert not equal(p2p.load(folder, best=True), p2p.init(jax.random.key(0), CONFIG))
     again = p2p.fit(CONFIG, Grid(fail_at=0), validation=Grid(32, first=64), directory=folder, **SETTINGS)
@@ -125,20 +129,6 @@ def test_settings_that_cannot_be(changes, message, tmp_path):
         p2p.fit(CONFIG, Grid(), **{"directory": tmp_path / "run", **changes})
 
 
-@pytest.mark.slow
-def test_the_first_epochs_may_be_of_the_classifier_alone(tmp_path):
-    config = dataclasses.replace(CONFIG, whole_epochs=1, full_first_epoch=False)
-    result = p2p.fit(config, Grid(), validation=Grid(32, first=64), directory=tmp_path / "whole", **SETTINGS)
-    first, second, _ = result.history
-    assert first["hard_share"] == first["soft_share"] == first["validation"]["hard_share"] == 1
-    assert second["soft_share"] < 1
-    assert second["sparsity"] > 0
-    with pytest.raises(KeyboardInterrupt):
-        p2p.fit(config, Grid(fail_at=7), validation=Grid(32, first=64), directory=tmp_path / "cut", **SETTINGS)
-    resumed = p2p.fit(config, Grid(), validation=Grid(32, first=64), directory=tmp_path / "cut", **SETTINGS)
-    assert equal(resumed.state, result.state)
-
-
 def test_a_source_holds_out_its_validation_images(tmp_path):
     grid = Grid(84)
     regions = np.broadcast_to(grid.regions, grid.images.shape[:3])
@@ -166,7 +156,6 @@ def test_the_black_box_twin_and_what_starts_from_it():
     assert equal(given, before)  # what was handed in was not donated
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     with pytest.raises(
         FloatingPointError, match="the loss of epoch 1 is nan; train with a lower learning_rate than 1e"

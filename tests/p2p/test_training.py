@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxmoxi import p2p
-from jaxmoxi.p2p import distribution, training
+from jaxmoxi.p2p import distribution, losses, training
 from jaxmoxi.p2p.data import Batch, synthetic_scenes
 
 CONFIG = p2p.Config(
@@ -62,6 +62,27 @@ def test_it_learns(trained):
         assert 0 <= m.hard_share <= 1
 
 
+def test_large_logits_cost_what_the_configuration_says():
+    config = dataclasses.replace(CONFIG, dynamic_threshold=False, embedding_size=0, num_samples=1, logit_weight=0.5)
+    model = p2p.init(jax.random.key(0), config)
+    state = training.init_state(model, OPTIMIZER)
+    step = jax.jit(functools.partial(training.train_step, optimizer=OPTIMIZER, steps_per_epoch=20))
+    _, m = step(state, batch(), jax.random.key(2))
+    mu = jax.jit(lambda x, r: model.group_logits(model.normalize(x), r, jnp.asarray([0.3]))[0][0])(*batch()[:2])
+    assert mu.shape == (12, 17)
+    np.testing.assert_allclose(m.loss - m.target - m.sparsity - m.covariance, 0.5 * np.mean(mu**2), rtol=1e-3)
+
+
+def test_without_a_full_first_epoch_the_weight_only_rises():
+    published, gentle = (
+        [float(losses.regulariser_weight(epoch, 20, 10.0, full_first_epoch=full)) for epoch in range(20)]
+        for full in (True, False)
+    )
+    assert (published[0], gentle[0]) == (10.0, pytest.approx(0.1))
+    assert published[1:] == gentle[1:]
+    assert np.all(np.diff(gentle) >= 0)
+
+
 def test_the_same_key_and_step_give_the_same_state(step, trained):
     state, _ = trained
     once, twice = step(state, batch(), jax.random.key(5))[0], step(state, batch(), jax.random.key(5))[0]
@@ -78,7 +99,7 @@ def test_prediction_sees_only_what_is_kept(trained):
     data = batch(4, seed=9)
     out = p2p.predict(model, data.images, data.regions, certainty=0.7)
     hidden = jnp.where(out.pixel_mask[..., None], data.images, 255 - data.images)
-    seen = model.classify(model.normalize(hidden), out.group_mask, data.regions)
+    seen = jax.jit(lambda x, kept, r: model.classify(model.normalize(x), kept, r))(hidden, out.group_mask, data.regions)
     np.testing.assert_allclose(seen, out.logits, atol=1e-4)
 
 
@@ -140,7 +161,6 @@ def test_a_threshold_that_only_shifts_moves_all_groups_alike(trained):
     np.testing.assert_allclose(moved[np.asarray(shares) > 0], 0.8 * trained[0].model.shift()[0], atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_reranking_threshold_starts_as_a_shift_and_learns_to_reorder(reranking):
     fresh, learned = reranking
     for model, reorders in ((fresh, False), (learned, True)):

@@ -10,7 +10,7 @@ ImageNet-9 and COCO-10 are, and their masks fit them).
 
 The geometry is Pillow's (bilinear, antialiased), and labels (object masks, superpixels) go through the same geometry,
 each pixel taking the nearest one. The colours are JAX on the host's CPU; for 224 x 224 pixels either takes about a
-millisecond of one core, SLIC seventy. Of dm-pix, hue and grey are used: its brightness is an addition, its contrast
+millisecond of one core. Of dm-pix, hue and grey are used: its brightness is an addition, its contrast
 keeps each channel's own mean and its saturation scales the S of HSV, where the published ones blend with black, with
 the mean grey and with the grey of each pixel.
 

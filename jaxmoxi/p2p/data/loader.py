@@ -182,7 +182,7 @@ def merge_regions(regions: Int[np.ndarray, "H W"], num_groups: int) -> Int[np.nd
     count = int(regions.max()) + 1
     if count <= num_groups:
         return regions.astype(np.int32)
-    borders = np.zeros((count, count), np.int64)
+    borders = np.zeros((count, count), np.int64)  # NumPy's: `region_adjacency` would compile for every count
     for a, b in ((regions[1:], regions[:-1]), (regions[:, 1:], regions[:, :-1])):
         np.add.at(borders, (a.ravel(), b.ravel()), 1)
     borders += borders.T
