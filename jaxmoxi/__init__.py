@@ -4,8 +4,9 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from jaxmoxi import models, plot
-from jaxmoxi.curves import deletion_curve, insertion_curve
+from jaxmoxi import attribution, metrics, models, plot
+from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_linen, from_nnx
+from jaxmoxi.curves import curve_readouts, deletion_curve, insertion_curve
 from jaxmoxi.evaluate import NaNValueError, OutOfMemoryError, choose_batch_size, evaluate, readouts
 from jaxmoxi.greedy import (
     GreedyState,
@@ -41,7 +42,7 @@ from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstim
 from jaxmoxi.values import blur_image, payoff_values, pixel_value_fn, token_value_fn
 
 if TYPE_CHECKING:
-    from jaxmoxi import p2p
+    from jaxmoxi import p2p, study
 
 try:
     __version__ = version("jaxmoxi")
@@ -60,11 +61,18 @@ __all__ = [
     "ShardedValueFn",
     "Stop",
     "ValueFn",
+    "as_shapiq_game",
+    "attribution",
     "blur_image",
     "choose_batch_size",
     "count_regions",
+    "curve_readouts",
     "deletion_curve",
     "evaluate",
+    "from_callable",
+    "from_equinox",
+    "from_linen",
+    "from_nnx",
     "full_context_shapley",
     "greedy_deletion",
     "greedy_images",
@@ -74,6 +82,7 @@ __all__ = [
     "grid_regions",
     "insertion_curve",
     "local_mesh",
+    "metrics",
     "models",
     "num_regions",
     "p2p",
@@ -93,6 +102,7 @@ __all__ = [
     "shard_coalitions",
     "single_player_order",
     "slic_regions",
+    "study",
     "token_value_fn",
     "visible_pixels",
     "watershed_regions",
@@ -100,6 +110,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "p2p":  # on first use: its checkpoints and training bring Orbax and Optax, which take a while to import
-        return importlib.import_module("jaxmoxi.p2p")
+    if name in ("p2p", "study"):  # on first use: checkpoints, training and buckets bring what takes a while to import
+        return importlib.import_module(f"jaxmoxi.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

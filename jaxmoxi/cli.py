@@ -21,6 +21,7 @@ from jaxmoxi._command import CommandError
 from jaxmoxi._explain import Task, prepare, search
 from jaxmoxi._predict import Predict
 from jaxmoxi._report import arrays, describe, group, percent, write_files
+from jaxmoxi._study import Study
 from jaxmoxi._train import Train
 
 _OPTION = tyro.conf.arg
@@ -162,7 +163,7 @@ class Bench:
         return 0
 
 
-_COMMANDS: dict[str, Any] = {"explain": Explain, "train": Train, "predict": Predict, "bench": Bench}
+_COMMANDS: dict[str, Any] = {"explain": Explain, "train": Train, "predict": Predict, "study": Study, "bench": Bench}
 
 
 def main(argv: list[str] | None = None) -> int:

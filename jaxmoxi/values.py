@@ -7,6 +7,7 @@ Both return pytrees (see `types`), and both answer `leads`, `probabilities` and 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
@@ -18,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmoxi.regions import check_regions, token_players, visible_pixels
 from jaxmoxi.types import Packed, Readout, is_concrete, output_shapes, pack, record, static
 
-Payoff = Literal["log_odds", "log_prob", "logit", "prob"]
+Payoff = Literal["log_odds", "log_prob", "logit", "prob", "margin"]
 Game = TypeVar("Game", bound="_ImageGame")
 
 
@@ -31,6 +32,7 @@ def payoff_values(logits: Float[Array, "C K"], target: Int[Array, ""] | int, pay
         "log_prob"  log p            (`normal`); at most 0
         "logit"     the raw logit    (`yi`); any real number
         "prob"      p                in [0, 1]
+        "margin"    the logit less the highest other one: above 0 where the class leads; any real number
 
     All are computed from the logits without forming p, so a p that rounds to 0 or 1 stays finite.
     """
@@ -38,9 +40,9 @@ def payoff_values(logits: Float[Array, "C K"], target: Int[Array, ""] | int, pay
     chosen = logits[:, target]
     if payoff == "logit":
         return chosen
-    if payoff == "log_odds":
+    if payoff in ("log_odds", "margin"):
         others = jnp.where(jnp.arange(logits.shape[1]) == target, -jnp.inf, logits)
-        return chosen - jax.nn.logsumexp(others, axis=1)
+        return chosen - (jax.nn.logsumexp(others, axis=1) if payoff == "log_odds" else jnp.max(others, axis=1))
     log_prob = chosen - jax.nn.logsumexp(logits, axis=1)
     return jnp.exp(log_prob) if payoff == "prob" else log_prob
 
@@ -76,6 +78,18 @@ class _ImageGame:
         """The target's softmax probability, float32[C] in [0, 1]."""
         return self.readout(masks, max_visible=max_visible).probabilities  # type: ignore[return-value]
 
+    def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
+        """The classifier's logits with players that are partly there, float32[C, K]. Differentiable in the gates."""
+        raise TypeError(f"{type(self).__name__} has no relaxed logits")
+
+    def relaxed(self, gates: Float[Array, "C P"]) -> Float[Array, "C"]:
+        """The payoff with players that are partly there, float32[C]: gates in [0, 1], at 0 and 1 that of the masks."""
+        return payoff_values(self.relaxed_logits(gates), self.target, self.payoff)
+
+    def with_payoff(self: Game, payoff: Payoff) -> Game:
+        """The same game under another payoff (see `payoff_values`). Raises ValueError for one that is unknown."""
+        return dataclasses.replace(self, payoff=_check_payoff(payoff))  # type: ignore[type-var]
+
 
 @record
 class PixelValueFn(_ImageGame):
@@ -94,6 +108,11 @@ class PixelValueFn(_ImageGame):
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         shown = visible_pixels(masks, self.regions)[..., None]
         return self.logits_fn.unpack()(jnp.where(shown, self.image, self.fill))
+
+    def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
+        """The logits of images blended, player by player, between the fill (gate 0) and the image (1)."""
+        share = jnp.take(gates, self.regions, axis=1)[..., None]
+        return self.logits_fn.unpack()(self.fill + share * (self.image - self.fill))
 
 
 @record
@@ -122,6 +141,15 @@ class TokenValueFn(_ImageGame):
         kept = jnp.argsort(~shown, axis=1, stable=True)[:, :count]
         rows = jax.tree.map(lambda t: jnp.take(t, kept, axis=0), self.tokens)
         return self.model.encode_tokens(rows, jnp.take_along_axis(shown, kept, axis=1))
+
+    def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
+        """The logits with every attention weight on a player's tokens multiplied by its gate, then normalised again.
+
+        At gate 0 a token still reads the others, but nobody reads it: the logits are those without it, and the
+        derivative says what it would bring. Needs a model whose `encode_tokens` takes such gates for `present`.
+        """
+        rows = jax.tree.map(lambda t: jnp.broadcast_to(t, (len(gates), *t.shape)), self.tokens)
+        return self.model.encode_tokens(rows, jnp.take(gates.astype(jnp.float32), self.players, axis=1))
 
 
 def pixel_value_fn(

@@ -1,13 +1,21 @@
 """The examples run, and write the pictures they say they write."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+MODELS = {  # and what their lines of output begin with
+    "linen_model.py": ["weights 0", "weights 1"],
+    "nnx_model.py": ["one image", "a batch"],
+    "equinox_model.py": ["needed most"],
+    "numpy_or_torch_model.py": [""],
+}
 
 
 def run(name, tmp_path, *arguments):
@@ -19,7 +27,7 @@ def run(name, tmp_path, *arguments):
 
 
 def test_every_example_is_tested():
-    names = {"explain_photo.py", "own_flax_model.py", "draw_interactions.py", "scenes_report.py"}
+    names = {"explain_photo.py", "draw_interactions.py", "scenes_report.py", "shapiq_indices.py", *MODELS}
     assert {p.name for p in EXAMPLES.glob("*.py")} == names
 
 
@@ -30,10 +38,32 @@ def test_explain_photo(tmp_path):
     assert Image.open(tmp_path / "explained.png").size > (300, 300)
 
 
-def test_own_flax_model(tmp_path):
-    lines = run("own_flax_model.py", tmp_path).splitlines()
-    assert [line.split(":")[0] for line in lines] == ["nnx", "vmapped", "equinox"]
-    assert sorted(map(int, lines[0].split("[")[1].strip("]").split(","))) == list(range(16))
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_other_libraries(tmp_path, name):
+    lines = run(name, tmp_path).splitlines()
+    labels = [line.split(":")[0] for line in lines]
+    if name == "numpy_or_torch_model.py":
+        labels = ["" if label in ("numpy", "torch") else label for label in labels]
+    assert labels == MODELS[name]
+    orders = [json.loads(line.split(":")[1]) for line in lines]
+    assert sorted(orders[0]) == list(range(16))
+    if name == "linen_model.py":
+        assert sorted(orders[1]) == list(range(16))
+        assert orders[0] != orders[1]
+    if name == "nnx_model.py":
+        assert [len(set(order)) for order in orders[1]] == [4] * 5
+
+
+def test_shapiq_indices(tmp_path):
+    pytest.importorskip("shapiq")
+    lines = run("shapiq_indices.py", tmp_path, "graph.png").splitlines()
+    exact, sampled, kernel = (np.array(json.loads(line.split(":")[1])) for line in lines[:3])
+    np.testing.assert_allclose(sampled.sum(), exact.sum(), atol=0.1)  # both share out the same, rounded to 0.01
+    np.testing.assert_allclose(kernel.sum(), exact.sum(), atol=0.1)
+    assert np.corrcoef(exact, sampled)[0, 1] > 0.9
+    assert np.corrcoef(exact, kernel)[0, 1] > 0.9
+    assert lines[3].startswith("strongest interaction:   regions (")
+    assert Image.open(tmp_path / "graph.png").size > (300, 300)
 
 
 @pytest.mark.parametrize("name", ["drawn.png"])

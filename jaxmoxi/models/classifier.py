@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from jaxmoxi.models import inside
 from jaxmoxi.models.cnn import CNNConfig, InvertedResidualNet
 from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
 from jaxmoxi.models.vit import Tokens, ViT, ViTConfig
@@ -99,9 +100,37 @@ class Classifier:
         self._check_size(image)
         return jax.tree.map(lambda t: t[0], self.network().embed(image[None]))
 
-    def encode_tokens(self, tokens: Tokens, present: Bool[Array, "C N"]) -> Float[Array, "C K"]:
-        """Logits from subsets of tokens; those not present leave no trace (vision transformers only)."""
+    def encode_tokens(self, tokens: Tokens, present: Bool[Array, "C N"] | Float[Array, "C N"]) -> Float[Array, "C K"]:
+        """Logits from subsets of tokens; those not present leave no trace (vision transformers only).
+
+        Numbers in [0, 1] for `present` are gates: they multiply the attention weights on each token.
+        """
         return self.network().encode(tokens, present)
+
+    def features(self, images: Float[Array, "B H W 3"]) -> inside.Features:
+        """What the network makes of preprocessed images before it decides (see `Features`): of a CNN the last
+        convolution's map, of a vision transformer the patch tokens as the last layer's attention reads them."""
+        return inside.features(self.network(), images)
+
+    def classify(self, features: inside.Features) -> Float[Array, "B K"]:
+        """Logits from `features`: `classify(features(images))` is `logits(images)`. Differentiable in them."""
+        return inside.classify(self.network(), features)
+
+    def scan_attention(self, image: Float[Array, "H W 3"], step: Any, start: Any) -> tuple[Any, Any]:
+        """`jax.lax.scan` over the layers' attention: `step(carry, weights float32[heads, N, N]) -> (carry, out)`.
+
+        Row q of the weights says what token q reads, and sums to 1; the class tokens come first, then the patch tokens
+        row by row. Only one layer's weights are held at a time. Returns the last carry and the outs, stacked.
+        Raises ValueError for a network without tokens and an image of another size.
+        """
+        if self.token_grid is None:
+            raise ValueError(f"{self.name} has no attention (it is not a vision transformer)")
+        self._check_size(image)
+        return inside.scan_attention(self.network(), image, step, start)
+
+    def attention_maps(self, image: Float[Array, "H W 3"]) -> Float[Array, "L heads N N"]:
+        """The attention weights of every layer and head, float32[L, heads, N, N]; see `scan_attention`."""
+        return self.scan_attention(image, lambda carry, weights: (carry, weights), ())[1]
 
     def network(self) -> Any:
         """The NNX module with these parameters in it."""

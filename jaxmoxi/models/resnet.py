@@ -82,12 +82,20 @@ class ResNet(nnx.Module):
         self.fc = nnx.Linear(fan_in, config.num_classes, rngs=rngs)
 
     def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+        return self.classify(self.features(images))
+
+    def features(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+        """The last block's map, not negative: h and w are H and W divided by 32, rounded up."""
         x = jax.nn.relu(self.bn1(self.conv1(images)))
         padding: Any = ((1, 1), (1, 1))  # Flax's annotation admits its names alone
         x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
         for block in self.blocks:
             x = block(x)
-        return self.fc(x.mean((1, 2)))
+        return x
+
+    def classify(self, features: Float[Array, "B h w C"]) -> Float[Array, "B K"]:
+        """Logits from `features`."""
+        return self.fc(features.mean((1, 2)))
 
 
 def expected_tensors(config: ResNetConfig) -> dict[str, tuple[int, ...]]:

@@ -77,8 +77,16 @@ class ViTConfig:
         return 2 if self.distilled else 1
 
 
-def _attention(scores: Float[Array, "B Q N"], present: Bool[Array, "B N"]) -> Float[Array, "B Q N"]:
+# Which tokens are there. Gates in place of truths multiply the attention weights: 0 is absent, 1 present.
+Present = Bool[Array, "B N"] | Float[Array, "B N"]
+
+
+def _attention(scores: Float[Array, "B Q N"], present: Present) -> Float[Array, "B Q N"]:
     """Attention weights in float32, none on absent tokens."""
+    if present.dtype != bool:
+        scores = scores.astype(jnp.float32)
+        weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))) * present[:, None, :]
+        return weights / jnp.sum(weights, axis=-1, keepdims=True)
     shown = jnp.where(present[:, None, :], scores.astype(jnp.float32), -jnp.inf)
     return jax.nn.softmax(shown, axis=-1)
 
@@ -97,14 +105,14 @@ class Block(nnx.Module):
         self.fc1 = nnx.Linear(width, config.mlp_dim, rngs=rngs)
         self.fc2 = nnx.Linear(config.mlp_dim, width, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "B N D"], present: Bool[Array, "B N"]) -> Float[Array, "B N D"]:
+    def __call__(self, x: Float[Array, "B N D"], present: Present) -> Float[Array, "B N D"]:
         return self.finish(x, self.attend(self.project(x), present))
 
     def project(self, x: Float[Array, "*B N D"]) -> Float[Array, "*B N D3"]:
         """Queries, keys and values of every token, side by side."""
         return self.qkv(self.norm1(x))
 
-    def attend(self, qkv: Float[Array, "B N D3"], present: Bool[Array, "B N"]) -> Float[Array, "B N D"]:
+    def attend(self, qkv: Float[Array, "B N D3"], present: Present) -> Float[Array, "B N D"]:
         """Multi-head attention in which absent tokens are read by nobody.
 
         Head by head: XLA's CPU backend runs one batched product over [B] five times faster than the same product over
@@ -122,15 +130,20 @@ class Block(nnx.Module):
             outputs.append(jnp.einsum("bqk,bkd->bqd", weights, value[..., part]))
         return jnp.concatenate(outputs, axis=-1)
 
-    def read(self, x: Float[Array, "B N D"], present: Bool[Array, "B N"], count: int) -> Float[Array, "B Q D"]:
+    def read(self, x: Float[Array, "B N D"], present: Present, count: int) -> Float[Array, "B Q D"]:
         """The layer's output at its first `count` tokens alone.
 
         Their queries meet no keys and values but the tokens themselves: q . (K x) = (K^T q) . x, and the mean of V x is
         V applied to the mean of x. (A bias of the keys adds one number to all scores of a query: no difference.) So
         nothing is projected but those few tokens.
         """
-        normed = self.norm1(x)
-        width = x.shape[-1]
+        return self.read_normed(x[:, :count], self.norm1(x), present)
+
+    def read_normed(
+        self, x: Float[Array, "B Q D"], normed: Float[Array, "B N D"], present: Present
+    ) -> Float[Array, "B Q D"]:
+        """`read` from the first tokens as they are and all tokens after the layer's first norm."""
+        count, width = x.shape[1:]
         by_head = (width, 3, self.num_heads, width // self.num_heads)
         kernel = self.qkv.kernel[...].reshape(by_head)
         query = jnp.einsum("bqw,whd->bqhd", normed[:, :count], kernel[:, 0])
@@ -144,7 +157,7 @@ class Block(nnx.Module):
         means = jnp.einsum("bqn,bnw->bqw", weights, normed)
         means = means.reshape(len(x), count, self.num_heads, width)
         attended = jnp.einsum("bqhw,whd->bqhd", means, kernel[:, 2]) + mean_bias
-        return self.finish(x[:, :count], attended.reshape(len(x), count, width))
+        return self.finish(x, attended.reshape(len(x), count, width))
 
     def finish(self, x: Float[Array, "B Q D"], attended: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
         """The rest of the layer: both residual sums and the perceptron."""
@@ -192,30 +205,42 @@ class ViT(nnx.Module):
         patches = images.reshape(batch, grid, patch, grid, patch, 3).swapaxes(2, 3)
         x = self.patch(patches.reshape(batch, grid * grid, patch * patch * 3))
         x = x + self.position[...][self.config.num_prefix :]
-        return Tokens(x, self._layer(0).project(x))
+        return Tokens(x, self.layer(0).project(x))
 
-    def encode(self, tokens: Tokens, present: Bool[Array, "B N"]) -> Float[Array, "B K"]:
+    def encode(self, tokens: Tokens, present: Present) -> Float[Array, "B K"]:
         """Logits from any subset of an image's tokens; those not `present` leave no trace.
 
-        tokens: arrays [B, N, ...], N at most the image's T. present: bool[B, N].
+        tokens: arrays [B, N, ...], N at most the image's T. present: bool[B, N], or float32[B, N] in [0, 1]: gates,
+        which multiply every attention weight on a token (0 and 1 are False and True), differentiable at both ends.
         """
+        x, present = self.before_last(tokens, present)
+        return self.decide(self.layer(self.config.num_layers - 1).read(x, present, self.config.num_prefix))
+
+    def before_last(
+        self, tokens: Tokens, present: Present
+    ) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"] | Float[Array, "B M"]]:
+        """All tokens as they enter the last layer, the class tokens in front, and which of them are there."""
         batch, count, depth = len(present), self.config.num_prefix, self.config.num_layers
-        first, last = self._layer(0), self._layer(depth - 1)
+        first = self.layer(0)
         prefix = self.prefix[...] + self.position[...][:count]
         prefix = Tokens(prefix, first.project(prefix))
         x, qkv = jax.tree.map(
             lambda p, t: jnp.concatenate([jnp.broadcast_to(p, (batch, *p.shape)), t], axis=1), prefix, tokens
         )
-        present = jnp.concatenate([jnp.ones((batch, count), bool), present], axis=1)
+        present = jnp.concatenate([jnp.ones((batch, count), present.dtype), present], axis=1)
         # The first layer's projections came with the tokens; of the last layer only the class tokens' rows are read.
         if depth > 1:
             x = first.finish(x, first.attend(qkv, present))
             # A gradient keeps the products with weights and computes the rest of a layer again: attention and
             # activations cost less than to write and read them (ViT-Tiny on two cores: a fifth of the time).
             keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            layer = jax.checkpoint(lambda i, x: self._layer(i)(x, present), prevent_cse=False, policy=keep)
+            layer = jax.checkpoint(lambda i, x: self.layer(i)(x, present), prevent_cse=False, policy=keep)
             x = jax.lax.fori_loop(1, depth - 1, layer, x)
-        x = self.norm(last.read(x, present, count).astype(self.head.kernel.dtype))
+        return x, present
+
+    def decide(self, x: Float[Array, "B Q D"]) -> Float[Array, "B K"]:
+        """Logits from the class tokens as they leave the last layer."""
+        x = self.norm(x.astype(self.head.kernel.dtype))
         logits = self.head(x[:, 0])
         return logits if self.teacher_head is None else (logits + self.teacher_head(x[:, 1])) / 2
 
@@ -224,7 +249,7 @@ class ViT(nnx.Module):
         tokens = self.embed(images)
         return self.encode(tokens, jnp.ones(tokens.x.shape[:2], bool))
 
-    def _layer(self, index: Any) -> Block:
+    def layer(self, index: Any) -> Block:
         """One of the stacked layers; the index may be traced."""
         block, layers = nnx.split(self.blocks)
         return nnx.merge(block, jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, index, keepdims=False), layers))

@@ -166,6 +166,7 @@ def fit(
             selects = select and epoch > config.whole_epochs
             split_batch = place.split(batch._replace(masks=None))
             state, sums = step_and_add(state, sums, split_batch, run_key, select=selects)
+            place.settle(sums)
             bar.update()
             if done % 10 == 0 and not bar.disable:
                 bar.set_postfix_str(_summary(epoch, _means(sums, in_epoch)))

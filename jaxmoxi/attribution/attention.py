@@ -1,0 +1,58 @@
+"""Attention rollout: how much of each patch has reached the class token.
+
+Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020. With A_l the attention of layer l,
+its heads made one, and half of what a token becomes taken from itself for the residual connection,
+
+    R = B_L ... B_2 B_1,    B_l = (A_l + I) / 2, its rows scaled to sum to 1
+
+The class token's row of R says what share of it came from each patch. It does not depend on the class explained.
+
+Deviations: none. A DeiT whose logits are the mean of two heads has two class tokens: the mean of both rows is taken;
+where the second is read by no head, its row is not.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxmoxi.attribution.game import Problem, Seed, need_attention, without_game
+
+Heads = Literal["mean", "max", "min"]
+
+
+def attention_rollout(key: Seed, problem: Problem, *, heads: Heads = "mean") -> Float[Array, "P"]:
+    """Attention rollout, the share of the class token that comes from the player's pixels' patches; not negative.
+
+    Every pixel has the number of the patch that it lies in, and a player's score is the mean over its pixels.
+
+    key:   unused, may be None. heads: how a layer's heads become one; the paper takes the mean.
+    Raises ValueError for a model that is not a vision transformer, and other `heads`.
+    """
+    del key
+    if heads not in get_args(Heads):
+        raise ValueError(f"expected heads of {', '.join(get_args(Heads))}; got {heads!r}")
+    need_attention(problem, "attention rollout")
+    return _rollout(without_game(problem), heads)
+
+
+@partial(jax.jit, static_argnums=1)
+def _rollout(problem: Problem, heads: Heads) -> Float[Array, "P"]:
+    model = problem.network()
+    rows, cols = model.token_grid
+    count = model.config.num_prefix
+    height, width = problem.image.shape[:2]
+    join = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}[heads]
+
+    def layer(flow: Any, weights: Any) -> Any:
+        mixed = join(weights, axis=0) + jnp.eye(len(flow))
+        return (mixed / mixed.sum(-1, keepdims=True)) @ flow, None
+
+    flow, _ = model.scan_attention(problem.image, layer, jnp.eye(count + rows * cols))
+    read = flow[: 2 if model.config.teacher else 1, count:].mean(0)
+    pixels = jnp.repeat(jnp.repeat(read.reshape(rows, cols), height // rows, 0), width // cols, 1)
+    return problem.pool(pixels)

@@ -1,0 +1,189 @@
+"""What every attribution method is given: one image, one class, one game, one network.
+
+A `Problem` is a pytree, so one compiled method serves every image and all weights of the same shapes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from jaxmoxi.models.inside import Features
+from jaxmoxi.regions import check_regions, pool_regions
+from jaxmoxi.sharding import ShardedValueFn
+from jaxmoxi.types import AnyArray, Packed, is_concrete, output_shapes, pack, record, static
+from jaxmoxi.values import Payoff, _check_payoff, payoff_values, pixel_value_fn
+
+Seed = Key[Array, ""] | UInt32[Array, "2"] | None  # None where nothing is drawn at random
+
+
+@record
+class Problem:
+    """Made by `problem`. What an attribution method explains; P players, K classes.
+
+    v:           the game, masks bool[C, P] -> float32[C]; methods that ask about coalitions ask it.
+    model:       the network, for methods that look inside it or take its gradient: an object with `logits`, such as a
+                 Classifier, or a packed function of images.
+    image:       float32[H, W, 3], as the network wants it (normalised).
+    target:      int32[], the class explained.
+    regions:     int32[H, W], labels 0 .. P-1: the players in pixel space, also where the players are tokens.
+    num_players: static, P.
+    """
+
+    v: Packed
+    model: Any
+    image: Float[Array, "*batch H W 3"]
+    target: Int[Array, "*batch"]
+    regions: Int[Array, "*batch H W"]
+    num_players: int = static()
+
+    def network(self) -> Any:
+        """The model as it was given."""
+        return self.model.unpack() if isinstance(self.model, Packed) else self.model
+
+    def logits(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+        """The network's logits of images, float32[B, K]."""
+        network = self.network()
+        return network.logits(images) if hasattr(network, "logits") else network(images)
+
+    def payoff(self) -> Payoff:
+        """The payoff of the game; "log_odds" where the value function is a user's own and names none."""
+        return getattr(game_of(self.v), "payoff", "log_odds")
+
+    def pool(self, pixels: Float[Array, "H W"]) -> Float[Array, "P"]:
+        """The mean of a map over each player's pixels, float32[P]."""
+        return pool_regions(pixels.astype(jnp.float32), self.regions, self.num_players)
+
+
+def problem(model: Any, image: Any, target: Any, regions: Any, *, v: Any = None) -> Problem:
+    """A `Problem` for attribution methods.
+
+    model:   a Classifier, or any logits function float32[B, H, W, 3] -> float32[B, K]. Grad-CAM needs `features` and
+             `classify`, attention rollout a vision transformer's Classifier.
+    image:   float[H, W, 3], normalised. target: the class explained.
+    regions: int[H, W], labels 0 .. P-1; where the players are tokens, `grid_regions` with the model's `token_grid`.
+    v:       the game of the same image, class and players; None means `pixel_value_fn(model.logits, ...)`. It may be
+             spread over devices (`shard_coalitions`).
+
+    Raises ValueError for shapes that disagree, a model that is no function of images, and a game of other players or
+    another class.
+    """
+    if not hasattr(model, "logits") and not callable(model):
+        raise ValueError(
+            f"expected a Classifier or a function images [B, H, W, 3] -> logits [B, K]; got {type(model).__name__}"
+        )
+    if v is None:
+        v = pixel_value_fn(model.logits if hasattr(model, "logits") else model, image, target, regions)
+    image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
+    if image.ndim != 3 or image.shape[-1] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(f"expected one float image [H, W, 3]; got {image.dtype} of shape {image.shape}")
+    if target.shape != ():
+        raise ValueError(f"expected the target as one class index; got shape {target.shape}")
+    regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
+    v = pack(v)
+    game = game_of(v)
+    own = getattr(game, "num_players", None)
+    num_players = own if num_players is None else num_players
+    if num_players is None:
+        raise ValueError("the number of players of traced regions is not known; make the problem outside jit")
+    if own is not None and own != num_players:
+        raise ValueError(
+            f"the game has {own} players, the regions {num_players}; give regions of the same players "
+            "(of tokens: grid_regions with the model's token_grid)"
+        )
+    theirs = getattr(game, "target", target)
+    if is_concrete((theirs, target)) and int(np.asarray(theirs)) != int(target):
+        raise ValueError(f"the game explains class {int(np.asarray(theirs))}, the problem class {int(target)}")
+    return Problem(
+        v=v,
+        model=model if hasattr(model, "logits") else pack(model),
+        image=image,
+        target=target,
+        regions=regions,
+        num_players=num_players,
+    )
+
+
+def order_of(scores: Float[AnyArray, "P"]) -> Int[Array, "P"]:
+    """Players from the highest score to the lowest, int32[P]; equal scores keep the lowest index first.
+
+    Raises ValueError if a score is NaN (outside `jit`; inside it, NaN comes last).
+    """
+    scores = jnp.asarray(scores)
+    if is_concrete(scores) and bool(jnp.isnan(scores).any()):
+        raise ValueError(
+            f"the score of player {int(np.argmax(np.isnan(scores)))} is NaN; check the model's logits for this image"
+        )
+    return jnp.argsort(-scores, stable=True).astype(jnp.int32)
+
+
+def game_of(v: Packed) -> Any:
+    """The value function itself, without the devices it may be spread over."""
+    fn = v.unpack()
+    return fn.v.unpack() if isinstance(fn, ShardedValueFn) else fn
+
+
+def without_game(problem: Problem) -> Problem:
+    """For methods that ask the network alone: what they compile must not depend on the game, nor run on all the
+    devices that the game may be spread over."""
+    return dataclasses.replace(problem, v=pack(_no_game))
+
+
+def _no_game(masks: Any) -> Any:
+    raise TypeError("this problem was given without its game")
+
+
+def need_key(key: Seed, name: str) -> Any:
+    """The key. Raises ValueError if there is none."""
+    if key is None:
+        raise ValueError(f"{name} draws at random: give it a key, such as jax.random.key(0); got None")
+    return key
+
+
+def need_features(problem: Problem, name: str) -> None:
+    """Raises ValueError for a model without feature maps."""
+    network = problem.network()
+    if not (hasattr(network, "features") and hasattr(network, "classify")):
+        raise ValueError(
+            f"{name} needs a network's feature maps: a model with features(images) and classify(features), such as "
+            "jaxmoxi.models.load gives (the Classifier itself, not its logits); got a function of images"
+        )
+
+
+def need_attention(problem: Problem, name: str) -> None:
+    """Raises ValueError for a model without attention."""
+    network = problem.network()
+    if not hasattr(network, "scan_attention") or network.token_grid is None:
+        raise ValueError(
+            f"{name} needs a vision transformer's attention: a Classifier of a ViT or DeiT; this model has none"
+        )
+
+
+def need_gradients(problem: Problem, name: str) -> None:
+    """Raises ValueError for a model that cannot be differentiated, such as a callback into NumPy or PyTorch."""
+    try:
+        output_shapes(_differentiate, without_game(problem))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{name} needs the gradient of the model's logits, which this model has not: {reason}") from (
+            error
+        )
+
+
+def _differentiate(problem: Problem) -> Any:
+    return jax.grad(lambda image: problem.logits(image[None]).sum())(problem.image)
+
+
+def cut(features: Any) -> Features:
+    """What a model's `features` returned, as `Features`: a network of the user's own may return its maps alone."""
+    return features if isinstance(features, Features) else Features(features)
+
+
+def class_scores(problem: Problem, logits: Float[Array, "B K"], payoff: Payoff) -> Float[Array, "B"]:
+    """The payoff that each row of logits has for the class explained. Raises ValueError for an unknown payoff."""
+    return payoff_values(logits, problem.target, _check_payoff(payoff))

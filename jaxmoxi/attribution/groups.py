@@ -1,0 +1,119 @@
+"""Attribution from this package's own search, from sampled Shapley values, and by chance.
+
+Sources: Sumiyasu, Kawamoto, Kera, "Identifying Important Group of Pixels using Interactions", CVPR 2024 (MoXI and
+MoXI(-)); Castro, Gómez and Tejada, Computers & Operations Research 2009 (sampled Shapley values).
+
+Where a method gives an order, a player's score is P less its place in it, counted from 0: P for the first, 1 for the
+last.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxmoxi.attribution.game import Problem, Seed, need_key
+from jaxmoxi.evaluate import evaluate
+from jaxmoxi.greedy import greedy_deletion, greedy_insertion
+from jaxmoxi.interactions import full_context_shapley, sampled_shapley, self_context_shapley
+from jaxmoxi.types import Stop
+
+
+def shapley(key: Seed, problem: Problem, *, num_samples: int = 16, batch_size: int | None = None) -> Float[Array, "P"]:
+    """Shapley values by permutation sampling, of either sign; see `jaxmoxi.sampled_shapley`.
+
+    num_samples: random orders, >= 2; num_samples * (P - 1) + 2 values.
+    Raises ValueError without a key and for fewer than two samples.
+    """
+    given = need_key(key, "sampling Shapley values")
+    v, num_players = problem.v, problem.num_players
+    return sampled_shapley(given, v, num_players, num_samples=num_samples, batch_size=batch_size).values
+
+
+def moxi_single(
+    key: Seed, problem: Problem, *, insertion: bool = True, batch_size: int | None = None
+) -> Float[Array, "P"]:
+    """MoXI(-): the order by single-player values, without interactions; see `jaxmoxi.single_player_order`.
+
+    key:       unused, may be None.
+    insertion: True ranks by v({i}) - v({}), False by v(N) - v(N - i). P + 1 values.
+    """
+    del key
+    return _ranked(_single_values(problem, insertion, batch_size))
+
+
+def moxi(
+    key: Seed,
+    problem: Problem,
+    *,
+    insertion: bool = True,
+    num_steps: int | None = None,
+    batch_size: int | None = None,
+) -> Float[Array, "P"]:
+    """MoXI: the order of the greedy search; see `jaxmoxi.greedy_insertion` and `greedy_deletion`.
+
+    key:       unused, may be None.
+    insertion: True inserts players one after the other, False deletes them.
+    num_steps: how many players the search chooses one by one, >= 1. Those left follow in four rounds: in each, all
+               that are left are evaluated beside all chosen before, and the best quarter is taken, in the order of
+               their values; R left cost 5R/2 values. None chooses all one by one: P(P+1)/2 values.
+
+    A NaN value raises (outside `jit`; inside it, all scores are NaN). Raises ValueError for num_steps below 1.
+    """
+    del key
+    num_players = problem.num_players
+    if num_steps is not None and num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, or None for a full order; got {num_steps}")
+    count = num_players if num_steps is None else min(num_steps, num_players)
+    search = greedy_insertion if insertion else greedy_deletion
+    stop = None if count == num_players else Stop(size=count)
+    result = search(problem.v, num_players, stop=stop, batch_size=batch_size)
+    scores = jnp.zeros(num_players).at[result.order[:count]].set(num_players - jnp.arange(count, dtype=jnp.float32))
+    for left in _rounds(num_players - count):
+        scores = _next_round(problem.v, scores, left, insertion, batch_size)
+    return jnp.where(result.num_steps < count, jnp.nan, scores)
+
+
+def _rounds(rest: int) -> list[tuple[int, int]]:
+    """(players left, players taken) of each round."""
+    ends = [rest - rest * k // 4 for k in range(5)]
+    return [(a, a - b) for a, b in pairwise(ends) if a > b]
+
+
+def _next_round(
+    v: Any, scores: Float[Array, "P"], size: tuple[int, int], insertion: bool, batch_size: int | None
+) -> Float[Array, "P"]:
+    """Scores, 0 for the players left, with those of the players that one more round takes."""
+    left, taken = size
+    num_players = scores.shape[0]
+    chosen = scores > 0
+    candidates = jnp.nonzero(~chosen, size=left, fill_value=0)[0]
+    toggled = candidates[:, None] == jnp.arange(num_players)
+    masks = (chosen | toggled) == insertion
+    shown = num_players - left + 1 if insertion else left - 1
+    values = evaluate(v, masks, batch_size=batch_size, max_visible=max(shown, 1))
+    merits = values if insertion else -values
+    best = candidates[jnp.argsort(-merits, stable=True)[:taken]]
+    scores = scores.at[best].set(left - jnp.arange(taken, dtype=jnp.float32))
+    return jnp.where(jnp.isnan(values).any(), jnp.nan, scores)
+
+
+def random_scores(key: Seed, problem: Problem) -> Float[Array, "P"]:
+    """A random order, all equally likely: what a method must beat. Raises ValueError without a key."""
+    given = need_key(key, "a random order")
+    return 1.0 + jax.random.permutation(given, problem.num_players).astype(jnp.float32)
+
+
+def _single_values(problem: Problem, insertion: bool, batch_size: int | None) -> Float[Array, "P"]:
+    values = self_context_shapley if insertion else full_context_shapley
+    return values(problem.v, problem.num_players, batch_size=batch_size)
+
+
+def _ranked(values: Float[Array, "P"]) -> Float[Array, "P"]:
+    """P less the place in descending order, the lowest index first among equals. All NaN if one value is."""
+    places = jnp.argsort(jnp.argsort(-values, stable=True))
+    return jnp.where(jnp.isnan(values).any(), jnp.nan, values.shape[0] - places.astype(jnp.float32))

@@ -1,0 +1,94 @@
+"""A NumPy or PyTorch model, called back from compiled code, as the `logits_fn` that `pixel_value_fn` takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxmoxi.types import record, static
+
+
+@record
+class CallableLogits:
+    """Made by `from_callable`: images float32[B, H, W, 3] -> logits float32[B, K]."""
+
+    fn: Callable[..., Any] = static()
+    num_classes: int = static()
+    channels_first: bool = static()
+
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+        x = jnp.moveaxis(images, -1, 1) if self.channels_first else images
+        x = x.astype(jnp.float32)
+        _try_once(self.fn, self.num_classes, x.shape[1:])
+        shape = jax.ShapeDtypeStruct((len(x), self.num_classes), jnp.float32)
+        host = functools.partial(_call_host, self.fn, self.num_classes)
+        return jax.pure_callback(host, shape, x, vmap_method="broadcast_all")
+
+
+def from_callable(fn: Callable[..., Any], num_classes: int, *, channels_first: bool = False) -> CallableLogits:
+    """A function of NumPy arrays, a PyTorch model behind one for instance, as a `logits_fn` (`jax.pure_callback`).
+
+    fn:             takes float32[B, H, W, 3], a NumPy array of its own that it may write to, of any B, and returns
+                    logits [B, K] as anything that `numpy.asarray` takes: a NumPy array, a CPU tensor without gradients.
+                    It is compiled code's callback: a pure function, and one that may be called from other threads.
+    num_classes:    K, at least 2.
+    channels_first: True: it takes float32[B, 3, H, W].
+
+    Works under `jit` and `vmap` (the images of all rows go to `fn` as one batch) and on the devices of a mesh; it has
+    no gradient. What `fn` holds is not seen: change its weights in place and nothing is compiled again, pass another
+    function and everything is. Put the model into evaluation mode yourself (PyTorch: `model.eval()`).
+
+    `fn` is called with one black image when a value function is made, so that what it returns is known to fit. Raises
+    ValueError if it does not, for a `fn` whose own `training` is True, and for `num_classes` below 2. What goes wrong
+    in `fn` later comes out of compiled code, as JAX's own error with the message inside.
+    """
+    if not callable(fn):
+        raise ValueError(f"expected a function of images float32[B, H, W, 3]; got {type(fn).__name__}")
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2; got {num_classes}")
+    if getattr(fn, "training", False):
+        raise ValueError(
+            f"expected a model in evaluation mode; this {type(fn).__name__} is in training: call its eval()"
+        )
+    return CallableLogits(check_hashable(fn, "fn"), num_classes, channels_first)
+
+
+@functools.lru_cache(maxsize=16)
+def _try_once(fn: Callable[..., Any], num_classes: int, shape: tuple[int, ...]) -> None:
+    with jax.ensure_compile_time_eval():  # within a trace, what `fn` does in JAX would else become part of it
+        _call_host(fn, num_classes, np.zeros((1, *shape), np.float32))
+
+
+def _call_host(fn: Callable[..., Any], num_classes: int, images: Any) -> np.ndarray:
+    """`fn` on images float32[..., B, H, W, 3], all leading axes as one batch."""
+    images = np.array(images)  # a copy: what JAX hands out is read-only memory of its own
+    batch = images.reshape(-1, *images.shape[-3:])
+    out = fn(batch)
+    try:
+        logits = np.asarray(out).astype(np.float32)
+    except Exception as error:  # whatever a foreign array type raises
+        raise ValueError(
+            f"expected fn to return what numpy.asarray takes, logits [B, K]; got {type(out).__name__} ({error}). "
+            "From PyTorch: run it under torch.no_grad() and return logits.float().cpu()"
+        ) from error
+    if logits.shape != (len(batch), num_classes):
+        raise ValueError(
+            f"expected fn to return logits of shape {[len(batch), num_classes]} for images {list(batch.shape)}; "
+            f"got shape {list(logits.shape)}"
+        )
+    return logits.reshape(*images.shape[:-3], num_classes)
+
+
+def check_hashable(thing: Any, what: str) -> Any:
+    """`thing`, if it can be structure of a pytree; ValueError otherwise."""
+    try:
+        hash(thing)
+    except TypeError as error:
+        raise ValueError(f"expected {what} to be hashable, for it is compiled in; {error}") from None
+    return thing

@@ -1,0 +1,74 @@
+"""A value function as a game of shapiq, whose exact indices, approximators and plots then work on it.
+
+Source: Muschalik et al., "shapiq: Shapley Interactions for Machine Learning", NeurIPS 2024, and its `shapiq.Game`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxmoxi.evaluate import NaNValueError, check_batch_size, check_num_players, choose_batch_size, evaluate
+from jaxmoxi.types import pack
+
+
+def as_shapiq_game(
+    v: Callable[..., Any], num_players: int, *, batch_size: int | None = None, normalize: bool = True
+) -> Any:
+    """The same game as a `shapiq.Game`: for shapiq's exact indices, approximators and plots.
+
+    v:           a value function, masks bool[C, P] -> float32[C].
+    num_players: P, at least 1.
+    batch_size:  coalitions per chunk; None chooses one that fits the memory. However many coalitions shapiq asks for,
+                 they go in chunks of this one size, the last one padded: one compilation serves all.
+    normalize:   subtract v(nobody), which is evaluated once here, so that the empty coalition is worth 0. False leaves
+                 the payoff as it is.
+
+    Returns a `shapiq.Game` of `num_players` players: called with coalitions bool[n, P] (or shapiq's tuples of players)
+    it returns float64[n], float32 values widened. Raises ImportError without shapiq; ValueError for arguments that do
+    not fit; NaNValueError, when it is called, that names the coalition whose value is NaN.
+    """
+    v = pack(v)
+    check_num_players(v, num_players)
+    check_batch_size(batch_size)
+    size = min(batch_size or choose_batch_size(v, num_players), 2**num_players)
+    game = _game_class()(v, num_players, size)
+    if normalize:
+        game.normalization_value = float(game.value_function(game.empty_coalition[None])[0])
+    return game
+
+
+@functools.cache
+def _game_class() -> Any:
+    try:
+        import shapiq
+    except ImportError as error:
+        raise ImportError(f"as_shapiq_game needs shapiq: pip install 'jaxmoxi[shapiq]' ({error})") from error
+
+    class ValueFnGame(shapiq.Game):
+        """A value function of jaxmoxi as a game of shapiq."""
+
+        def __init__(self, v: Any, num_players: int, batch_size: int):
+            super().__init__(num_players, normalize=False)
+            self.v, self.batch_size = v, batch_size
+
+        def value_function(self, coalitions: Any) -> Any:
+            """The payoff of each coalition bool[n, P], float64[n], not normalised."""
+            masks, size = np.asarray(coalitions, bool), self.batch_size
+            values = np.empty(len(masks))
+            for start in range(0, len(masks), size):
+                rows = masks[np.minimum(np.arange(start, start + size), len(masks) - 1)]  # the last repeats as padding
+                chunk = evaluate(self.v, rows, batch_size=size)
+                values[start : start + size] = np.asarray(chunk)[: len(masks) - start]
+            if np.isnan(values).any():
+                players = np.flatnonzero(masks[np.argmax(np.isnan(values))]).tolist()
+                raise NaNValueError(
+                    f"the value function returned NaN for the coalition of players {players}; check the model's "
+                    "logits for it, and the fill"
+                )
+            return values
+
+    return ValueFnGame

@@ -1,0 +1,45 @@
+"""How good an explanation is: pure functions of orders, scores and curves, each with its direction and endpoints.
+
+An explanation is an *order* int32[P] of players, most important first, or *scores* float32[P], higher = more important.
+Insertion and deletion curves are `jaxmoxi.insertion_curve` and `jaxmoxi.deletion_curve`; what is here reads them,
+compares orders, and looks where on the image the important players lie.
+"""
+
+from jaxmoxi.metrics.agreement import OrderAgreement, order_agreement, top_k_overlap
+from jaxmoxi.metrics.curves import (
+    Confidence,
+    CurveBand,
+    aggregate_curves,
+    bootstrap_curves,
+    curve_at,
+    highest_confidence,
+    probability_area,
+    smallest_flip,
+)
+from jaxmoxi.metrics.imputation import noisy_linear_imputation
+from jaxmoxi.metrics.localisation import box_mask, crop_boxes, energy_inside, iou, pointing_game
+from jaxmoxi.metrics.removals import value_fns
+from jaxmoxi.metrics.road import RoadCurve, road_curve
+
+__all__ = [
+    "Confidence",
+    "CurveBand",
+    "OrderAgreement",
+    "RoadCurve",
+    "aggregate_curves",
+    "bootstrap_curves",
+    "box_mask",
+    "crop_boxes",
+    "curve_at",
+    "energy_inside",
+    "highest_confidence",
+    "iou",
+    "noisy_linear_imputation",
+    "order_agreement",
+    "pointing_game",
+    "probability_area",
+    "road_curve",
+    "smallest_flip",
+    "top_k_overlap",
+    "value_fns",
+]

@@ -1,0 +1,80 @@
+"""How much two orders of the same players agree.
+
+Sources: Kendall, "A New Measure of Rank Correlation", Biometrika 1938; Spearman, "The Proof and Measurement of
+Association between Two Things", American Journal of Psychology 1904. An order has no ties, so both take their simple
+forms; they are symmetric in the two orders.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxmoxi.metrics._order import check_order, ranks_of
+from jaxmoxi.types import AnyArray
+
+
+class OrderAgreement(NamedTuple):
+    """Two rank correlations, float32[] in [-1, 1]: 1 for the same order, -1 for its reverse, near 0 for unrelated.
+
+    kendall_tau:  the share of pairs of players in the same succession less the share in the opposite one.
+    spearman_rho: Pearson's correlation of the ranks, which weighs a player by how far it moved, squared.
+    """
+
+    kendall_tau: Float[Array, "*batch"]
+    spearman_rho: Float[Array, "*batch"]
+
+
+def order_agreement(order_a: Int[AnyArray, "P"], order_b: Int[AnyArray, "P"]) -> OrderAgreement:
+    """Kendall's tau and Spearman's rho of the players' ranks in two orders; higher is more alike.
+
+    order_a, order_b: int[P], permutations of 0 .. P-1. One player has no correlation: NaN. Takes O(P^2) memory.
+
+    Goes under `jit` and `vmap`. Raises ValueError for orders of different lengths or that are no permutations.
+    """
+    a, b = _ranks(order_a, order_b)
+    count = a.shape[0]
+    same = jnp.sign(a[:, None] - a) * jnp.sign(b[:, None] - b)  # each pair of players twice
+    moved = (a - b) / count  # a share of the ranks: the sum of whole squares would overflow
+    distance = jnp.sum(jnp.square(moved)) / count  # in [0, 1/3)
+    pairs = jnp.float32(count * (count - 1))
+    squares = jnp.float32(count**2 - 1) / count**2
+    return OrderAgreement(
+        kendall_tau=jnp.sum(same) / pairs,
+        spearman_rho=jnp.where(count > 1, 1 - 6 * distance / squares, jnp.nan),
+    )
+
+
+def top_k_overlap(
+    order_a: Int[AnyArray, "P"],
+    order_b: Int[AnyArray, "P"],
+    k: int,
+    *,
+    how: Literal["jaccard", "share"] = "jaccard",
+) -> Float[Array, ""]:
+    """How much the first k players of two orders are the same ones, float32[] in [0, 1]; higher is more alike.
+
+    order_a, order_b: int[P], permutations of 0 .. P-1.
+    k:   1 .. P. At k = P the overlap is 1 whatever the orders.
+    how: "jaccard", those in both over those in either; or "share", those in both over k, whose expectation for
+         unrelated orders is k / P.
+
+    Goes under `jit` and `vmap`. Raises ValueError for another k or `how`, and as `order_agreement`.
+    """
+    a, b = _ranks(order_a, order_b)
+    count = a.shape[0]
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= count:
+        raise ValueError(f"k must be a whole number from 1 to the {count} players; got {k!r}")
+    if how not in ("jaccard", "share"):
+        raise ValueError(f"how must be 'jaccard' or 'share'; got {how!r}")
+    both = jnp.sum((a < k) & (b < k)).astype(jnp.float32)
+    return both / (2 * k - both if how == "jaccard" else k)
+
+
+def _ranks(order_a: Any, order_b: Any) -> tuple[Int[Array, "P"], Int[Array, "P"]]:
+    a, b = check_order(order_a), check_order(order_b)
+    if a.shape != b.shape:
+        raise ValueError(f"expected two orders of the same players; got {a.shape[0]} and {b.shape[0]} of them")
+    return ranks_of(a), ranks_of(b)

@@ -1,0 +1,178 @@
+"""What insertion and deletion curves say: areas, readings at a share, the smallest group that flips, means over images.
+
+A curve comes from `jaxmoxi.insertion_curve` or `jaxmoxi.deletion_curve`; several together, as a `Readout` whose arrays
+end with the axis of all sizes, from `jaxmoxi.curves.curve_readouts`. Insertion goes from nothing visible (size
+0) to the whole image (size P), and higher is better; deletion from the whole image to nothing, and lower is better.
+Sources: Petsiuk, Das and Saenko, "RISE", BMVC 2018 (the areas); Sumiyasu, Kawamoto and Kera, CVPR 2024 (accuracy
+against the share of patches, and the smallest group); Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from jaxmoxi.types import AnyArray, Curve, Readout
+
+Quantity = Literal["probabilities", "leads", "values"]
+
+
+class Confidence(NamedTuple):
+    """The largest probability along a curve.
+
+    probability: float32[] in [0, 1].
+    size:        int32[], the smallest group that reaches it, 0 .. P.
+    """
+
+    probability: Float[Array, "*batch"]
+    size: Int[Array, "*batch"]
+
+
+class CurveBand(NamedTuple):
+    """A mean curve over images and how sure it is, float32[P+1] each: `low` <= `mean` <= `high`, pointwise."""
+
+    mean: Float[Array, "P1"]
+    low: Float[Array, "P1"]
+    high: Float[Array, "P1"]
+
+
+def probability_area(curve: Curve | Readout) -> Float[Array, "*batch"]:
+    """The trapezoid area under the probability over the share of players in [0, 1]; float32[], in [0, 1].
+
+    Of an insertion curve higher is better, of a deletion curve lower. Beside `curve.area` (under the payoff) and
+    `curve.accuracy_area`. Raises ValueError for a curve without probabilities.
+    """
+    probabilities = _quantity(curve, "probabilities")
+    return jnp.trapezoid(probabilities, dx=1 / (probabilities.shape[-1] - 1), axis=-1)
+
+
+def curve_at(
+    curve: Curve | Readout, share: float | Sequence[float], *, quantity: Quantity = "probabilities"
+) -> Shaped[Array, "*readings"]:
+    """A curve's reading where a share of the players has been inserted or deleted; `share` a sequence reads several.
+
+    share:    in [0, 1]; 0 is the start of the curve, 1 its end. Of P players, the first floor(share * P + 1/2).
+    quantity: "probabilities" (float32), "leads" (bool; their mean over images is the accuracy) or "values", the payoff
+              (float32). Of an insertion curve higher is better, of a deletion curve lower.
+
+    Raises ValueError for another share or quantity, and for a quantity that the curve does not have.
+    """
+    shares = np.asarray(share, np.float64)
+    if shares.ndim > 1 or not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError(f"expected a share of the players in [0, 1], or several; got {share}")
+    readings = _quantity(curve, quantity)
+    # The small addition keeps 0.3 of 5, typed in decimals, from falling below one and a half.
+    sizes = np.floor(shares * (readings.shape[-1] - 1) + 0.5 + 1e-6).astype(np.int32)
+    return readings[..., sizes]
+
+
+def smallest_flip(curve: Curve | Readout, *, insertion: bool = True) -> Int[Array, "*batch"]:
+    """The size of the smallest group at the head of an order that flips the prediction, int32[]; lower is better.
+
+    insertion: the curve is an insertion curve, and the group is the first with which the class is the top class; False:
+               a deletion curve, and the first without which it is not. The group itself is `order[:size]`.
+
+    0 where the start has already flipped (nothing visible, or nothing hidden). P + 1 where no group does, one more than
+    all players, so that comparisons and medians over images treat it as the worst.
+    Raises ValueError for a curve that cannot tell who leads.
+    """
+    flipped = _quantity(curve, "leads") == insertion
+    size = jnp.where(jnp.any(flipped, axis=-1), jnp.argmax(flipped, axis=-1), flipped.shape[-1])
+    return size.astype(jnp.int32)
+
+
+def highest_confidence(curve: Curve | Readout) -> Confidence:
+    """The largest probability along an insertion curve, and the smallest group that reaches it.
+
+    Higher probability is better: parts of the image can convince the model more than the whole does, whose probability
+    (the curve's end) is the least it can be; with equal probability, a smaller size. NaN where a probability is NaN.
+    Raises ValueError for a curve without probabilities.
+    """
+    probabilities = _quantity(curve, "probabilities")
+    return Confidence(jnp.max(probabilities, axis=-1), jnp.argmax(probabilities, axis=-1).astype(jnp.int32))
+
+
+def aggregate_curves(
+    curves: Shaped[AnyArray, "_ _"] | Sequence[Shaped[AnyArray, "_ _"]], *, level: float = 0.95
+) -> CurveBand:
+    """The mean over images, with the normal confidence band: mean ± z s / sqrt(B), s the sample standard deviation.
+
+    curves: [B, P+1] numbers, or bools such as `leads`, whose mean is the accuracy; or several such arrays of different
+            images (the shards of a study), which count as one.
+    level:  of confidence at each size, in (0, 1).
+
+    Of insertion curves higher is better, of deletion curves lower. The band of an accuracy may leave [0, 1]; that of
+    `bootstrap_curves` does not. A single image has no spread: its band is NaN. Goes under `jit`.
+    Raises ValueError for shapes that do not fit, no image at all, or another level.
+    """
+    rows = _rows(curves)
+    _check_level(level)
+    mean = jnp.mean(rows, axis=0)
+    half = NormalDist().inv_cdf((1 + level) / 2) * jnp.std(rows, axis=0, ddof=1) / np.sqrt(len(rows))
+    return CurveBand(mean, mean - half, mean + half)
+
+
+def bootstrap_curves(
+    key: Any,
+    curves: Shaped[AnyArray, "_ _"] | Sequence[Shaped[AnyArray, "_ _"]],
+    *,
+    level: float = 0.95,
+    num_samples: int = 1000,
+) -> CurveBand:
+    """The mean over images, with a bootstrap band: percentiles of the means of images drawn with replacement.
+
+    key:         a JAX random key; the same key gives the same band.
+    num_samples: draws of B images, at least 1.
+
+    The percentiles make no assumption of normality and stay within the data's range; they are drawn to include the
+    mean. Otherwise as `aggregate_curves`, and a single image's band is its own curve.
+    """
+    rows = _rows(curves)
+    _check_level(level)
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1; got {num_samples}")
+    count = len(rows)
+
+    def resampled(key: Any) -> Float[Array, "P1"]:
+        drawn = jnp.zeros(count).at[jax.random.randint(key, (count,), 0, count)].add(1)
+        return jnp.matmul(drawn, rows, precision="highest") / count
+
+    means = jax.lax.map(resampled, jax.random.split(key, num_samples), batch_size=64)
+    tail = (1 - level) / 2
+    low, high = jnp.quantile(means, jnp.array([tail, 1 - tail]), axis=0)
+    mean = jnp.mean(rows, axis=0)
+    return CurveBand(mean, jnp.minimum(low, mean), jnp.maximum(high, mean))
+
+
+def _quantity(curve: Curve | Readout, name: str) -> Shaped[Array, "*batch P1"]:
+    if name not in ("probabilities", "leads", "values"):
+        raise ValueError(f"expected a quantity of 'probabilities', 'leads' or 'values'; got {name!r}")
+    found = getattr(curve, name)
+    if found is None:
+        raise ValueError(
+            f"this curve has no {name}, as its value function cannot tell them; make it with pixel_value_fn or "
+            "token_value_fn, or give the value function a `readout` (see jaxmoxi.types)"
+        )
+    return jnp.asarray(found)
+
+
+def _rows(curves: Any) -> Float[Array, "B P1"]:
+    parts = [curves] if hasattr(curves, "ndim") else list(curves)
+    shapes = [jnp.shape(part) for part in parts]
+    if not parts or any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) != 1:
+        raise ValueError(f"expected curves [B, P+1], or several such arrays of one P; got shapes {shapes}")
+    rows = jnp.concatenate([jnp.asarray(part, jnp.float32) for part in parts])
+    if not len(rows):
+        raise ValueError("expected the curves of at least one image; got none")
+    return rows
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), such as 0.95; got {level}")

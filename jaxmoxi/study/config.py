@@ -1,0 +1,132 @@
+"""What a study asks: methods, metrics, the game, and how much work each part may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+
+from jaxmoxi.attribution import METHODS
+from jaxmoxi.study.photos import Photo
+
+Removal = Literal["tokens", "zero", "mean", "blur"]
+Metric = Literal["curves", "agreement", "localisation", "road"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """The settings that decide what a study's tables hold. Serialised into its folder, and compared on every run.
+
+    methods:    names of `jaxmoxi.attribution.METHODS`; those that do not apply to a model are left out there.
+    metrics:    "curves" (insertion, deletion, smallest group to flip, highest confidence), "agreement" (of each order
+                with MoXI's), "localisation" (of photos with boxes), "road" (imputation no method optimises).
+    regions:    the players: "grid:RxC" or "slic:N".
+    masking:    the game that methods play: "tokens", "zero", "mean", "blur"; None: tokens where the model has them,
+                else zero.
+    removals:   the games the curves are measured in; None: the one that methods play.
+    payoff:     of `jaxmoxi.payoff_values`.
+    target:     the class explained: "label" or "prediction".
+    only_correct: leaves out photos whose top class is not their label.
+    steps:      how many players MoXI chooses one by one before it takes the rest in four rounds; None: all.
+    samples:    evaluations that each sampling method may use for a photo.
+    sizes:      at about how many group sizes curves are measured; None: at all P + 1.
+    seed:       of everything random; a photo's numbers do not depend on the others.
+    num_photos: only so many, spread evenly over the list; None: all.
+
+    Raises ValueError for settings that cannot be.
+    """
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    metrics: tuple[str, ...] = ("curves", "agreement", "localisation")
+    regions: str = "grid:14x14"
+    masking: Removal | None = None
+    removals: tuple[Removal, ...] | None = None
+    payoff: str = "log_odds"
+    target: Literal["label", "prediction"] = "label"
+    only_correct: bool = False
+    steps: int | None = None
+    samples: int = 2000
+    sizes: int | None = None
+    seed: int = 0
+    num_photos: int | None = None
+
+    def __post_init__(self):
+        _among("methods", self.methods, METHODS)
+        _among("metrics", self.metrics, get_args(Metric))
+        _among("removals", ("zero",) if self.removals is None else self.removals, get_args(Removal))
+        _among("masking", (self.masking or "zero",), get_args(Removal))
+        _among("target", (self.target,), ("label", "prediction"))
+        if not re.fullmatch(r"grid:[1-9]\d*x[1-9]\d*|slic:[1-9]\d*", self.regions):
+            raise ValueError(f"expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got {self.regions!r}")
+        for name, least in (("steps", 1), ("samples", 1), ("sizes", 2), ("num_photos", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"expected a seed in 0 .. 2**32 - 1; got {self.seed}")
+        if "agreement" in self.metrics and "moxi" not in self.methods:
+            raise ValueError('the metric "agreement" compares orders with those of the method "moxi"; add it')
+
+    def to_json(self) -> str:
+        """These settings as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def curve_sizes(self, num_players: int) -> list[int]:
+        """The group sizes at which curves are measured, ascending from 0 to P.
+
+        Fewer than all are dense at both ends, where small groups decide, and one share apart in between.
+        """
+        if self.sizes is None or self.sizes > num_players:
+            return list(range(num_players + 1))
+        t = np.linspace(-1, 1, self.sizes)
+        places = 0.5 + 0.5 * np.sign(t) * (1 - (1 - np.abs(t)) ** 1.7)
+        return sorted({round(p * num_players) for p in places} | {0, num_players})
+
+
+def _among(name: str, values: Sequence[str], allowed: Any) -> None:
+    if not values:
+        raise ValueError(f"expected at least one of {', '.join(allowed)} as {name}; got none")
+    unknown = [value for value in values if value not in allowed]
+    if unknown:
+        raise ValueError(f"expected {name} among {', '.join(allowed)}; got {', '.join(map(repr, unknown))}")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} names {', '.join(v for v in set(values) if values.count(v) > 1)} twice")
+
+
+def fingerprint(model: Any, photos: Sequence[Photo]) -> dict[str, str]:
+    """What else a study's numbers depend on: the model's weights and the list of photos, as hashes."""
+    weights = hashlib.sha256()
+    for leaf in jax.tree.leaves(model):
+        array = np.asarray(leaf)
+        weights.update(f"{array.dtype}{array.shape}".encode())
+        weights.update(array.tobytes())
+    listed = hashlib.sha256(json.dumps(photos).encode())
+    return {"weights": weights.hexdigest()[:16], "photos": listed.hexdigest()[:16]}
+
+
+def paper() -> StudyConfig:
+    """The comparison of MoXI's paper: 14 x 14 players, insertion and deletion, all methods that apply.
+
+    Command:  jaxmoxi study PHOTOS --preset paper --model DEIT --model EFFICIENTNET --out study
+    Tokens are removed from a ViT, pixels set to zero for a CNN; the label is explained; only photos that the model
+    classifies correctly are used. A full MoXI order costs 19,306 evaluations a photo and direction.
+    """
+    return StudyConfig(only_correct=True)
+
+
+def quick() -> StudyConfig:
+    """The same question for two CPU cores: MoXI searches one by one for its first 12 players and takes the rest in
+    rounds, sampling methods have 600 evaluations a photo, curves are measured at about 41 sizes.
+
+    Command:  jaxmoxi study PHOTOS --preset quick --model FOLDER --out study
+    """
+    return StudyConfig(only_correct=True, steps=12, samples=600, sizes=41)
+
+
+PRESETS = {"paper": paper, "quick": quick}

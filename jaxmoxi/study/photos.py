@@ -1,0 +1,179 @@
+"""The photos of a study: which there are, what they show, and reading them whatever their condition.
+
+A folder of class folders, `root/CLASS/FILE`, or a table in CSV with the columns `file` and `label` (or `index`), and
+optionally `x0, y0, x1, y1`, an object's box in pixels of the file (several boxes of one photo are several rows), and
+`author` and `license`, which pictures then name.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from jaxmoxi.models.preprocess import _to_rgb
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+class Photo(NamedTuple):
+    """One photo of a study.
+
+    name:  its path inside the folder, unique, with forward slashes.
+    label: the class it shows, 0 .. K-1; -1 where it is not known.
+    boxes: (x0, y0, x1, y1) of its objects, in pixels of the file.
+    credit: whose photo it is, for pictures made from it.
+    """
+
+    name: str
+    label: int
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    credit: str = ""
+
+
+class UnreadableError(ValueError):
+    """A file that is no photo, with the reason."""
+
+
+def list_photos(root: Any, class_names: Sequence[str]) -> list[Photo]:
+    """The photos of a folder, sorted by name, or of a CSV file, in its order.
+
+    root:        a folder of class folders; a folder with `labels.csv` in it; or a `.csv` file, to which its `file`s are
+                 relative. A class folder is called by its class's index or name (any synonym and case; `_` for
+                 a space); photos that lie in the folder itself have no label.
+    class_names: of the model, K.
+
+    Raises ValueError where there is no photo, and for labels that are no class of the model.
+    """
+    root = epath.Path(root)
+    if root.is_dir() and (root / "labels.csv").exists():
+        root = root / "labels.csv"
+    if root.suffix.lower() == ".csv":
+        if not root.exists():
+            raise ValueError(f"expected a folder of photos or a CSV file; {root} does not exist")
+        photos = _from_table(root, class_names)
+    elif root.is_dir():
+        photos = _from_folders(root, class_names)
+    else:
+        raise ValueError(f"expected a folder of photos or a CSV file; {root} does not exist")
+    if not photos:
+        raise ValueError(
+            f"{root} holds no photo; expected files ({', '.join(SUFFIXES)}) in class folders, or labels.csv"
+        )
+    return photos
+
+
+def photo_folder(root: Any) -> epath.Path:
+    """Where the names of `list_photos` start."""
+    root = epath.Path(root)
+    return root.parent if root.suffix.lower() == ".csv" else root
+
+
+def read_photo(path: Any) -> Image.Image:
+    """A photo as upright 8-bit RGB: EXIF rotation applied; greys, palettes, CMYK, 16 bits and transparency converted.
+
+    Raises UnreadableError, with the reason, for what is missing, cut short, no image, or of more pixels than Pillow
+    unpacks (178 million).
+    """
+    try:
+        with warnings.catch_warnings(), epath.Path(path).open("rb") as file:
+            warnings.simplefilter("ignore")  # what is odd but readable is read
+            with Image.open(file) as photo:
+                photo.load()
+                return _to_rgb(photo)
+    except Exception as error:  # a decoder meets broken files with errors of every kind
+        reason = "not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
+        raise UnreadableError(" ".join(reason.replace(str(path), "the file").split()) or type(error).__name__) from None
+
+
+def _from_folders(root: epath.Path, class_names: Sequence[str]) -> list[Photo]:
+    find = _class_finder(class_names)
+    photos = [Photo(path.name, -1) for path in _photos_in(root)]
+    for folder in sorted(
+        (p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name
+    ):
+        inside = _photos_in(folder)
+        if inside:
+            label = find(folder.name, f"the folder {folder}")
+            photos += [Photo(f"{folder.name}/{path.name}", label) for path in inside]
+    return sorted(photos)
+
+
+def _photos_in(folder: epath.Path) -> list[epath.Path]:
+    # Every file that calls itself an image, readable or not: a broken one is to be listed, not passed over.
+    files = (p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
+    return [path for path in files if not path.is_dir()]
+
+
+def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    columns = set(rows[0]) if rows else set()
+    column = next((name for name in ("label", "index") if name in columns), None)
+    if "file" not in columns or column is None:
+        raise ValueError(
+            f"expected the columns file and label (or index) in {path}; got {', '.join(sorted(map(str, columns)))}"
+        )
+    box = ("x0", "y0", "x1", "y1")
+    if columns & set(box) and not set(box) <= columns:
+        raise ValueError(f"expected all of the columns x0, y0, x1, y1 in {path}, or none; got {', '.join(columns)}")
+    find = _class_finder(class_names)
+    photos: dict[str, Photo] = {}
+    for number, row in enumerate(rows, 2):
+        label = find(row[column], f"line {number} of {path}") if row[column] else -1
+        boxes = ()
+        if set(box) <= columns and row["x0"]:
+            try:
+                x0, y0, x1, y1 = (float(row[name]) for name in box)
+            except (TypeError, ValueError):
+                raise ValueError(f"line {number} of {path}: expected numbers in x0, y0, x1, y1") from None
+            boxes = ((x0, y0, x1, y1),)
+        before = photos.get(row["file"])
+        if before is not None and before.label != label:
+            raise ValueError(
+                f"line {number} of {path}: {row['file']} already has the label {before.label}; got {label}"
+            )
+        credit = ", ".join(filter(None, (row.get("author"), _licence_name(row.get("license") or ""))))
+        photos[row["file"]] = Photo(row["file"], label, (before.boxes if before else ()) + boxes, credit)
+    return list(photos.values())
+
+
+def _licence_name(text: str) -> str:
+    """CC BY 2.0 for the address of that licence; other texts as they are."""
+    found = re.fullmatch(r"https?://creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)/?.*", text)
+    return f"CC {found[1].upper()} {found[2]}" if found else text
+
+
+def _class_finder(class_names: Sequence[str]) -> Any:
+    """`(text, where) -> index`."""
+    places: dict[str, set[int]] = {}
+    for i, name in enumerate(class_names):
+        for synonym in {name, *name.split(",")}:
+            places.setdefault(_folded(synonym), set()).add(i)
+
+    def find(text: str, where: str) -> int:
+        if text.strip().isdigit():
+            if int(text) >= len(class_names):
+                raise ValueError(f"{where}: expected a class from 0 to {len(class_names) - 1}; got {text}")
+            return int(text)
+        found = places.get(_folded(text), set())
+        if len(found) != 1:
+            what = "is no class of the model" if not found else f"names several classes ({sorted(found)})"
+            raise ValueError(f"{where}: {text!r} {what}; give a class's name, or its index")
+        return found.pop()
+
+    return find
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").split())
+
+
+def box_array(photo: Photo) -> np.ndarray:
+    """The boxes of a photo, float32[N, 4]."""
+    return np.asarray(photo.boxes, np.float32).reshape(-1, 4)

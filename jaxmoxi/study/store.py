@@ -1,0 +1,86 @@
+"""The folder of a study: whose it is, and its shards, each there as a whole or not at all.
+
+A shard is an `.npz` of plain arrays, of a few photos that follow one another in the list. Any `etils.epath` path will
+do, a bucket included: a local file comes into its place by a rename, an object in a bucket by being complete.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+_SETTINGS = "study.json"
+
+
+def write_whole(path: epath.Path, data: bytes) -> None:
+    """Writes a file that is never there in part. Raises OSError, and leaves nothing behind."""
+    draft = path.parent / f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp"
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def claim(folder: epath.Path, record: Mapping[str, Any]) -> None:
+    """Makes the folder this study's, or checks that it is.
+
+    record: the settings its numbers depend on, as JSON can hold them.
+    Raises ValueError for a folder that holds something else, or a study of other settings, which it lists.
+    """
+    record = json.loads(json.dumps(record))
+    path = folder / _SETTINGS
+    if not path.exists():
+        if folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
+            raise ValueError(f"{folder} holds other files and no study; name an empty folder, or a new one")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(record, indent=1).encode())
+        return
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no study's settings ({error})") from None
+    there, now = _flat(found), _flat(record)
+    changed = [
+        f"{name} (there {there.get(name)!r}, now {now.get(name)!r})"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name) != now.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} holds a study of other settings: {', '.join(changed)}. Use the same, or another folder"
+        )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict):
+        return {k: v for name, part in tree.items() for k, v in _flat(part, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): tree}
+
+
+def shard_path(folder: epath.Path, model: int, shard: int) -> epath.Path:
+    """Where the results of a shard of photos under one of the models are."""
+    return folder / "shards" / f"{model}-{shard:06d}.npz"
+
+
+def write_shard(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises OSError; the shard is then not there."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    write_whole(path, file.getvalue())
+
+
+def read_shard(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """Raises ValueError that names a shard which cannot be read."""
+    try:
+        with np.load(io.BytesIO(epath.Path(path).read_bytes()), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:
+        raise ValueError(f"the shard {path} is damaged ({error}); delete it and run the study again") from None

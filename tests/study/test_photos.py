@@ -1,0 +1,136 @@
+"""Which photos a study has, and reading them in any condition."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxmoxi.study import Photo, UnreadableError, list_photos, read_photo
+from jaxmoxi.study.photos import box_array
+
+CLASSES = ("tabby, tabby cat", "Egyptian cat", "lynx")
+
+
+def save(path, size=(8, 6), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path, **options)
+    return path
+
+
+def test_class_folders_are_named_by_any_synonym_or_by_index(tmp_path):
+    save(tmp_path / "Egyptian_cat" / "b.png")
+    save(tmp_path / "tabby cat" / "a.jpg")
+    save(tmp_path / "2" / "c.webp")
+    save(tmp_path / "loose.png")
+    (tmp_path / "tabby cat" / "notes.txt").write_text("no photo")
+    (tmp_path / "tabby cat" / ".hidden.png").write_text("no photo")
+    assert list_photos(tmp_path, CLASSES) == [
+        Photo("2/c.webp", 2),
+        Photo("Egyptian_cat/b.png", 1),
+        Photo("loose.png", -1),
+        Photo("tabby cat/a.jpg", 0),
+    ]
+
+
+def test_a_table_tells_labels_boxes_and_credits(tmp_path):
+    (tmp_path / "labels.csv").write_text(
+        "file,label,x0,y0,x1,y1,author,license\n"
+        "b.png,lynx,1,2,3,4,Ann,https://creativecommons.org/licenses/by-sa/4.0/\n"
+        "b.png,2,5,6,7,8,Ann,https://creativecommons.org/licenses/by-sa/4.0/\n"
+        "a.png,,,,,,Bob,\n"
+    )
+    photos = list_photos(tmp_path, CLASSES)
+    assert photos == list_photos(tmp_path / "labels.csv", CLASSES)
+    assert photos[0] == Photo("b.png", 2, ((1, 2, 3, 4), (5, 6, 7, 8)), "Ann, CC BY-SA 4.0")
+    assert photos[1] == Photo("a.png", -1, (), "Bob")
+    np.testing.assert_array_equal(box_array(photos[0]), np.float32([[1, 2, 3, 4], [5, 6, 7, 8]]))
+    assert box_array(photos[1]).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,label\na.png,1\n", "expected the columns file and label"),
+        ("file,label,x0\na.png,1,2\n", "expected all of the columns x0, y0, x1, y1"),
+        ("file,label,x0,y0,x1,y1\na.png,1,2,3,4,much\n", "line 2 .*: expected numbers in x0"),
+        ("file,label\na.png,dog\n", "line 2 .*: 'dog' is no class of the model"),
+        ("file,label\na.png,3\n", "line 2 .*: expected a class from 0 to 2; got 3"),
+        ("file,label\na.png,1\na.png,2\n", "line 3 .* already has the label 1; got 2"),
+    ],
+)
+def test_a_wrong_table_is_told_by_its_line(tmp_path, text, message):
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        list_photos(tmp_path, CLASSES)
+
+
+def test_nothing_to_study(tmp_path):
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        list_photos(tmp_path / "nowhere", CLASSES)
+    with pytest.raises(ValueError, match="holds no photo"):
+        list_photos(tmp_path, CLASSES)
+    save(tmp_path / "dogs" / "a.png")
+    with pytest.raises(ValueError, match="the folder .*dogs: 'dogs' is no class"):
+        list_photos(tmp_path, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("grey.png", {"mode": "L"}),
+        ("cmyk.jpg", {"mode": "CMYK"}),
+        ("palette.gif", {"mode": "P"}),
+        ("clear.png", {"mode": "RGBA"}),
+        ("bits.png", {"mode": "1"}),
+    ],
+)
+def test_odd_photos_are_read(tmp_path, name, options):
+    photo = read_photo(save(tmp_path / name, **options))
+    assert photo.mode == "RGB"
+    assert photo.size == (8, 6)
+
+
+def test_16_bits_and_rotation(tmp_path):
+    Image.fromarray(np.full((6, 8), 65535, np.uint16)).save(tmp_path / "deep.png")
+    assert np.asarray(read_photo(tmp_path / "deep.png")).min() == 255
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn
+    save(tmp_path / "turned.jpg", exif=exif)
+    assert read_photo(tmp_path / "turned.jpg").size == (6, 8)
+
+
+def broken_files(folder):
+    """Ways for a file not to be a photo, written into a folder; (name, what is said of it)."""
+    good = io.BytesIO()
+    save(folder / "whole.jpg", size=(64, 48))
+    Image.open(folder / "whole.jpg").save(good, "JPEG")
+    png = io.BytesIO()
+    Image.open(folder / "whole.jpg").save(png, "PNG")
+    (folder / "whole.jpg").unlink()
+    files = {
+        "empty.jpg": (b"", "not an image"),
+        "text.png": (b"<html>404</html>", "not an image"),
+        "cut.jpg": (good.getvalue()[:-400], "truncated"),
+        "cut.png": (png.getvalue()[:2000], "truncated|broken|Truncated"),
+        "head.png": (png.getvalue()[:20], "."),
+        "noise.png": (png.getvalue()[:60] + b"\x00" * 500, "."),
+    }
+    for name, (data, _) in files.items():
+        (folder / name).write_bytes(data)
+    return [(name, message) for name, (_, message) in files.items()]
+
+
+def test_broken_photos_are_told_apart_from_others(tmp_path):
+    for name, message in broken_files(tmp_path):
+        with pytest.raises(UnreadableError, match=message):
+            read_photo(tmp_path / name)
+    with pytest.raises(UnreadableError, match="No such file"):
+        read_photo(tmp_path / "nowhere.png")
+
+
+def test_a_huge_photo_is_not_unpacked(tmp_path):
+    Image.new("1", (20_000, 15_000)).save(tmp_path / "huge.png")
+    with pytest.raises(UnreadableError, match="300000000 pixels.* exceeds limit"):
+        read_photo(tmp_path / "huge.png")
