@@ -4,7 +4,7 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from jaxmoxi import attribution, metrics, models, plot
+from jaxmoxi import attribution, metrics, models, plot, search
 from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_linen, from_nnx
 from jaxmoxi.curves import curve_readouts, deletion_curve, insertion_curve
 from jaxmoxi.evaluate import NaNValueError, OutOfMemoryError, choose_batch_size, evaluate, readouts
@@ -98,6 +98,7 @@ __all__ = [
     "region_sizes",
     "relabel",
     "sampled_shapley",
+    "search",
     "self_context_shapley",
     "shard_coalitions",
     "single_player_order",

@@ -51,8 +51,8 @@ class Study:
         Literal["label", "prediction"] | None, _OPTION(metavar="label|prediction", help_behavior_hint="")
     ] = None
     """The class explained."""
-    only_correct: bool | None = None
-    """Leave out photos that the model does not classify correctly."""
+    only_correct: Annotated[bool | None, _OPTION(metavar="True|False", help_behavior_hint="")] = None
+    """Leave out photos that the model does not classify correctly. Left out: as the preset, yes."""
     steps: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """How many players MoXI chooses one by one before it takes the rest in four rounds."""
     samples: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None

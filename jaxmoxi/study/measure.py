@@ -104,7 +104,7 @@ def measure_photo(
             if d and not METHODS[name].directed:
                 scores[i, 1] = scores[i, 0]
             else:
-                options = _options(name, direction, num_players, config)
+                options = method_options(name, direction, num_players, config)
                 scores[i, d] = METHODS[name].explain(own, problem, **options)
     orders = np.stack([np.stack([np.asarray(order_of(s)) for s in both]) for both in scores])
     out = {
@@ -130,7 +130,7 @@ def measure_photo(
     return out
 
 
-def _options(name: str, direction: str, num_players: int, config: StudyConfig) -> dict[str, Any]:
+def method_options(name: str, direction: str, num_players: int, config: StudyConfig) -> dict[str, Any]:
     """What a study's settings mean for one method."""
     if name in ("rise", "hsic"):
         return {"num_samples": config.samples}

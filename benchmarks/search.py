@@ -1,0 +1,351 @@
+"""How small can a group be, how good an order, for how many forward passes? Every search against exact greedy.
+
+    python benchmarks/search.py --model FOLDER --images PHOTOS --lines LINES.jsonl --count 100
+    python benchmarks/search.py --model FOLDER --images PHOTOS --lines LINES.jsonl --count 0 --figure FRONT.png
+
+One line of JSON for each photo and method is appended to LINES as soon as it is measured; what is there is not measured
+again, so it can be stopped at any time. `--count 0` measures nothing and reports. Only photos that the model classifies
+correctly count. FOLDER may be efficientnet-lite0, for the weights of the `demo` extra: hidden pixels then take the mean
+colour, and the players are a 14 x 14 grid. A gradient is counted as three forward passes.
+
+The dearest methods are the exact orders: DeiT-Tiny takes about 90 s (insertion) and 180 s (deletion) a photo on two
+cores. `--methods` selects.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from _common import environment, write
+from PIL import Image
+
+import jaxmoxi as jm
+from jaxmoxi import search
+from jaxmoxi.curves import trapezoid_area
+
+GRADIENT = 3  # forward passes that a forward and a backward pass take
+FEW, MANY = 0.04, 0.10  # the shares of players at which accuracy is read: visible, and removed
+
+
+@dataclasses.dataclass
+class Args:
+    model: str
+    """A checkpoint folder, or efficientnet-lite0."""
+    images: Path
+    """The folder of photos, with labels.csv."""
+    lines: Path
+    """Where the measurements are kept, one line of JSON each."""
+    count: int = 100
+    """How many correctly classified photos to measure; 0 reports what there is."""
+    methods: tuple[str, ...] = ()
+    """Which methods; none means all."""
+    grid: int = 14
+    """Players along one side, where the model has no tokens."""
+    out: Path | None = None
+    """Where to write the tables as JSON."""
+    figure: Path | None = None
+    """Where to draw quality against forward passes."""
+
+
+@dataclasses.dataclass
+class Case:
+    """One photo as a game."""
+
+    model: Any
+    image: Any
+    target: int
+    v: Any
+    num_players: int
+    regions: Any
+
+
+def order_row(case: Case, result: jm.GreedyResult, insertion: bool, gradients: int = 0) -> dict[str, Any]:
+    """What an order is worth: the area under the class's probability, and whether the class leads at the shares."""
+    assert result.probabilities is not None
+    assert result.leads is not None
+    at = max(1, round((FEW if insertion else MANY) * case.num_players))
+    curve = jnp.concatenate([jnp.atleast_1d(jnp.asarray(result.start_probability)), result.probabilities])
+    return {
+        "kind": "insertion" if insertion else "deletion",
+        "area": float(trapezoid_area(curve)),
+        "leads": bool(result.leads[at - 1]),
+        "forwards": int(result.num_evaluations) + GRADIENT * gradients,
+    }
+
+
+def ordered(case: Case, order: Any, insertion: bool, forwards: int) -> dict[str, Any]:
+    curve = (jm.insertion_curve if insertion else jm.deletion_curve)(case.v, order)
+    assert curve.probabilities is not None
+    assert curve.leads is not None
+    at = max(1, round((FEW if insertion else MANY) * case.num_players))
+    return {
+        "kind": "insertion" if insertion else "deletion",
+        "area": float(trapezoid_area(curve.probabilities)),
+        "leads": bool(curve.leads[at]),
+        "forwards": forwards,
+    }
+
+
+def group_row(case: Case, group: Any, forwards: Any, insertion: bool = True) -> dict[str, Any]:
+    """A group's size, and in which share of other maskings and small shifts it holds."""
+    held = search.stability(alternatives(case), jnp.asarray(group), insertion=insertion)
+    assert held.leads is not None
+    share = float(jnp.mean(held.leads == insertion))
+    kind = "sufficient" if insertion else "necessary"
+    return {"kind": kind, "size": int(np.sum(group)), "stable": share, "forwards": int(forwards)}
+
+
+def alternatives(case: Case) -> list[Any]:
+    """The photo hidden in three other ways, and moved by four pixels in four directions."""
+    pixels = [
+        jm.pixel_value_fn(case.model.logits, case.image, case.target, case.regions, fill=fill)
+        for fill in (0.0, "mean", "blur")
+    ]
+    moved = [jnp.roll(case.image, step, axis) for axis in (0, 1) for step in (-4, 4)]
+    return pixels + [game(case.model, image, case.target, case.regions) for image in moved]
+
+
+def game(model: Any, image: Any, target: int, regions: Any) -> Any:
+    if model.token_grid is None:
+        return jm.pixel_value_fn(model.logits, image, target, regions, fill="mean")
+    return jm.token_value_fn(model, image, target)
+
+
+def screened(insertion: bool, scorer: Any) -> Callable[[Case], dict[str, Any]]:
+    def run(case: Case) -> dict[str, Any]:
+        guess = search.class_attention(case.model, case.image) if scorer == "attention" else scorer
+        found = search.screened_greedy(case.v, case.num_players, insertion=insertion, scorer=guess)
+        row = order_row(case, found.greedy, insertion, int(found.num_gradients))
+        return row | {"audits": int(found.num_audits), "missed": int(found.num_missed), "regret": float(found.regret)}
+
+    return run
+
+
+def two_ends(insertion: bool) -> Callable[[Case], dict[str, Any]]:
+    """An eighth of the order by screened greedy, the rest from the other end."""
+
+    def run(case: Case) -> dict[str, Any]:
+        stop = jm.Stop(size=max(1, case.num_players // 8))
+        found = search.screened_greedy(case.v, case.num_players, insertion=insertion, stop=stop)
+        whole = search.complete_order(case.v, found.greedy)
+        forwards = int(found.greedy.num_evaluations) + int(whole.num_evaluations)
+        row = ordered(case, whole.order, insertion, forwards)
+        return row | {"audits": int(found.num_audits), "missed": int(found.num_missed), "regret": float(found.regret)}
+
+    return run
+
+
+def exact(insertion: bool) -> Callable[[Case], dict[str, Any]]:
+    run = jm.greedy_insertion if insertion else jm.greedy_deletion
+    return lambda case: order_row(case, run(case.v, case.num_players), insertion)
+
+
+def blocks(choose: Any, count: int, insertion: bool) -> Callable[[Case], dict[str, Any]]:
+    return lambda case: order_row(
+        case,
+        search.blockwise_greedy(case.v, case.num_players, players_per_step=count, choose=choose, insertion=insertion),
+        insertion,
+    )
+
+
+def single(insertion: bool) -> Callable[[Case], dict[str, Any]]:
+    def run(case: Case) -> dict[str, Any]:
+        order = jm.single_player_order(case.v, case.num_players, insertion=insertion)
+        return ordered(case, order, insertion, case.num_players + 1)
+
+    return run
+
+
+def greedy_group(insertion: bool) -> Callable[[Case], dict[str, Any]]:
+    def run(case: Case) -> dict[str, Any]:
+        search_ = jm.greedy_insertion if insertion else jm.greedy_deletion
+        found = search_(case.v, case.num_players, stop=jm.Stop(flip=True))
+        group = np.isin(np.arange(case.num_players), np.asarray(found.order[: int(found.num_steps)]))
+        return group_row(case, group, found.num_evaluations, insertion)
+
+    return run
+
+
+def minimal(insertion: bool, share: float = 1.0) -> Callable[[Case], dict[str, Any]]:
+    def run(case: Case) -> dict[str, Any]:
+        budget = int(share * case.num_players * (case.num_players + 1) // 2)
+        found = search.minimal_group(case.v, case.num_players, insertion=insertion, budget=budget)
+        return group_row(case, found.group, found.num_evaluations, insertion)
+
+    return run
+
+
+def beam(case: Case) -> dict[str, Any]:
+    found = search.beam_search(case.v, case.num_players, width=8)
+    return group_row(case, found.minimal[0], found.num_evaluations)
+
+
+def both(case: Case) -> dict[str, Any]:
+    found = search.necessary_and_sufficient(case.v, case.num_players)
+    return group_row(case, found.group, found.num_evaluations) | {"kind": "necessary and sufficient"}
+
+
+def beam_few(case: Case) -> dict[str, Any]:
+    """The best group of 4 % of the players."""
+    at = max(1, round(FEW * case.num_players))
+    found = search.beam_search(case.v, case.num_players, width=8, max_size=at)
+    leads = bool(case.v.leads(found.groups[at : at + 1])[0])
+    return {"kind": "4 % visible", "leads": leads, "forwards": int(found.num_evaluations)}
+
+
+METHODS: dict[str, Callable[[Case], dict[str, Any]]] = {
+    "greedy group": greedy_group(True),
+    "minimal group": minimal(True),
+    "minimal group, a quarter of the budget": minimal(True, 0.25),
+    "beam of 8": beam,
+    "best 4 %, beam of 8": beam_few,
+    "greedy necessary group": greedy_group(False),
+    "minimal necessary group": minimal(False),
+    "necessary and sufficient": both,
+    **{
+        f"{name} {'insertion' if insertion else 'deletion'}": make(insertion)
+        for insertion in (True, False)
+        for name, make in {
+            "exact": exact,
+            "single": single,
+            "screened, completed": two_ends,
+            "stale": lambda i: screened(i, "stale"),
+            "gradient": lambda i: screened(i, "gradient"),
+            "attention": lambda i: screened(i, "attention"),
+            "two together": lambda i: blocks("together", 2, i),
+            "top four": lambda i: blocks("top", 4, i),
+            "both ends": lambda i: (
+                lambda case: order_row(case, search.bidirectional_greedy(case.v, case.num_players, insertion=i), i)
+            ),
+        }.items()
+    },
+}
+
+
+def cases(args: Args) -> Iterator[tuple[str, Case]]:
+    """The first `count` photos that the model classifies correctly."""
+    model = jm.models.demo() if args.model == "efficientnet-lite0" else jm.models.load(args.model)
+    logits = jax.jit(lambda model, image: model.logits(image[None])[0])
+    with open(args.images / "labels.csv", newline="") as f:
+        labels = [(row["file"], int(row["index"])) for row in csv.DictReader(f)]
+    found = 0
+    for file, target in labels:
+        if found >= args.count:
+            return
+        image = model.preprocess(Image.open(args.images / file))
+        if int(jnp.argmax(logits(model, image))) != target:
+            continue
+        found += 1
+        rows, cols = model.token_grid or (args.grid, args.grid)
+        regions = jm.grid_regions(*image.shape[:2], rows=rows, cols=cols)
+        yield file, Case(model, image, target, game(model, image, target, regions), rows * cols, regions)
+
+
+def measure(args: Args) -> None:
+    args.lines.parent.mkdir(parents=True, exist_ok=True)
+    known = {(line["file"], line["method"]) for line in read(args.lines)}
+    for file, case in cases(args):
+        for name in args.methods or METHODS:
+            if (file, name) in known or ("attention" in name and case.model.token_grid is None):
+                continue
+            start = time.perf_counter()
+            row = METHODS[name](case)
+            line = {"file": file, "method": name, **row, "seconds": round(time.perf_counter() - start, 2)}
+            with open(args.lines, "a") as f:
+                f.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file; a last one that was cut off is measured again."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def tables(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Per method the mean of every number, with half the width of its 95 % confidence interval over photos.
+
+    Where an exact or greedy counterpart was measured on the same photos, also the mean difference to it.
+    """
+    by_method: dict[str, dict[str, dict[str, Any]]] = {}
+    for line in lines:
+        by_method.setdefault(line["method"], {})[line["file"]] = line
+    result = {}
+    for method, rows in by_method.items():
+        kind = next(iter(rows.values()))["kind"]
+        base = {
+            "insertion": "exact insertion",
+            "deletion": "exact deletion",
+            "4 % visible": "exact insertion",
+            "necessary": "greedy necessary group",
+        }.get(kind, "greedy group")
+        entry: dict[str, Any] = {"kind": kind, "photos": len(rows)}
+        for number in ("size", "area", "leads", "stable", "missed", "audits", "regret", "forwards", "seconds"):
+            values = [row[number] for row in rows.values() if number in row]
+            if values:
+                entry[number] = interval(values)
+            shared = [f for f in rows if f in by_method.get(base, {})]
+            pairs = [(rows[f], by_method[base][f]) for f in shared]
+            pairs = [(a, b) for a, b in pairs if number in a and number in b]
+            if method != base and pairs and number in ("size", "area", "leads", "forwards"):
+                difference = interval([float(a[number]) - float(b[number]) for a, b in pairs])
+                mean = float(np.mean([float(b[number]) for _, b in pairs]))
+                entry[f"{number} - {base}"] = {**difference, "base": mean, "photos": len(pairs)}
+        result[method] = entry
+    return result
+
+
+def interval(values: list[Any]) -> dict[str, float]:
+    array = np.asarray(values, float)
+    half = 1.96 * array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else float("nan")
+    return {"mean": float(array.mean()), "half": float(half)}
+
+
+def draw(table: dict[str, Any], path: Path) -> None:
+    """Quality against forward passes: group sizes, insertion areas, deletion areas."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 4.8), layout="constrained")
+    panels = (("sufficient", "size", "players"), ("insertion", "area", "area"), ("deletion", "area", "area"))
+    for axes, (kind, number, label) in zip(figure.subplots(1, 3), panels, strict=True):
+        for name, entry in table.items():
+            if entry["kind"] != kind:
+                continue
+            x, y = entry["forwards"]["mean"], entry[number]
+            axes.errorbar(x, y["mean"], yerr=0 if np.isnan(y["half"]) else y["half"], fmt="o", capsize=3)
+            axes.annotate(name.removesuffix(f" {kind}"), (x, y["mean"]), xytext=(6, 4), textcoords="offset points")
+        axes.set(xscale="log", xlabel="forward passes a photo", ylabel=label, title=kind)
+        axes.margins(x=0.3, y=0.15)
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def main(args: Args) -> None:
+    unknown = [name for name in args.methods if name not in METHODS]
+    if unknown:
+        raise SystemExit(f"unknown methods {unknown}; there are: {', '.join(METHODS)}")
+    measure(args)
+    table = tables(read(args.lines))
+    write({"model": Path(args.model).name, "environment": environment(), "methods": table}, args.out)
+    if args.figure:
+        draw(table, args.figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

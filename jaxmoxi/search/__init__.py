@@ -1,0 +1,40 @@
+"""Smaller groups than greedy's, for less work.
+
+Pure functions over a value function, as the greedy search; unlike it they decide on the host what to evaluate next, and
+are called outside `jit`. Every result says how many forward passes it took.
+
+A caution: a very small group that is enough may exploit the model's blind spots rather than show what it sees. Hold it
+against other fills and small shifts with `stability` before you believe it.
+"""
+
+from jaxmoxi.search.beam import BeamResult, beam_search
+from jaxmoxi.search.bidirectional import (
+    CompletedOrder,
+    bidirectional_greedy,
+    blockwise_greedy,
+    complete_order,
+)
+from jaxmoxi.search.minimal import minimal_group
+from jaxmoxi.search.necessary import necessary_and_sufficient
+from jaxmoxi.search.oracle import GroupResult
+from jaxmoxi.search.scorers import class_attention, gate_gradient
+from jaxmoxi.search.screened import ScreenedResult, screened_greedy
+from jaxmoxi.search.stability import Stability, stability
+
+__all__ = [
+    "BeamResult",
+    "CompletedOrder",
+    "GroupResult",
+    "ScreenedResult",
+    "Stability",
+    "beam_search",
+    "bidirectional_greedy",
+    "blockwise_greedy",
+    "class_attention",
+    "complete_order",
+    "gate_gradient",
+    "minimal_group",
+    "necessary_and_sufficient",
+    "screened_greedy",
+    "stability",
+]

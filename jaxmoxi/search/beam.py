@@ -1,0 +1,130 @@
+"""Several groups at a time: the best group of every size, and several different ones that are enough.
+
+Beam search over groups (Lowerre 1976, as for feature subsets), widened by exchanges: at every size the beam first grows
+by one player, then its groups exchange players with the outside until the best of them stays the same. Groups reached
+on several ways are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmoxi.search.climb import Climber
+from jaxmoxi.search.minimal import minimal_group, refine
+from jaxmoxi.search.oracle import Goal, Oracle, neighbours
+from jaxmoxi.types import pack, record
+
+
+@record
+class BeamResult:
+    """The outcome of `beam_search`. S is the largest size looked at, G the number of groups that are enough.
+
+    groups:          bool[S+1, P], row k the best group found of size k.
+    values:          float32[S+1], the payoffs (of the groups, or of all others).
+    enough:          bool[S+1], whether each reaches the goal; all False without one.
+    minimal:         bool[G, P], the smallest group that is enough, then others that have no player in common with it or
+                     with one another; nobody can be taken from any of them. No row without a goal.
+    num_evaluations: int32[], forward passes, of one coalition each.
+    """
+
+    groups: Bool[Array, "S P"]
+    values: Float[Array, "S"]
+    enough: Bool[Array, "S"]
+    minimal: Bool[Array, "G P"]
+    num_evaluations: Int[Array, ""]
+
+
+def beam_search(
+    v: Callable[..., object],
+    num_players: int,
+    *,
+    width: int = 8,
+    insertion: bool = True,
+    max_size: int | None = None,
+    probability: float | None = None,
+    value: float | None = None,
+    num_groups: int = 1,
+    rounds: int = 4,
+    batch_size: int | None = None,
+) -> BeamResult:
+    """The best group of each size, `width` kept at a time, and the smallest that is enough.
+
+    v, num_players, insertion, probability, value, batch_size: as for `minimal_group`.
+    width:      groups kept at every size, at least 1.
+    max_size:   None: until a group is enough, at the latest at the size of `minimal_group`'s, which is the answer then:
+                the smallest is never larger than that. A number looks at all sizes up to it, has no goal and ranks by
+                the payoff.
+    num_groups: how many groups that are enough to look for; disjoint ones, so there may be fewer.
+    rounds:     exchanges at every size, at most; 0 is the plain beam search.
+
+    A size costs about width * (P + rounds * (32 + 8 * size)) evaluations. Deterministic.
+    Raises ValueError for arguments that do not fit, and what `minimal_group` raises.
+    """
+    for name, number, least in (("width", width, 1), ("num_groups", num_groups, 1), ("rounds", rounds, 0)):
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}; got {number}")
+    if max_size is not None:
+        if not 1 <= max_size <= num_players:
+            raise ValueError(f"max_size must lie between 1 and the {num_players} players; got {max_size}")
+        if probability is not None or value is not None or num_groups > 1:
+            raise ValueError(
+                "max_size looks at every size, without a goal; leave out probability, value and num_groups"
+            )
+    goal = Goal(pack(v), num_players, probability=probability, value=value) if max_size is None else None
+    oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
+    last, smallest, spent = max_size or 0, None, 0
+    if goal is not None:
+        found = minimal_group(
+            v, num_players, insertion=insertion, probability=probability, value=value, batch_size=batch_size
+        )
+        smallest, spent = np.asarray(found.group), int(found.num_evaluations)
+        last = int(found.size) - 1
+
+    climber = Climber(oracle)
+    beam = np.zeros((1, num_players), bool)
+    best = [beam[0]]
+    for _ in range(last):
+        scores, _ = oracle.ask(beam)
+        grown = [climber.additions(g, s, full=True)[0] for g, s in zip(beam, scores, strict=True)]
+        beam = _keep(oracle, np.concatenate([neighbours(g, c) for g, c in zip(beam, grown, strict=True)]), width)
+        for _ in range(rounds):
+            scores, _ = oracle.ask(beam)
+            swapped = [climber.exchanges(g, s, full=False)[0] for g, s in zip(beam, scores, strict=True)]
+            wider = _keep(oracle, np.concatenate([beam, *swapped]), width)
+            stays = np.array_equal(wider[0], beam[0])
+            beam = wider
+            if stays:
+                break
+        enough = oracle.ask(beam)[1]
+        best.append(beam[np.argmax(enough)] if enough.any() else beam[0])
+        if enough.any():
+            smallest = refine(climber, best[-1], 0)
+            break
+    else:
+        if smallest is not None and smallest.any():
+            best.append(smallest)
+    minimal = [] if smallest is None else [smallest]
+    while 0 < len(minimal) < num_groups:
+        rest = ~np.any(minimal, axis=0)
+        if not oracle.ask(rest[None])[1][0]:
+            break
+        minimal.append(refine(climber, rest, 0))
+    results = [oracle.result(group) for group in best]
+    return BeamResult(
+        groups=jnp.asarray(np.array(best)),
+        values=jnp.stack([r.value for r in results]),
+        enough=jnp.stack([r.enough for r in results]),
+        minimal=jnp.asarray(np.array(minimal, bool).reshape(-1, num_players)),
+        num_evaluations=jnp.int32(oracle.count + spent),
+    )
+
+
+def _keep(oracle: Oracle, groups: np.ndarray, width: int) -> np.ndarray:
+    """The best of some groups, each once; those that are enough first."""
+    groups = np.unique(groups, axis=0)[::-1]
+    scores, enough = oracle.ask(groups)
+    return groups[np.lexsort((-scores, ~enough))[:width]]

@@ -1,0 +1,103 @@
+"""The moves of a search for small groups: take players away while the group stays enough, exchange players while it
+does better, start again from a disturbed group.
+
+Source: floating and oscillating search for feature subsets (Pudil, Novovičová, Kittler, Pattern Recognition Letters
+1994; Somol, Pudil, ICPR 2000); lazy evaluation by gains measured earlier (Minoux 1978); iterated local search. Ours:
+backward steps take several players while the group allows it, and an exchange scans a shortlist first and everybody
+only before it gives up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxmoxi.search.oracle import Oracle, neighbours
+
+# A backward step takes this share of the players at once, as long as the group stays enough.
+_SHARE = 6
+# An exchange scans so many additions, and tries the removals for so many of the best of them. On DeiT-Tiny the winner
+# of a scan is nearly always among the 32 of 196 that gained most when they were last looked at.
+_SHORTLIST, _TRIED = 32, 8
+
+
+def eliminate(oracle: Oracle, group: np.ndarray) -> np.ndarray:
+    """A part of a group that is enough, from which no player can be taken away; the group itself if it has none."""
+    while group.any():
+        players = np.flatnonzero(group)
+        scores, enough = oracle.ask(neighbours(group, players))
+        if not enough.any():
+            break
+        order = np.argsort(-scores, kind="stable")
+        count = max(1, len(players) // _SHARE)
+        smaller = group.copy()
+        smaller[players[np.argmax(np.where(enough, scores, -np.inf))]] = False
+        while count > 1:
+            block = group.copy()
+            block[players[order[:count]]] = False
+            if oracle.ask(block[None])[1][0]:
+                smaller = block
+                break
+            count //= 2
+        group = smaller
+    return group
+
+
+class Climber:
+    """Exchanges of one player of a group for one outside, which keep its size. Deterministic: a fixed seed."""
+
+    def __init__(self, oracle: Oracle):
+        self.oracle = oracle
+        self.gains = np.full(oracle.num_players, np.inf)  # what each player brought when it was last tried
+        self.rng = np.random.default_rng(0)
+
+    def additions(
+        self, group: np.ndarray, score: float, *, full: bool, banned: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(players, scores, enough) of the group with one more player; `full`: all of them, else the shortlist."""
+        outside = ~group if banned is None else ~group & ~banned
+        players = np.flatnonzero(outside)
+        if not full:
+            players = np.sort(players[np.argsort(-self.gains[players], kind="stable")[:_SHORTLIST]])
+        scores, enough = self.oracle.ask(neighbours(group, players))
+        self.gains[players] = scores - score
+        return players, scores, enough
+
+    def exchanges(self, group: np.ndarray, score: float, *, full: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(groups, scores, enough) of the same size: the best additions, each with every removal."""
+        players, scores, _ = self.additions(group, score, full=full)
+        best = players[np.argsort(-scores, kind="stable")[:_TRIED]]
+        inside = np.flatnonzero(group)
+        rows = [neighbours(row, inside) for row in neighbours(group, best)]
+        groups = np.concatenate(rows) if rows else group[None]
+        return groups, *self.oracle.ask(groups)
+
+    def climb(self, group: np.ndarray, score: float) -> tuple[np.ndarray, float, bool]:
+        """(group, score, enough) where the exchanges end: at one that is enough, or where none does better."""
+        full = int(np.isinf(self.gains[~group]).sum()) > _SHORTLIST  # next to nothing is known yet
+        while group.any():
+            groups, scores, enough = self.exchanges(group, score, full=full)
+            best = int(np.argmax(np.where(enough, scores, -np.inf) if enough.any() else scores))
+            if enough[best]:
+                return groups[best], float(scores[best]), True
+            if scores[best] > score:
+                group, score, full = groups[best], float(scores[best]), False
+            elif full:  # the shortlist alone gives up too early: larger groups for the same budget
+                break
+            else:
+                full = True
+        return group, score, False
+
+    def disturb(self, group: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """The group with some of its players exchanged for the best others, one after the other."""
+        inside = np.flatnonzero(group)
+        count = min(len(inside), max(2, min(4, len(inside) // 4)), int((~group).sum()))
+        banned = np.zeros(len(group), bool)
+        banned[self.rng.choice(inside, count, replace=False)] = True
+        group = group & ~banned
+        score, enough = (float(x[0]) for x in self.oracle.ask(group[None]))
+        for _ in range(count):
+            players, scores, reached = self.additions(group, score, full=False, banned=banned)
+            best = int(np.argmax(scores))
+            group = neighbours(group, players[best : best + 1])[0]
+            score, enough = float(scores[best]), bool(reached[best])
+        return group, score, bool(enough)
