@@ -21,6 +21,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(_bench, "matmul_rate", lambda dtype, mesh: genuine(dtype, size=64, repeats=2, mesh=mesh))
 
 
+@pytest.mark.slow
 def test_prints_and_writes_every_row(tmp_path, capsys):
     out = tmp_path / "new" / "bench.json"
     command = ["bench", "--tokens", "5", "17", "--batches", "2", "4", "--dtypes", "float32", "bfloat16"]

@@ -31,6 +31,7 @@ def test_every_example_is_tested():
     assert {p.name for p in EXAMPLES.glob("*.py")} == names
 
 
+@pytest.mark.slow
 def test_explain_photo(tmp_path):
     printed = run("explain_photo.py", tmp_path)
     assert "enough: regions" in printed
@@ -67,6 +68,7 @@ def test_shapiq_indices(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["drawn.png"])
+@pytest.mark.slow
 def test_draw_interactions(tmp_path, name):
     assert "full context: strongest between regions" in run("draw_interactions.py", tmp_path, name)
     assert Image.open(tmp_path / name).size > (300, 300)

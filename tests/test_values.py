@@ -233,7 +233,7 @@ def test_vmap_over_images():
         (dict(regions=REGIONS + 1), "without a gap"),
         (dict(fill="black"), "'mean', 'blur', a number, 3 numbers or an image; got 'black'"),
         (dict(fill=[1.0, 2.0]), r"fill of shape \(\), \(3,\) or"),
-        (dict(payoff="odds"), "expected a payoff of log_odds, log_prob, logit, prob; got 'odds'"),
+        (dict(payoff="odds"), "expected a payoff of log_odds, log_prob, logit, prob, margin; got 'odds'"),
         (dict(logits_fn=lambda images: images.mean((1, 2, 3))), r"returns logits \[C, K\].* got shape \[1\]"),
     ],
 )

@@ -96,6 +96,7 @@ def test_a_game_spread_over_devices(name, way, tokens):
     np.testing.assert_allclose(explain(key, spread), expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_vmap_over_problems():
     problems = [make(vit_model(SHALLOW), image=image, regions=BLOBS) for image in (IMAGE, -IMAGE)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *problems)

@@ -101,6 +101,7 @@ def test_grad_cam_of_a_cnn_is_its_class_activation_map():
     np.testing.assert_allclose(attribution.grad_cam(None, problem), expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_grad_cam_of_a_resnet_as_a_module():
     net = ResNet(ResNetConfig(depth=18, num_classes=4), rngs=nnx.Rngs(0))
     net.eval()

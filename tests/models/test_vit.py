@@ -183,6 +183,7 @@ def test_find_class():
         twice.find_class("crane")
 
 
+@pytest.mark.slow
 def test_bfloat16():
     model = classifier(CONFIG, tensors_for(CONFIG, "vit"))
     half = model.astype("bfloat16")

@@ -23,6 +23,7 @@ def train(*arguments):
     return cli.main(["train", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_scenes_from_nothing_to_an_evaluation(tmp_path, capsys):
     arguments = ["--out", tmp_path / "run", *QUICK, "--certainties", "0.5", "0.9"]
     assert train(*arguments) == 0

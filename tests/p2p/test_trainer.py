@@ -79,6 +79,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(whole, tmp_path, at):
     assert timeless(lines(tmp_path)) == timeless(whole[0].history)
 
 
+@pytest.mark.slow
 def test_devices_that_share_the_batches_agree_with_one(whole):
     mesh = jax.make_mesh((8,), ("data",))
     result = p2p.fit(CONFIG, Grid(), validation=Grid(32, first=64), mesh=mesh, **SETTINGS)

@@ -62,6 +62,7 @@ def test_it_learns(trained):
         assert 0 <= m.hard_share <= 1
 
 
+@pytest.mark.slow
 def test_large_logits_cost_what_the_configuration_says():
     config = dataclasses.replace(CONFIG, dynamic_threshold=False, embedding_size=0, num_samples=1, logit_weight=0.5)
     model = p2p.init(jax.random.key(0), config)
@@ -161,6 +162,7 @@ def test_a_threshold_that_only_shifts_moves_all_groups_alike(trained):
     np.testing.assert_allclose(moved[np.asarray(shares) > 0], 0.8 * trained[0].model.shift()[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_reranking_threshold_starts_as_a_shift_and_learns_to_reorder(reranking):
     fresh, learned = reranking
     for model, reorders in ((fresh, False), (learned, True)):

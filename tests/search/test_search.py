@@ -353,6 +353,7 @@ def test_class_attention_is_a_share(tiny):
         search.class_attention(object(), tiny[1])
 
 
+@pytest.mark.slow
 def test_searches_on_a_model(tiny):
     v = next(games(tiny))[0]
     full = int(jnp.argmax(v.logits(jnp.ones((1, 16), bool))[0]))

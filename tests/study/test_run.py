@@ -115,6 +115,7 @@ def test_processes_share_the_work_and_the_result_is_that_of_one(whole, models, p
     assert files(tmp_path / "out") == files(whole)
 
 
+@pytest.mark.slow
 def test_devices_change_nothing_but_rounding(models, photos):
     picture = read_photo(photos / "blue" / "2.png")
     key, config = jax.random.key(3), tiny_config(methods=("gradient", "moxi", "rise"))
@@ -233,6 +234,7 @@ def test_fewer_sizes_are_dense_at_both_ends():
     assert tiny_config().curve_sizes(5) == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_superpixels_differ_in_number_and_are_studied_all_the_same(models, photos, tmp_path):
     settings = dict(methods=("random", "gradient"), metrics=("curves", "road"), masking="zero", sizes=4, num_photos=2)
     run_study(photos, models, tmp_path / "out", tiny_config(regions="slic:6", **settings), progress=False)
