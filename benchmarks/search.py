@@ -70,29 +70,26 @@ class Case:
 
 
 def order_row(case: Case, result: jm.GreedyResult, insertion: bool, gradients: int = 0) -> dict[str, Any]:
-    """What an order is worth: the area under the class's probability, and whether the class leads at the shares."""
     assert result.probabilities is not None
     assert result.leads is not None
-    at = max(1, round((FEW if insertion else MANY) * case.num_players))
     curve = jnp.concatenate([jnp.atleast_1d(jnp.asarray(result.start_probability)), result.probabilities])
-    return {
-        "kind": "insertion" if insertion else "deletion",
-        "area": float(trapezoid_area(curve)),
-        "leads": bool(result.leads[at - 1]),
-        "forwards": int(result.num_evaluations) + GRADIENT * gradients,
-    }
+    leads = jnp.concatenate([jnp.atleast_1d(jnp.asarray(result.start_leads)), result.leads])
+    return curve_row(case, curve, leads, insertion, int(result.num_evaluations) + GRADIENT * gradients)
 
 
 def ordered(case: Case, order: Any, insertion: bool, forwards: int) -> dict[str, Any]:
-    curve = (jm.insertion_curve if insertion else jm.deletion_curve)(case.v, order)
-    assert curve.probabilities is not None
-    assert curve.leads is not None
-    at = max(1, round((FEW if insertion else MANY) * case.num_players))
+    result = (jm.insertion_curve if insertion else jm.deletion_curve)(case.v, order)
+    return curve_row(case, result.probabilities, result.leads, insertion, forwards)
+
+
+def curve_row(case: Case, curve: Any, leads: Any, insertion: bool, forwards: int) -> dict[str, Any]:
+    """What an order is worth: the area under the class's probability, and whether the class leads at the shares."""
     return {
         "kind": "insertion" if insertion else "deletion",
-        "area": float(trapezoid_area(curve.probabilities)),
-        "leads": bool(curve.leads[at]),
+        "area": float(trapezoid_area(curve)),
+        "leads": bool(leads[max(1, round((FEW if insertion else MANY) * case.num_players))]),
         "forwards": forwards,
+        "curve": [round(float(p), 4) for p in curve],
     }
 
 
@@ -263,7 +260,7 @@ def measure(args: Args) -> None:
             line = {"file": file, "method": name, **row, "seconds": round(time.perf_counter() - start, 2)}
             with open(args.lines, "a") as f:
                 f.write(json.dumps(line) + "\n")
-            print(json.dumps(line), flush=True)
+            print(json.dumps({k: v for k, v in line.items() if k != "curve"}), flush=True)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
