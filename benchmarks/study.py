@@ -83,12 +83,20 @@ def rows(args: Args) -> list[dict[str, Any]]:
     return found
 
 
-def on_devices(args: Args, count: int) -> list[dict[str, Any]]:
+def devices() -> tuple[str, int]:
+    """(backend, number of devices), asked in a process of its own: this one must not hold the accelerator."""
+    ask = "import jax; print(jax.default_backend(), jax.device_count())"
+    run = subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True)
+    backend, count = run.stdout.split()
+    return backend, int(count)
+
+
+def on_devices(args: Args, count: int, backend: str) -> list[dict[str, Any]]:
     """`rows` in a process that has so many devices."""
     words = ["--size", args.size, "--side", args.side, "--repeats", args.repeats, "--worker", count]
     words += ["--methods", *args.methods] + ([] if args.model is None else ["--model", args.model])
     env = dict(os.environ)
-    if jax.default_backend() == "cpu":
+    if backend == "cpu":
         env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
     run = subprocess.run(
         [sys.executable, __file__, *map(str, words)], env=env, stdout=subprocess.PIPE, text=True, check=True
@@ -100,8 +108,9 @@ def main(args: Args) -> None:
     if args.worker is not None:
         print(json.dumps(rows(args)))
         return
-    counts = [n for n in args.devices if jax.default_backend() == "cpu" or n <= jax.device_count()]
-    measured = [row for count in counts for row in on_devices(args, count)]
+    backend, most = devices()
+    counts = [n for n in args.devices if backend == "cpu" or n <= most]
+    measured = [row for count in counts for row in on_devices(args, count, backend)]
     write(
         {
             "question": "images a second that each method explains",

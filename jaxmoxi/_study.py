@@ -64,6 +64,8 @@ class Study:
     seed: int = 0
     shard_size: Annotated[int, _OPTION(metavar="N")] = 4
     """Photos that are written, and lost, together."""
+    batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Coalitions evaluated at once; left out: by the memory there is. Changes no result but by rounding."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the networks compute in."""
     distributed: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -81,7 +83,7 @@ class Study:
         mesh = _command.start_devices()
         import jax
 
-        from jaxmoxi.study import PRESETS, run_study
+        from jaxmoxi.study import PRESETS, has_results, run_study
 
         process = (jax.process_index(), jax.process_count())
 
@@ -91,12 +93,14 @@ class Study:
         started = time.perf_counter()
         with one_line():
             path = run_study(
-                self.photos, models, self.out, config, shard_size=self.shard_size, mesh=mesh, process=process,
-                progress=not self.quiet,
+                self.photos, models, self.out, config, shard_size=self.shard_size, mesh=mesh,
+                batch_size=self.batch_size, process=process, progress=not self.quiet,
             )  # fmt: skip
         if process[0] == 0:
             seconds = "" if self.quiet else f" ({time.perf_counter() - started:.0f} s)"
             print(f"{path}{seconds}")
+            if not has_results(path):
+                raise CommandError(f"no photo has a result; {path} says why")
         return 0
 
     def _join(self) -> None:
@@ -119,11 +123,17 @@ class Study:
             ) from error
 
     def _changes(self) -> dict[str, Any]:
+        from jaxmoxi.study import PRESETS
+
         names = (
             "methods", "metrics", "regions", "masking", "removals", "target", "only_correct", "steps", "samples",
             "sizes", "num_photos",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.metrics is None and self.methods is not None and "moxi" not in self.methods:
+            # A preset's metric that needs a method which was not asked for is not asked for either.
+            changes["metrics"] = tuple(m for m in PRESETS[self.preset]().metrics if m != "agreement")
+        return changes
 
     def _models(self) -> dict[str, Any]:
         import jaxmoxi as jm

@@ -56,7 +56,7 @@ class Explain:
     passes a level such as 0.9; or not before all regions are in order. Left out: class."""
     out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
     """The folder to write to."""
-    payoff: Literal["log_odds", "log_prob", "logit", "prob"] = "log_odds"
+    payoff: Literal["log_odds", "margin", "log_prob", "logit", "prob"] = "log_odds"
     """What the search drives up or down, of the target class."""
     fill: Annotated[str | None, _OPTION(metavar="NUMBER|mean|blur", help_behavior_hint="")] = None
     """What hidden pixels become: a number (in the network's normalised units), the photo's mean colour or the photo

@@ -45,6 +45,21 @@ class ShardedValueFn:
         """P, where the value function inside knows it."""
         return getattr(self.v.unpack(), "num_players", None)
 
+    # What the value function inside may have or not: without it, AttributeError, as `hasattr` expects.
+
+    @property
+    def with_payoff(self) -> Callable[..., ShardedValueFn]:
+        """The same game under another payoff, spread alike; only where the value function inside has `with_payoff`."""
+        inner: Any = self.v.unpack()
+        change = inner.with_payoff
+        return lambda payoff: ShardedValueFn(v=pack(change(payoff)), mesh=self.mesh, axes=self.axes)
+
+    @property
+    def relaxed(self) -> Callable[..., Float[Array, "C"]]:
+        """The payoff at gates, of the value function inside; only where it has `relaxed`."""
+        inner: Any = self.v.unpack()
+        return inner.relaxed
+
     def replicate(self, tree: Any) -> Any:
         """Arrays that meet this value function in a compiled program, on all devices of the mesh.
 

@@ -71,6 +71,18 @@ def test_no_collective_inside_a_forward(mesh, game):
     assert not any(word in text for word in ("all-reduce(", "all-to-all(", "collective-permute("))
 
 
+def test_it_can_do_what_the_function_inside_can(mesh, game):
+    spread = jm.shard_coalitions(game, mesh)
+    masks = jnp.asarray(np.random.default_rng(0).random((5, 25)) < 0.5)
+    margin = jm.evaluate(game.with_payoff("margin"), masks)
+    np.testing.assert_allclose(jm.evaluate(spread.with_payoff("margin"), masks), margin, atol=1e-5)
+    relaxed = jax.jit(lambda v, gates: v.relaxed(gates))(spread, masks * 1.0)
+    np.testing.assert_allclose(relaxed, jm.evaluate(game, masks), atol=1e-5)
+    plain = jm.shard_coalitions(table_game(5)[0], mesh)
+    assert not hasattr(plain, "with_payoff")
+    assert not hasattr(plain, "relaxed")
+
+
 def test_more_devices_take_larger_chunks(mesh, game):
     assert jm.choose_batch_size(jm.shard_coalitions(game, mesh), 25) == 8 * jm.choose_batch_size(game, 25)
 

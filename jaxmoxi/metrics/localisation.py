@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxmoxi.metrics._order import doubled_pixels, leading_players
-from jaxmoxi.models.preprocess import Preprocessing
+from jaxmoxi.models.preprocess import Preprocessing, crop_geometry
 from jaxmoxi.regions import check_regions, pool_regions, region_sizes
 from jaxmoxi.types import AnyArray, is_concrete
 
@@ -115,25 +115,10 @@ def crop_boxes(
     Raises ValueError for shapes or sizes that cannot be, and a photo smaller than a crop that no resize precedes.
     """
     found = np.asarray(_check_boxes(boxes), np.float64)
-    p, (height, width) = preprocessing, photo_size
+    height, width = photo_size
     if min(height, width) < 1:
         raise ValueError(f"photo_size must be (height, width) in pixels, at least 1; got {photo_size}")
-    # The sizes and offsets are those of `crop_photo`, which asks Pillow for them.
-    new_height, new_width = height, width
-    if isinstance(p.resize, tuple):
-        new_height, new_width = p.resize
-    elif p.resize is not None and width <= height:
-        new_height, new_width = int(p.resize * height / width), p.resize
-    elif p.resize is not None:
-        new_height, new_width = p.resize, int(p.resize * width / height)
-    crop_height, crop_width = p.crop or (new_height, new_width)
-    spare_x, spare_y = new_width - crop_width, new_height - crop_height
-    if min(spare_x, spare_y) < 0:
-        raise ValueError(
-            f"expected a photo of at least {crop_height} x {crop_width} pixels, as it is cropped without being "
-            f"resized; got {height} x {width}"
-        )
-    left, top = (spare // 2 if p.crop_rounding == "down" else round(spare / 2) for spare in (spare_x, spare_y))
+    (new_height, new_width), (top, left), (crop_height, crop_width) = crop_geometry(photo_size, preprocessing)
     scaled = found * np.array([new_width / width, new_height / height] * 2) - np.array([left, top] * 2)
     return np.clip(scaled, 0, np.array([crop_width, crop_height] * 2)).astype(np.float32)
 

@@ -168,32 +168,51 @@ def crop_photo(photo: Any, preprocessing: Preprocessing) -> UInt8[np.ndarray, "H
     photo: a Pillow image of any mode (turned upright as its EXIF data say; 16-bit greys reduced to 8 bits; what is
            transparent becomes white, as on paper), or a uint8 array [H, W, 3], [H, W, 4] or [H, W].
 
-    Raises ValueError for arrays of another dtype or shape, and for a photo smaller than the crop where nothing is
-    resized; TypeError for what is no image.
+    Raises ValueError for arrays of another dtype or shape, for a photo smaller than the crop where nothing is resized,
+    and for one so narrow that resizing it would make it huge; TypeError for what is no image.
     """
     image = _to_rgb(photo)
-    p = preprocessing
-    if p.resize is not None:
-        width, height = image.size
-        if isinstance(p.resize, tuple):
-            height, width = p.resize
-        elif width <= height:
-            width, height = p.resize, int(p.resize * height / width)
-        else:
-            width, height = int(p.resize * width / height), p.resize
-        image = image.resize((width, height), Image.Resampling(p.resample))
-    if p.crop is not None:
-        crop_height, crop_width = p.crop
-        spare_x, spare_y = image.width - crop_width, image.height - crop_height
-        if spare_x < 0 or spare_y < 0:
-            raise ValueError(
-                f"expected a photo of at least {crop_height} x {crop_width} pixels, as it is cropped without being "
-                f"resized; got {image.height} x {image.width}: enlarge it first"
-            )
-        down = p.crop_rounding == "down"
-        left, top = (spare // 2 if down else round(spare / 2) for spare in (spare_x, spare_y))
-        image = image.crop((left, top, left + crop_width, top + crop_height))
-    return np.array(image)
+    (height, width), (top, left), (crop_height, crop_width) = crop_geometry((image.height, image.width), preprocessing)
+    if preprocessing.resize is not None:
+        image = image.resize((width, height), Image.Resampling(preprocessing.resample))
+    return np.array(image.crop((left, top, left + crop_width, top + crop_height)))
+
+
+# What a photo is resized to at the most, unless it was larger before.
+_MOST_PIXELS = 2**27
+
+
+def crop_geometry(
+    photo_size: tuple[int, int], preprocessing: Preprocessing
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Of a photo of (height, width): (its size once resized, the (top, left) of the crop in it, the crop's size).
+
+    Raises ValueError for a photo smaller than a crop that no resize precedes, and one so narrow that it would be
+    resized to more than 2^27 pixels.
+    """
+    p, (height, width) = preprocessing, photo_size
+    if isinstance(p.resize, tuple):
+        resized = p.resize
+    elif p.resize is None:
+        resized = photo_size
+    elif width <= height:
+        resized = int(p.resize * height / width), p.resize
+    else:
+        resized = p.resize, int(p.resize * width / height)
+    if resized[0] * resized[1] > max(_MOST_PIXELS, height * width):
+        raise ValueError(
+            f"expected a photo of usual proportions; one of {height} x {width} pixels would be resized to "
+            f"{resized[0]} x {resized[1]}: crop it first"
+        )
+    crop = p.crop or resized
+    spare = resized[0] - crop[0], resized[1] - crop[1]
+    if min(spare) < 0:
+        raise ValueError(
+            f"expected a photo of at least {crop[0]} x {crop[1]} pixels, as it is cropped without being resized; "
+            f"got {height} x {width}: enlarge it first"
+        )
+    top, left = (s // 2 if p.crop_rounding == "down" else round(s / 2) for s in spare)
+    return resized, (top, left), crop
 
 
 def _to_rgb(photo: Any) -> Image.Image:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxmoxi._settings import changed_settings
 from jaxmoxi.p2p.checkpoint import commit, read_record, replace_text
 
 _HISTORY = "history.jsonl"
@@ -26,12 +27,7 @@ def claim(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
     if not resume:
         raise ValueError(f"{folder} already holds a training run; resume it, or train in another directory")
     there, now = ({**r["config"], **r["training"]} for r in (found, json.loads(json.dumps(record))))
-    changed = [
-        f"{name} (there {there.get(name)!r}, now {now.get(name)!r})"
-        for name in sorted(there.keys() | now.keys())
-        if there.get(name) != now.get(name)
-    ]
-    if changed:
+    if changed := changed_settings(there, now):
         raise ValueError(
             f"{folder} holds a run with other settings: {', '.join(changed)}. Use the same, or another directory"
         )

@@ -61,7 +61,8 @@ def beam_search(
     num_groups: how many groups that are enough to look for; disjoint ones, so there may be fewer.
     rounds:     exchanges at every size, at most; 0 is the plain beam search.
 
-    A size costs about width * (P + rounds * (32 + 8 * size)) evaluations. Deterministic.
+    A size costs about width * (P + rounds * (32 + 8 * size)) evaluations. Where there is a goal, `minimal_group` runs
+    first, with its default budget. Deterministic.
     Raises ValueError for arguments that do not fit, and what `minimal_group` raises.
     """
     for name, number, least in (("width", width, 1), ("num_groups", num_groups, 1), ("rounds", rounds, 0)):
@@ -103,12 +104,13 @@ def beam_search(
         best.append(beam[np.argmax(enough)] if enough.any() else beam[0])
         if enough.any():
             smallest = refine(climber, best[-1], 0)
+            best = [*best[: int(smallest.sum())], smallest]
             break
     else:
         if smallest is not None and smallest.any():
             best.append(smallest)
     minimal = [] if smallest is None else [smallest]
-    while 0 < len(minimal) < num_groups:
+    while 0 < len(minimal) < num_groups and minimal[0].any():
         rest = ~np.any(minimal, axis=0)
         if not oracle.ask(rest[None])[1][0]:
             break

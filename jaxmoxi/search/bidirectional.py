@@ -89,7 +89,7 @@ def complete_order(
     while left.any():
         players = np.flatnonzero(left)
         count = max(1, int(share * len(players)))
-        if count < len(players):
+        if len(players) > 1:
             scores, _ = oracle.ask(neighbours(group, players))
             players = players[np.argsort(-scores, kind="stable")][:count]
         gone += players.tolist()

@@ -20,7 +20,8 @@ class BothOracle(Oracle):
     def _evaluate(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Readout]]:
         assert self.goal is not None
         alone, rest = self._read(groups), self._read(~groups)
-        scores = np.array([min(a.values, -r.values) for a, r in zip(alone, rest, strict=True)], float)
+        ahead = self.goal.ahead
+        scores = np.array([min(ahead(a), -ahead(r)) for a, r in zip(alone, rest, strict=True)], float)
         enough = [self.goal.met(a, True) and self.goal.met(r, False) for a, r in zip(alone, rest, strict=True)]
         nan = [np.isnan(a.values) or np.isnan(r.values) for a, r in zip(alone, rest, strict=True)]
         return np.where(nan, np.nan, scores), np.array(enough, bool), alone

@@ -71,6 +71,12 @@ class Goal:
         """Whether the goal is the class on top."""
         return self.probability is None and self.value is None
 
+    def ahead(self, out: Readout) -> float:
+        """How far one coalition is above the level; of the class on top its payoff, which is about 0 at the flip."""
+        if self.probability is not None:
+            return float(out.probabilities) - self.probability  # type: ignore[arg-type]
+        return float(out.values) - (self.value or 0.0)
+
     def met(self, out: Readout, insertion: bool) -> bool:
         """Whether one coalition is enough: at or above the level (insertion), at or below it (deletion)."""
         if self.flips:

@@ -3,6 +3,7 @@
 from jaxmoxi.study.config import PRESETS, StudyConfig
 from jaxmoxi.study.measure import Setting, measure_photo, setting
 from jaxmoxi.study.photos import Photo, UnreadableError, list_photos, read_photo
+from jaxmoxi.study.report import has_results
 from jaxmoxi.study.run import run_study
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Setting",
     "StudyConfig",
     "UnreadableError",
+    "has_results",
     "list_photos",
     "measure_photo",
     "read_photo",

@@ -25,16 +25,17 @@ class StudyConfig:
 
     methods:    names of `jaxmoxi.attribution.METHODS`; those that do not apply to a model are left out there.
     metrics:    "curves" (insertion, deletion, smallest group to flip, highest confidence), "agreement" (of each order
-                with MoXI's), "localisation" (of photos with boxes), "road" (imputation no method optimises).
+                with MoXI's), "localisation" (of photos with boxes), "road" (imputation, which no method optimises).
     regions:    the players: "grid:RxC" or "slic:N".
     masking:    the game that methods play: "tokens", "zero", "mean", "blur"; None: tokens where the model has them,
                 else zero.
-    removals:   the games the curves are measured in; None: the one that methods play.
+    removals:   the games the curves are measured in, "tokens" for models that have them; None: the one that methods
+                play.
     payoff:     of `jaxmoxi.payoff_values`.
     target:     the class explained: "label" or "prediction".
     only_correct: leaves out photos whose top class is not their label.
     steps:      how many players MoXI chooses one by one before it takes the rest in four rounds; None: all.
-    samples:    evaluations that each sampling method may use for a photo.
+    samples:    evaluations that each sampling method may use for a photo, at least 2.
     sizes:      at about how many group sizes curves are measured; None: at all P + 1.
     seed:       of everything random; a photo's numbers do not depend on the others.
     num_photos: only so many, spread evenly over the list; None: all.
@@ -64,7 +65,7 @@ class StudyConfig:
         _among("target", (self.target,), ("label", "prediction"))
         if not re.fullmatch(r"grid:[1-9]\d*x[1-9]\d*|slic:[1-9]\d*", self.regions):
             raise ValueError(f"expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got {self.regions!r}")
-        for name, least in (("steps", 1), ("samples", 1), ("sizes", 2), ("num_photos", 1)):
+        for name, least in (("steps", 1), ("samples", 2), ("sizes", 2), ("num_photos", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}; got {value}")
@@ -100,14 +101,18 @@ def _among(name: str, values: Sequence[str], allowed: Any) -> None:
 
 
 def fingerprint(model: Any, photos: Sequence[Photo]) -> dict[str, str]:
-    """What else a study's numbers depend on: the model's weights and the list of photos, as hashes."""
-    weights = hashlib.sha256()
+    """What else a study's numbers depend on: the model (weights, architecture, preprocessing, classes) and the list of
+    photos, as hashes."""
+    weights = hashlib.sha256(repr((model.config, model.preprocessing, model.class_names)).encode())
     for leaf in jax.tree.leaves(model):
         array = np.asarray(leaf)
         weights.update(f"{array.dtype}{array.shape}".encode())
         weights.update(array.tobytes())
     listed = hashlib.sha256(json.dumps(photos).encode())
     return {"weights": weights.hexdigest()[:16], "photos": listed.hexdigest()[:16]}
+
+
+_METRICS: tuple[Metric, ...] = ("curves", "agreement", "localisation", "road")
 
 
 def paper() -> StudyConfig:
@@ -117,7 +122,7 @@ def paper() -> StudyConfig:
     Tokens are removed from a ViT, pixels set to zero for a CNN; the label is explained; only photos that the model
     classifies correctly are used. A full MoXI order costs 19,306 evaluations a photo and direction.
     """
-    return StudyConfig(only_correct=True)
+    return StudyConfig(metrics=_METRICS, only_correct=True)
 
 
 def quick() -> StudyConfig:
@@ -126,7 +131,7 @@ def quick() -> StudyConfig:
 
     Command:  jaxmoxi study PHOTOS --preset quick --model FOLDER --out study
     """
-    return StudyConfig(only_correct=True, steps=12, samples=600, sizes=41)
+    return StudyConfig(metrics=_METRICS, only_correct=True, steps=12, samples=600, sizes=41)
 
 
 PRESETS = {"paper": paper, "quick": quick}

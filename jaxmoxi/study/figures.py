@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmoxi._draw import fade, new_figure
 from jaxmoxi._report import short
+from jaxmoxi.metrics import aggregate_curves
 from jaxmoxi.study.measure import DIRECTIONS, Setting
 from jaxmoxi.study.photos import UnreadableError, read_photo
 
@@ -34,8 +35,8 @@ def method_style(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def curves(results: Sequence[Any], methods: Sequence[str], removal: str) -> Figure:
-    """Accuracy and probability while players are inserted and deleted: the mean over photos, with a band of 1.96
-    standard errors to each side."""
+    """Accuracy and probability while players are inserted and deleted: the mean over photos, with its 95 % confidence
+    band."""
     figure = new_figure(13.0, 9.0, None)
     panels = figure.subplots(2, 2, sharex=True)
     styles = method_style(methods)
@@ -44,11 +45,10 @@ def curves(results: Sequence[Any], methods: Sequence[str], removal: str) -> Figu
             axes = panels[row, column]
             for i, method in enumerate(methods):
                 lines = np.stack([_line(r.arrays, f"{removal}/{direction}/{what}", i) for r in results])
-                mean = lines.mean(axis=0)
-                axes.plot(100 * _GRID, mean, label=method, **styles[method])
+                band = aggregate_curves(lines)
+                axes.plot(100 * _GRID, band.mean, label=method, **styles[method])
                 if len(lines) > 1:
-                    half = 1.96 * lines.std(axis=0, ddof=1) / np.sqrt(len(lines))
-                    low, high = np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)
+                    low, high = np.clip(band.low, 0, 1), np.clip(band.high, 0, 1)
                     axes.fill_between(100 * _GRID, low, high, color=styles[method]["color"], alpha=0.08, linewidth=0)
             axes.set(xlim=(0, 100), ylim=(0, 1.02), ylabel=label)
             axes.grid(alpha=0.25)

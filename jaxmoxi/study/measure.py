@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import zlib
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ LOCALISATION = ("pointing game", "energy inside", "IoU")
 
 
 class Setting(NamedTuple):
-    """What is the same for all photos of one model. methods: those that apply to it."""
+    """What is the same for all photos of one model. methods, removals: those that apply to it."""
 
     model: Any
     config: StudyConfig
@@ -35,21 +36,24 @@ class Setting(NamedTuple):
     masking: Removal
     removals: tuple[Removal, ...]
     mesh: Mesh | None
+    batch_size: int | None
 
 
 class NotCorrectError(Exception):
     """The model does not see the label in the photo, and only correct ones are asked for."""
 
 
-def setting(model: Any, config: StudyConfig, *, mesh: Mesh | None = None) -> Setting:
+def setting(model: Any, config: StudyConfig, *, mesh: Mesh | None = None, batch_size: int | None = None) -> Setting:
     """The part of a study that concerns one model.
 
     Raises ValueError where the model cannot play the game asked for, or none of the methods applies to it.
     """
     masking: Removal = config.masking or ("tokens" if model.token_grid else "zero")
-    removals = config.removals or (masking,)
-    if model.token_grid is None and "tokens" in (masking, *removals):
-        raise ValueError(f"{model.name} has no tokens to remove; ask for zero, mean or blur")
+    removals: tuple[Removal, ...] = config.removals or (masking,)
+    if model.token_grid is None:
+        removals = tuple(removal for removal in removals if removal != "tokens")
+        if masking == "tokens" or not removals:
+            raise ValueError(f"{model.name} has no tokens to remove; ask for zero, mean or blur")
     size = model.preprocessing.size
     blank = jnp.zeros((*size, 3))
     probe = _problem(model, blank, 0, _regions(config.regions, np.zeros((*size, 3), np.uint8)), masking, config)
@@ -64,7 +68,7 @@ def setting(model: Any, config: StudyConfig, *, mesh: Mesh | None = None) -> Set
         raise ValueError(f"none of the methods {', '.join(config.methods)} applies to {model.name}")
     if mesh is not None:  # once, not with every photo
         model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
-    return Setting(model, config, tuple(methods), masking, removals, mesh)
+    return Setting(model, config, tuple(methods), masking, removals, mesh, batch_size)
 
 
 def measure_photo(
@@ -79,18 +83,19 @@ def measure_photo(
     Returns arrays by name, M methods: `target`, `top` int; `regions` [H, W]; `scores` float32[M, 2, P] and `orders`
     int32[M, 2, P], for insertion and for deletion; `sizes` int32[S], and for each removal r and direction d
     `r/d/probabilities` float32[M, S] and `r/d/leads` bool[M, S]; `localisation` float32[M, 3]; `road/most`,
-    `road/least` float32[M, shares], most or least important first; the last three only where asked for.
+    `road/least` float32[M, shares], of the deletion order, most or least important first; the last three only where
+    asked for. Localisation is of the insertion's scores.
     Raises NotCorrectError; ValueError for a target that is not known; NaNValueError and MemoryError from inside.
     """
     model, config = task.model, task.config
+    if label < 0 and (config.only_correct or config.target == "label"):
+        raise ValueError("its label is not known; study the prediction instead")
     image = model.preprocess(photo)
     logits = jax.jit(type(model).logits)(model, image[None])[0]
     top = int(jnp.argmax(logits))
     if config.only_correct and label != top:
         raise NotCorrectError(model.class_names[top])
     target = label if config.target == "label" else top
-    if target < 0:
-        raise ValueError("its label is not known; study the prediction instead")
     regions = _regions(config.regions, model.crop(photo))
     problem = _problem(model, image, target, regions, task.masking, config)
     if task.mesh is not None:
@@ -104,7 +109,7 @@ def measure_photo(
             if d and not METHODS[name].directed:
                 scores[i, 1] = scores[i, 0]
             else:
-                options = method_options(name, direction, num_players, config)
+                options = method_options(name, direction, num_players, config, batch_size=task.batch_size)
                 scores[i, d] = METHODS[name].explain(own, problem, **options)
     orders = np.stack([np.stack([np.asarray(order_of(s)) for s in both]) for both in scores])
     out = {
@@ -130,13 +135,19 @@ def measure_photo(
     return out
 
 
-def method_options(name: str, direction: str, num_players: int, config: StudyConfig) -> dict[str, Any]:
+def method_options(
+    name: str, direction: str, num_players: int, config: StudyConfig, *, batch_size: int | None = None
+) -> dict[str, Any]:
     """What a study's settings mean for one method."""
+    options: dict[str, Any] = {}
+    if batch_size is not None and "batch_size" in inspect.signature(METHODS[name].explain).parameters:
+        options["batch_size"] = batch_size
     if name in ("rise", "hsic"):
-        return {"num_samples": config.samples}
+        options["num_samples"] = config.samples
     if name == "shapley":
-        return {"num_samples": max(2, config.samples // num_players)}
-    options: dict[str, Any] = {"insertion": direction == "insertion"} if METHODS[name].directed else {}
+        options["num_samples"] = max(2, config.samples // num_players)
+    if METHODS[name].directed:
+        options["insertion"] = direction == "insertion"
     if name == "moxi" and config.steps is not None:
         options["num_steps"] = min(config.steps, num_players)
     return options
@@ -150,7 +161,7 @@ def _curves(task: Setting, image: Any, target: int, regions: Any, orders: np.nda
         if task.mesh is not None:
             v = shard_coalitions(v, task.mesh)
         for d, direction in enumerate(DIRECTIONS):
-            read = curve_readouts(v, orders[:, d], insertion=d == 0, sizes=sizes)
+            read = curve_readouts(v, orders[:, d], insertion=d == 0, sizes=sizes, batch_size=task.batch_size)
             out[f"{removal}/{direction}/probabilities"] = np.asarray(read.probabilities)
             out[f"{removal}/{direction}/leads"] = np.asarray(read.leads)
     return out | {"sizes": np.asarray(sizes, np.int32)}

@@ -1,8 +1,8 @@
 """The photos of a study: which there are, what they show, and reading them whatever their condition.
 
 A folder of class folders, `root/CLASS/FILE`, or a table in CSV with the columns `file` and `label` (or `index`), and
-optionally `x0, y0, x1, y1`, an object's box in pixels of the file (several boxes of one photo are several rows), and
-`author` and `license`, which pictures then name.
+optionally `x0, y0, x1, y1`, an object's box in pixels of the upright photo, turned as its EXIF data say (several boxes
+of one photo are several rows), and `author` and `license`, which pictures then name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Photo(NamedTuple):
 
     name:  its path inside the folder, unique, with forward slashes.
     label: the class it shows, 0 .. K-1; -1 where it is not known.
-    boxes: (x0, y0, x1, y1) of its objects, in pixels of the file.
+    boxes: (x0, y0, x1, y1) of its objects, in pixels of the upright photo.
     credit: whose photo it is, for pictures made from it.
     """
 
@@ -46,7 +46,8 @@ def list_photos(root: Any, class_names: Sequence[str]) -> list[Photo]:
 
     root:        a folder of class folders; a folder with `labels.csv` in it; or a `.csv` file, to which its `file`s are
                  relative. A class folder is called by its class's index or name (any synonym and case; `_` for
-                 a space); photos that lie in the folder itself have no label.
+                 a space), or all K of them by WordNet identifiers (n01440764), whose order is then that of the
+                 classes, as in ImageNet; photos that lie in the folder itself have no label.
     class_names: of the model, K.
 
     Raises ValueError where there is no photo, and for labels that are no class of the model.
@@ -95,9 +96,17 @@ def read_photo(path: Any) -> Image.Image:
 def _from_folders(root: epath.Path, class_names: Sequence[str]) -> list[Photo]:
     find = _class_finder(class_names)
     photos = [Photo(path.name, -1) for path in _photos_in(root)]
-    for folder in sorted(
-        (p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name
-    ):
+    folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+    wordnet = [p.name for p in folders if re.fullmatch(r"n\d{8}", p.name)]
+    if wordnet and len(wordnet) == len(folders):
+        if len(wordnet) != len(class_names):
+            raise ValueError(
+                f"{root} has {len(wordnet)} folders called by WordNet identifiers, the model {len(class_names)} "
+                "classes; their order tells what they are when all are there: call them by class names or indices"
+            )
+        places = {name: i for i, name in enumerate(wordnet)}
+        find = lambda text, where: places[text]  # noqa: E731
+    for folder in folders:
         inside = _photos_in(folder)
         if inside:
             label = find(folder.name, f"the folder {folder}")
@@ -132,6 +141,10 @@ def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:
                 x0, y0, x1, y1 = (float(row[name]) for name in box)
             except (TypeError, ValueError):
                 raise ValueError(f"line {number} of {path}: expected numbers in x0, y0, x1, y1") from None
+            if not (x0 <= x1 and y0 <= y1):
+                raise ValueError(
+                    f"line {number} of {path}: expected x0 <= x1 and y0 <= y1; got {x0:g}, {y0:g}, {x1:g}, {y1:g}"
+                )
             boxes = ((x0, y0, x1, y1),)
         before = photos.get(row["file"])
         if before is not None and before.label != label:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -62,6 +63,14 @@ def report_path(out: epath.Path) -> epath.Path:
     return out / "report.md"
 
 
+def has_results(report: epath.PathLike) -> bool:
+    """Whether the finished study of a report has a number for any photo."""
+    import pyarrow.parquet as pq
+
+    with (epath.Path(report).parent / "table.parquet").open("rb") as file:
+        return pq.read_metadata(file).num_rows > 0
+
+
 def read_results(path: epath.Path, photos: Sequence[Photo]) -> Iterator[Result]:
     """The photos of a shard, in their order."""
     shard = read_shard(path)
@@ -81,7 +90,7 @@ def table_rows(name: str, methods: Sequence[str], results: Iterable[Result], con
             for method, removal, metric, value in _numbers(result.arrays, methods, config):
                 photo = result.photo
                 target = int(result.arrays["target"])
-                rows.append(Row(name, photo.name, photo.label, target, method, removal, metric, float(value)))
+                rows.append(Row(name, _text(photo.name), photo.label, target, method, removal, metric, float(value)))
     return rows
 
 
@@ -97,15 +106,15 @@ def _numbers(arrays: Mapping[str, np.ndarray], methods: Sequence[str], config: A
                     yield method, removal, f"{direction} probability area", np.trapezoid(probabilities, shares)
                     yield method, removal, f"{direction} accuracy area", np.trapezoid(leads.astype(float), shares)
                     flipped = np.flatnonzero(leads == (direction == "insertion"))
-                    size = arrays["sizes"][flipped[0]] if len(flipped) else num_players
+                    # As `metrics.smallest_flip` has it: one more than all where no group does.
+                    size = arrays["sizes"][flipped[0]] if len(flipped) else num_players + 1
                     which = "smallest group that is enough" if direction == "insertion" else "smallest group to lose"
                     yield method, removal, which, size
                     if direction == "insertion":
                         yield method, removal, "highest probability", probabilities.max()
         if "agreement" in config.metrics and "moxi" in methods and method != "moxi":
             ours = arrays["orders"][methods.index("moxi")]
-            taus = [metrics.order_agreement(a, b).kendall_tau for a, b in zip(arrays["orders"][i], ours, strict=True)]
-            yield method, "", "agreement with moxi", np.mean([float(t) for t in taus])
+            yield method, "", "agreement with moxi", np.mean(_agreement(arrays["orders"][i], ours))
         for what, value in zip(
             LOCALISATION, arrays["localisation"][i] if "localisation" in arrays else (), strict=False
         ):
@@ -117,19 +126,24 @@ def _numbers(arrays: Mapping[str, np.ndarray], methods: Sequence[str], config: A
                 yield method, "road", f"ROAD, {which} important first", np.trapezoid(curve, ROAD_SHARES) / span
 
 
+@jax.jit
+def _agreement(orders_a: Any, orders_b: Any) -> Any:
+    """Kendall's tau of each order of a stack with its counterpart, float32[N]."""
+    return jax.vmap(lambda a, b: metrics.order_agreement(a, b).kendall_tau)(orders_a, orders_b)
+
+
 def write_report(
     out: epath.Path,
     photos: Sequence[Photo],
     settings: Sequence[tuple[str, Setting]],
     shards: Sequence[epath.Path],
-    num_shards: int,
     folder: epath.Path,
 ) -> None:
     """Writes table.parquet, the figures and, last of all, report.md. Raises OSError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    per_model = num_shards // len(settings)
+    per_model = len(shards) // len(settings)
     rows: list[Row] = []
     sections: list[str] = []
     for m, (name, task) in enumerate(settings):
@@ -172,6 +186,11 @@ def _draw(out: epath.Path, name: str, task: Setting, results: Sequence[Result], 
     return names
 
 
+def _text(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 are spelt out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
@@ -188,6 +207,16 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
     ]
     if left_out:
         lines += [f"Do not apply to this model: {', '.join(left_out)}.", ""]
+    sizes = next((r.arrays["sizes"] for r in results if "sizes" in r.arrays), None)
+    if sizes is not None and task.config.sizes is not None:
+        lines += [
+            f"Curves are measured at {len(sizes)} sizes ({', '.join(map(str, sizes[:8]))}, ...); a smallest group is "
+            "the first of them that does it.",
+            "",
+        ]
+    dropped = [r for r in task.config.removals or () if r not in task.removals]
+    if dropped:
+        lines += [f"This model has no {' and '.join(dropped)} to remove.", ""]
     for removal in dict.fromkeys(row.removal for row in rows):
         of = [row for row in rows if row.removal == removal]
         names = [metric for metric in HIGHER if any(row.metric == metric for row in of)]
@@ -208,7 +237,7 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
     broken = [r for r in results if r.status in ("unreadable", "failed")]
     if broken:
         lines += ["", f"Photos without a result ({len(broken)}):", ""]
-        lines += [f"- `{r.photo.name}`: {r.status}: {r.reason}" for r in broken]
+        lines += [f"- `{_text(r.photo.name)}`: {r.status}: {r.reason}" for r in broken]
     cited = [f"- {m}: {METHODS[m].source}" for m in task.methods]
     return "\n".join([*lines, "", "Methods:", "", *cited, ""])
 
@@ -222,7 +251,8 @@ _SAY = {
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float] | None:
-    """(mean, half width of its 95 % interval)."""
+    """(mean, half width of its 95 % interval) of those that are defined."""
+    values = [value for value in values if not np.isnan(value)]
     if not values:
         return None
     half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")

@@ -8,6 +8,7 @@ the photo, the settings and the seed alone, so it makes no difference who comput
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ def run_study(
     *,
     shard_size: int = 4,
     mesh: Mesh | None = None,
+    batch_size: int | None = None,
     process: tuple[int, int] = (0, 1),
     progress: bool = True,
     poll_seconds: float = 2.0,
@@ -46,6 +48,7 @@ def run_study(
     out:        the study's folder, any `etils.epath` path.
     shard_size: photos a shard, the unit of work, of loss, and of sharing among processes; part of the settings.
     mesh:       the devices of this process that share coalitions (`jaxmoxi.local_mesh`); None: one.
+    batch_size: coalitions per chunk, all devices together; None chooses. No part of the settings.
     process:    (index, count) of this process among those that share the work; they see the same photos and write to
                 the same folder. Each takes every count-th shard; number 0 waits for all and writes the report, the
                 others wait for the report.
@@ -66,11 +69,17 @@ def run_study(
     if len(names) > 1:
         raise ValueError("expected models of the same classes; their class names differ")
     listed = _chosen(list_photos(photos, names.pop()), config)
-    settings = {name: setting(model, config, mesh=mesh) for name, model in models.items()}
+    if all(photo.label < 0 for photo in listed) and (config.only_correct or config.target == "label"):
+        raise ValueError(
+            f"{photos} does not tell what its photos show, and the study asks for it: put them into class folders, "
+            "name a CSV file with labels, or study the predictions (target prediction, only_correct False)"
+        )
+    settings = {name: setting(model, config, mesh=mesh, batch_size=batch_size) for name, model in models.items()}
     prints = {name: fingerprint(model, listed) for name, model in models.items()}
     record = {
         "config": {**vars(config)},
         "models": {name: {**prints[name], "methods": list(s.methods)} for name, s in settings.items()},
+        "order of the models": list(models),  # shards are numbered by it
         "shard_size": shard_size,
         "num_photos": len(listed),
     }
@@ -82,9 +91,7 @@ def run_study(
     if report_path(out).exists():
         return report_path(out)
     (out / "shards").mkdir(parents=True, exist_ok=True)
-    shards = [
-        (m, s) for m in range(len(models)) for s in range(-(-len(listed) // shard_size))
-    ]  # fmt: skip
+    shards = [(m, s) for m in range(len(models)) for s in range(-(-len(listed) // shard_size))]
     mine = [pair for i, pair in enumerate(shards) if i % count == index and not shard_path(out, *pair).exists()]
     folder = photo_folder(photos)
     with tqdm(total=len(mine) * shard_size, unit="photo", disable=None if progress else True) as bar:
@@ -92,7 +99,7 @@ def run_study(
             name, task = list(settings.items())[m]
             bar.set_description(name)
             part = range(s * shard_size, min((s + 1) * shard_size, len(listed)))
-            rows = [_one(task, folder, listed[i], i, bar) for i in part]
+            rows = [_one(task, folder, listed[i], bar) for i in part]
             write_shard(shard_path(out, m, s), _stacked(part, rows))
     if index == 0:
         missing = [pair for pair in shards if not shard_path(out, *pair).exists()]
@@ -102,7 +109,7 @@ def run_study(
             "the other processes",
             progress,
         )
-        write_report(out, listed, list(settings.items()), [shard_path(out, *p) for p in shards], len(shards), folder)
+        write_report(out, listed, list(settings.items()), [shard_path(out, *p) for p in shards], folder)
     else:
         _wait(report_path(out).exists, poll_seconds, "the report", progress)
     return report_path(out)
@@ -124,12 +131,13 @@ def _wait(done: Callable[[], bool], seconds: float, what: str, progress: bool) -
         time.sleep(seconds)
 
 
-def _one(task: Setting, folder: Any, photo: Photo, index: int, bar: Any) -> dict[str, Any]:
+def _one(task: Setting, folder: Any, photo: Photo, bar: Any) -> dict[str, Any]:
     started = time.perf_counter()
     row: dict[str, Any] = {"status": OK, "reason": ""}
     try:
         picture = read_photo(folder / photo.name)
-        key = jax.random.fold_in(jax.random.key(task.config.seed), index)
+        own = zlib.crc32(photo.name.encode("utf-8", "surrogateescape"))
+        key = jax.random.fold_in(jax.random.key(task.config.seed), own)
         row |= measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo))
     except UnreadableError as error:
         row |= {"status": UNREADABLE, "reason": str(error)}

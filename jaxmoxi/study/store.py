@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxmoxi._settings import changed_settings
+
 _SETTINGS = "study.json"
 
 
@@ -47,22 +49,10 @@ def claim(folder: epath.Path, record: Mapping[str, Any]) -> None:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is no study's settings ({error})") from None
-    there, now = _flat(found), _flat(record)
-    changed = [
-        f"{name} (there {there.get(name)!r}, now {now.get(name)!r})"
-        for name in sorted(there.keys() | now.keys())
-        if there.get(name) != now.get(name)
-    ]
-    if changed:
+    if changed := changed_settings(found, record):
         raise ValueError(
             f"{folder} holds a study of other settings: {', '.join(changed)}. Use the same, or another folder"
         )
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, dict):
-        return {k: v for name, part in tree.items() for k, v in _flat(part, f"{prefix}{name}.").items()}
-    return {prefix.rstrip("."): tree}
 
 
 def shard_path(folder: epath.Path, model: int, shard: int) -> epath.Path:

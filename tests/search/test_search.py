@@ -242,7 +242,7 @@ def test_a_completed_order_is_greedy_from_the_other_end(insertion, share, steps)
             value = table[sum(2**p for p in shown)]
             return -value if insertion else value
 
-        chosen = sorted(left, key=harm)[:count] if count < len(left) else left
+        chosen = sorted(left, key=harm)[:count]
         gone += chosen
         left = [p for p in left if p not in chosen]
     found = jm.search.complete_order(v, result, share=share)
@@ -280,6 +280,24 @@ def test_necessary_and_sufficient_is_both_and_minimal(seed):
     assert both(found.group)
     assert int(found.size) == min(g.sum() for g in everybody(7) if both(g))
     assert float(found.value) == table[number(found.group)]
+
+
+def test_necessary_and_sufficient_at_a_level():
+    """Far from 0: the group alone is to be above it and the others below, and the search is drawn to neither side."""
+    table = any_game(7, 1)[1]
+    shifted = TableGame(jnp.asarray(table + np.float32(50)))
+    found = search.necessary_and_sufficient(shifted, 7, value=50.0, budget=500)
+    both = lambda g: table[number(g)] >= 0 >= table[number(~g)]  # noqa: E731
+    assert both(np.asarray(found.group))
+    assert int(found.size) == min(g.sum() for g in everybody(7) if both(g))
+
+
+def test_nobody_is_enough_is_one_group():
+    """There is no second one to look for: it would be nobody again."""
+    v = ThresholdGame(jnp.ones(4), jnp.float32(0.5))
+    found = search.beam_search(v, 4, num_groups=3)
+    assert found.minimal.tolist() == [[False] * 4]
+    assert found.groups.shape == (1, 4)
 
 
 def test_stability_says_where_a_group_holds():

@@ -1,6 +1,7 @@
 """Which photos a study has, and reading them in any condition."""
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -55,6 +56,7 @@ def test_a_table_tells_labels_boxes_and_credits(tmp_path):
         ("name,label\na.png,1\n", "expected the columns file and label"),
         ("file,label,x0\na.png,1,2\n", "expected all of the columns x0, y0, x1, y1"),
         ("file,label,x0,y0,x1,y1\na.png,1,2,3,4,much\n", "line 2 .*: expected numbers in x0"),
+        ("file,label,x0,y0,x1,y1\na.png,1,2,3,1,4\n", "line 2 .*: expected x0 <= x1 and y0 <= y1; got 2, 3, 1, 4"),
         ("file,label\na.png,dog\n", "line 2 .*: 'dog' is no class of the model"),
         ("file,label\na.png,3\n", "line 2 .*: expected a class from 0 to 2; got 3"),
         ("file,label\na.png,1\na.png,2\n", "line 3 .* already has the label 1; got 2"),
@@ -63,6 +65,16 @@ def test_a_table_tells_labels_boxes_and_credits(tmp_path):
 def test_a_wrong_table_is_told_by_its_line(tmp_path, text, message):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
+        list_photos(tmp_path, CLASSES)
+
+
+def test_wordnet_identifiers_are_classes_in_their_order_when_all_are_there(tmp_path):
+    for name in ("n02000000", "n01000000", "n03000000"):
+        save(tmp_path / name / "a.png")
+    found = {photo.name: photo.label for photo in list_photos(tmp_path, CLASSES)}
+    assert found == {"n01000000/a.png": 0, "n02000000/a.png": 1, "n03000000/a.png": 2}
+    shutil.rmtree(tmp_path / "n03000000")
+    with pytest.raises(ValueError, match="has 2 folders called by WordNet identifiers, the model 3 classes"):
         list_photos(tmp_path, CLASSES)
 
 

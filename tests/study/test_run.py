@@ -16,13 +16,15 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from support_study import METHODS, tiny_classifier, tiny_config, write_photos
 from test_photos import broken_files
 
 import jaxmoxi as jm
+from jaxmoxi.models.preprocess import Preprocessing
 from jaxmoxi.study import measure_photo, read_photo, run_study, setting, store
 from jaxmoxi.study.photos import Photo
-from jaxmoxi.study.report import HIGHER
+from jaxmoxi.study.report import HIGHER, _mean
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,87 @@ def test_other_settings_are_refused(whole, models, photos):
         run_study(photos, models, whole, tiny_config(samples=9), shard_size=2, progress=False)
     with pytest.raises(ValueError, match=r"models.tiny.weights \(there"):
         run_study(photos, {"tiny": tiny_classifier("other")}, whole, tiny_config(), shard_size=2, progress=False)
+    model = models["tiny"]
+    brighter = dataclasses.replace(model, preprocessing=dataclasses.replace(model.preprocessing, mean=(0.4, 0.4, 0.4)))
+    with pytest.raises(ValueError, match=r"models.tiny.weights \(there"):
+        run_study(photos, {"tiny": brighter}, whole, tiny_config(), shard_size=2, progress=False)
+
+
+def test_models_in_another_order_are_refused(models, photos, tmp_path):
+    """Shards are numbered by it: one model's numbers would pass for the other's."""
+    config = tiny_config(methods=("random",), metrics=("curves",), num_photos=1)
+    two = {"a": models["tiny"], "b": tiny_classifier("other")}
+    run_study(photos, two, tmp_path / "out", config, progress=False)
+    with pytest.raises(ValueError, match=r"order of the models \(there \['a', 'b'\], now \['b', 'a'\]\)"):
+        run_study(photos, dict(reversed(two.items())), tmp_path / "out", config, progress=False)
+
+
+def test_a_photos_numbers_do_not_depend_on_the_others(whole, models, photos, tmp_path):
+    run_study(photos, models, tmp_path / "out", tiny_config(num_photos=2), shard_size=2, progress=False)
+    rows = pq.read_table(tmp_path / "out" / "table.parquet").to_pylist()
+    assert {row["photo"] for row in rows} == {"blue/2.png", "red/4.png"}
+    everything = pq.read_table(whole / "table.parquet").to_pylist()
+    assert all(row in everything for row in rows)
+
+
+def test_photos_without_labels_are_refused_where_the_study_asks_for_them(models, tmp_path):
+    folder = write_photos(tmp_path / "photos", 1)
+    (folder / "red" / "0.png").rename(folder / "0.png")
+    with pytest.raises(ValueError, match="does not tell what its photos show, and the study asks for it"):
+        run_study(folder, models, tmp_path / "out", tiny_config(), progress=False)
+    assert not (tmp_path / "out").exists()
+    path = run_study(
+        folder, models, tmp_path / "out", tiny_config(methods=("moxi",), target="prediction"), progress=False
+    )
+    assert "Photos: 1 ok" in path.read_text()
+
+
+def test_names_that_are_no_utf8_and_photos_too_narrow_to_resize(tmp_path):
+    folder = write_photos(tmp_path / "photos", 1)
+    (folder / "red" / "0.png").rename(os.fsencode(folder / "red") + b"/caf\xe9.png")
+    Image.new("RGB", (1, 60_000)).save(folder / "red" / "narrow.png")
+    model = tiny_classifier()
+    model = dataclasses.replace(
+        model, preprocessing=dataclasses.replace(model.preprocessing, resize=256, crop=(16, 16))
+    )
+    config = tiny_config(methods=("random",), metrics=("curves",))
+    report = run_study(folder, {"tiny": model}, tmp_path / "out", config, progress=False).read_text()
+    assert "Photos: 1 ok, 1 failed" in report
+    assert "- `red/narrow.png`: failed: expected a photo of usual proportions; one of 60000 x 1 pixels" in report
+    rows = pq.read_table(tmp_path / "out" / "table.parquet").to_pylist()
+    assert {row["photo"] for row in rows} == {"red/caf\\xe9.png"}
+
+
+def test_numbers_that_are_not_defined_are_left_out_of_means():
+    """A pointing game without an object in the crop is NaN; the other photos still count."""
+    assert _mean([1.0, np.nan, 3.0]) == pytest.approx((2.0, 1.96))
+    assert _mean([np.nan]) is None
+
+
+def test_chunks_change_nothing_but_rounding(models, photos):
+    photo = read_photo(photos / "red" / "0.png")
+    one, other = (
+        measure_photo(jax.random.key(0), setting(models["tiny"], tiny_config(), batch_size=size), photo, label=0)
+        for size in (None, 3)
+    )
+    np.testing.assert_array_equal(one["orders"], other["orders"])
+    np.testing.assert_allclose(
+        one["tokens/insertion/probabilities"], other["tokens/insertion/probabilities"], atol=1e-6
+    )
+    with pytest.raises(ValueError, match="batch_size"):
+        measure_photo(jax.random.key(0), setting(models["tiny"], tiny_config(), batch_size=0), photo, label=0)
+
+
+def test_a_model_without_tokens_leaves_out_their_removal():
+    class Convolutional:
+        name, token_grid, logits = "cnn", None, staticmethod(lambda images: images.mean((1, 2)))
+        preprocessing = Preprocessing(resize=(16, 16), crop=(16, 16))
+
+    config = tiny_config(methods=("moxi", "grad-cam"), removals=("tokens", "mean"))
+    task = setting(Convolutional(), config)
+    assert (task.methods, task.removals, task.masking) == (("moxi",), ("mean",), "zero")
+    with pytest.raises(ValueError, match="cnn has no tokens to remove"):
+        setting(Convolutional(), dataclasses.replace(config, removals=("tokens",)))
 
 
 def test_a_folder_of_something_else_is_refused(models, photos, tmp_path):
@@ -217,7 +300,7 @@ def test_a_damaged_shard_is_named(tmp_path):
         ({"methods": ("random", "random")}, "methods names random twice"),
         ({"metrics": ()}, "expected at least one of curves"),
         ({"regions": "hex:9"}, "expected regions of grid:ROWSxCOLUMNS"),
-        ({"samples": 0}, "samples must be at least 1; got 0"),
+        ({"samples": 1}, "samples must be at least 2; got 1"),
         ({"methods": ("random",)}, '"agreement" compares orders with those of the method "moxi"'),
     ],
 )

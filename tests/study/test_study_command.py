@@ -72,6 +72,17 @@ def test_wrong_options_end_in_one_line(photos, folder, tmp_path, capsys, words, 
     assert error.count("\n") == 1
 
 
+def test_nothing_came_of_it(folder, tmp_path, capsys):
+    """Finished, but no photo has a result: a script is to notice. Without MoXI no order is compared with its."""
+    photos = write_photos(tmp_path / "photos", 2)
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"no photo")
+    words = [photos, "--model", folder, "--out", tmp_path / "out", "--methods", "random", "--regions", "grid:2x2"]
+    assert run(*words) == 2
+    assert "no photo has a result; " in capsys.readouterr().err
+    assert "unreadable" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_a_missing_folder(folder, tmp_path, capsys):
     assert run(tmp_path / "nowhere", "--model", folder, "--out", tmp_path / "out") == 2
     assert "expected a folder of photos or a CSV file" in capsys.readouterr().err
