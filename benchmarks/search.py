@@ -19,6 +19,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ from PIL import Image
 
 import jaxmoxi as jm
 from jaxmoxi import search
+from jaxmoxi.attribution import METHODS as METHODS_OF_STUDY
 from jaxmoxi.curves import trapezoid_area
+from jaxmoxi.study import PRESETS
+from jaxmoxi.study.measure import method_options
 
 GRADIENT = 3  # forward passes that a forward and a backward pass take
 FEW, MANY = 0.04, 0.10  # the shares of players at which accuracy is read: visible, and removed
@@ -128,6 +132,34 @@ def screened(insertion: bool, scorer: Any) -> Callable[[Case], dict[str, Any]]:
     return run
 
 
+def rival(name: str, insertion: bool) -> Callable[[Case], dict[str, Any]]:
+    """The order of a method of the study, with the options of its preset `paper`."""
+
+    def run(case: Case) -> dict[str, Any]:
+        options = method_options(name, "insertion" if insertion else "deletion", case.num_players, PRESETS["paper"]())
+        problem = jm.attribution.problem(case.model, case.image, case.target, case.regions, v=case.v)
+        order = jm.attribution.order_of(METHODS_OF_STUDY[name].explain(jax.random.key(0), problem, **options))
+        passes = {"grad-cam": GRADIENT, "occlusion": case.num_players + 1, "rise": options.get("num_samples")}
+        passes["shapley"] = options.get("num_samples", 0) * (case.num_players - 1) + 2
+        return ordered(case, order, insertion, passes[name])
+
+    return run
+
+
+def backward_forward(insertion: bool, group: bool = False) -> Callable[[Case], dict[str, Any]]:
+    """With a group: one that is enough comes first."""
+
+    def run(case: Case) -> dict[str, Any]:
+        given = search.backward_elimination(case.v, case.num_players, insertion=insertion) if group else None
+        found = search.backward_forward_order(
+            case.v, case.num_players, insertion=insertion, first=None if given is None else given.group
+        )
+        forwards = int(found.num_evaluations) + GRADIENT * int(found.num_gradients)
+        return ordered(case, found.order, insertion, forwards + (0 if given is None else int(given.num_evaluations)))
+
+    return run
+
+
 def two_ends(insertion: bool) -> Callable[[Case], dict[str, Any]]:
     """An eighth of the order by screened greedy, the rest from the other end."""
 
@@ -135,7 +167,8 @@ def two_ends(insertion: bool) -> Callable[[Case], dict[str, Any]]:
         stop = jm.Stop(size=max(1, case.num_players // 8))
         found = search.screened_greedy(case.v, case.num_players, insertion=insertion, stop=stop)
         whole = search.complete_order(case.v, found.greedy)
-        forwards = int(found.greedy.num_evaluations) + int(whole.num_evaluations)
+        gradients = int(found.num_gradients) + int(whole.num_gradients)
+        forwards = int(found.greedy.num_evaluations) + int(whole.num_evaluations) + GRADIENT * gradients
         row = ordered(case, whole.order, insertion, forwards)
         return row | {"audits": int(found.num_audits), "missed": int(found.num_missed), "regret": float(found.regret)}
 
@@ -216,6 +249,10 @@ METHODS: dict[str, Callable[[Case], dict[str, Any]]] = {
             "exact": exact,
             "single": single,
             "screened, completed": two_ends,
+            "mixed": lambda i: screened(i, "mixed"),
+            "backward, forward": backward_forward,
+            "group, backward, forward": partial(backward_forward, group=True),
+            **{name: partial(rival, name) for name in ("grad-cam", "occlusion", "rise", "shapley")},
             "stale": lambda i: screened(i, "stale"),
             "gradient": lambda i: screened(i, "gradient"),
             "attention": lambda i: screened(i, "attention"),

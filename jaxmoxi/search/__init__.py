@@ -10,11 +10,12 @@ against other fills and small shifts with `stability` before you believe it.
 from jaxmoxi.search.beam import BeamResult, beam_search
 from jaxmoxi.search.bidirectional import (
     CompletedOrder,
+    backward_forward_order,
     bidirectional_greedy,
     blockwise_greedy,
     complete_order,
 )
-from jaxmoxi.search.minimal import minimal_group
+from jaxmoxi.search.minimal import backward_elimination, minimal_group
 from jaxmoxi.search.necessary import necessary_and_sufficient
 from jaxmoxi.search.oracle import GroupResult
 from jaxmoxi.search.scorers import class_attention, gate_gradient
@@ -27,6 +28,8 @@ __all__ = [
     "GroupResult",
     "ScreenedResult",
     "Stability",
+    "backward_elimination",
+    "backward_forward_order",
     "beam_search",
     "bidirectional_greedy",
     "blockwise_greedy",

@@ -71,12 +71,40 @@ def minimal_group(
             rival, _, enough = within(oracle, limit, lambda: climber.climb(rival, float(score))) or (rival, 0, False)
         group = rival if enough else group
     if group is None:
-        raise ValueError(
-            "no group reaches the goal, not even everybody: is this the class that the model predicts?"
-            if insertion
-            else "hiding everybody does not change what the goal asks about; there is no necessary group"
-        )
+        raise _unreachable(insertion)
     return oracle.result(refine(climber, group, limit))
+
+
+def backward_elimination(
+    v: Callable[..., Any],
+    num_players: int,
+    *,
+    insertion: bool = True,
+    probability: float | None = None,
+    value: float | None = None,
+    batch_size: int | None = None,
+) -> GroupResult:
+    """A group that is enough, from which no single player can be taken away: the first part of `minimal_group` alone.
+
+    From everybody, players are taken away, a sixth at a time for as long as the rest is enough, whoever does least harm
+    first. About 6P evaluations. The group may be larger than greedy's.
+
+    Arguments and errors are those of `minimal_group`.
+    """
+    goal = Goal(pack(v), num_players, probability=probability, value=value)
+    oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
+    group = search_down(Climber(oracle), 0)
+    if group is None:
+        raise _unreachable(insertion)
+    return oracle.result(group)
+
+
+def _unreachable(insertion: bool) -> ValueError:
+    return ValueError(
+        "no group reaches the goal, not even everybody: is this the class that the model predicts?"
+        if insertion
+        else "hiding everybody does not change what the goal asks about; there is no necessary group"
+    )
 
 
 def check_budget(budget: int | None, num_players: int) -> int:

@@ -21,6 +21,11 @@ from jaxmoxi.evaluate import check_num_players
 from jaxmoxi.types import AnyArray, Packed, pack
 
 
+def has_gates(v: Callable[..., Any]) -> bool:
+    """Whether `gate_gradient` can be asked about a value function."""
+    return hasattr(pack(v).unpack(), "relaxed")
+
+
 def gate_gradient(v: Callable[..., Any], mask: Bool[AnyArray, "P"]) -> Float[Array, "P"]:
     """d payoff / d gate of every player at a coalition, float32[P]: one forward and one backward pass.
 
@@ -33,7 +38,7 @@ def gate_gradient(v: Callable[..., Any], mask: Bool[AnyArray, "P"]) -> Float[Arr
     Raises ValueError for a value function without gates, and a mask of another shape.
     """
     packed = pack(v)
-    if not hasattr(packed.unpack(), "relaxed"):
+    if not has_gates(packed):
         raise ValueError(
             "gate_gradient needs a value function with `relaxed(gates float32[C, P]) -> float32[C]`, such as those of "
             "token_value_fn and pixel_value_fn"

@@ -3,8 +3,8 @@
 A step of MoXI scores every player that is left. Here a cheap guess ranks them (`scorers`), the best m are evaluated
 exactly, and the best of those is chosen. Some steps, the audits, evaluate everybody, as MoXI does: they say how often
 the shortlist misses the exact winner and by how much, and m follows: up when it was missed, down when it was far
-inside. They also tell what every player is worth now, which the steps that follow rank by: a gain that was measured
-some steps ago misleads the sooner the fewer players there are, so the first audits are close to one another.
+inside. They also tell what every player is worth now. A search that ranks by gains measured some steps ago and nothing
+else needs them often: such a gain misleads the sooner the fewer players there are.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from jaxtyping import Array, Float, Int
 
 from jaxmoxi.greedy import check_stop, greedy_init
 from jaxmoxi.search.oracle import Oracle, neighbours
-from jaxmoxi.search.scorers import gate_gradient
+from jaxmoxi.search.scorers import gate_gradient, has_gates
 from jaxmoxi.search.trace import Trace
 from jaxmoxi.types import AnyArray, GreedyResult, Stop, record
 
-Scorer = Literal["stale", "gradient"] | Float[AnyArray, "P"]
+Scorer = Literal["mixed", "stale", "gradient"] | Float[AnyArray, "P"]
 
 
 @record
@@ -51,7 +51,7 @@ def screened_greedy(
     num_players: int,
     *,
     insertion: bool = True,
-    scorer: Scorer = "stale",
+    scorer: Scorer | None = None,
     num_candidates: int | None = None,
     audit: float | None = None,
     stop: Stop | None = None,
@@ -61,18 +61,21 @@ def screened_greedy(
 
     v, num_players, stop, batch_size: as for `greedy_insertion`.
     scorer:         "stale" (gains measured at earlier steps; any value function), "gradient" (`gate_gradient`; value
-                    functions of images), or fixed scores float[P], higher is tried first (such as `class_attention`).
-    num_candidates: m, at least 1; None adapts it between P/32 and P/12. A full order of about 200 players takes about a
-                    quarter of the exact search's evaluations; its first eighth, completed by `complete_order`, less
-                    than a fifth.
-    audit:          the share of the steps, in [0, 1], at which everybody is evaluated; 1 is the exact search. None: at
-                    every third step at first, and then whenever a quarter more players are chosen than last time.
+                    functions of images), "mixed" (in turn the best by either, which errs least), or fixed scores
+                    float[P], higher is tried first (such as `class_attention`). None: mixed where the value function
+                    has gates, else stale.
+    num_candidates: m, at least 1; None adapts it between P/32 and P/12.
+    audit:          the share of the steps, in [0, 1], at which everybody is evaluated; 1 is the exact search. None: as
+                    soon as twice as many players are chosen as last time; "stale", which lives on audits, at every
+                    third step at first and then whenever a quarter more are chosen.
 
     Raises ValueError for arguments that do not fit and inside `jit`; NaNValueError that names the group.
     """
     oracle = Oracle(v, num_players, goal=None, insertion=insertion, batch_size=batch_size)
     stop = stop or Stop()
     check_stop(stop, greedy_init(v, num_players, insertion=insertion))
+    if scorer is None:
+        scorer = "mixed" if has_gates(v) else "stale"
     fixed = _check(scorer, num_candidates, audit, num_players)
     least, most = max(1, num_players // 32), max(1, num_players // 12)
     count = num_candidates or max(1, num_players // 16)
@@ -86,18 +89,17 @@ def screened_greedy(
     while not trace.ended(stop):
         step = len(trace.order)
         left = np.flatnonzero(~group)
-        owed += 1 / max(3, last_audit // 4) if audit is None else audit
-        full = step == 0 and fixed is None and scorer == "stale"
+        pace = max(3, last_audit // 4) if fixed is None and scorer == "stale" else max(2, last_audit)
+        owed += 1 / pace if audit is None else audit
+        full = step == 0 and fixed is None and scorer != "gradient"
         auditing = not full and owed >= 1 - 1e-6 and len(left) > count
-        if fixed is not None:
-            guess = fixed
-        elif scorer == "gradient":
+        guesses = [gains if fixed is None else fixed]
+        if fixed is None and scorer != "stale" and not full:
             # A gradient is of showing more, and in a deletion the most promising is what its loss costs most.
-            guess = np.asarray(gate_gradient(v, jnp.asarray(group == insertion)))
+            slope = np.asarray(gate_gradient(v, jnp.asarray(group == insertion)))
+            guesses = [gains, slope] if scorer == "mixed" else [slope]
             gradients += 1
-        else:
-            guess = gains
-        ranked = left[np.argsort(-guess[left], kind="stable")]
+        ranked = _ranked(left, guesses)
         chosen = np.sort(ranked if full or auditing else ranked[:count])
         before = oracle.count
         scores, _ = oracle.ask(neighbours(group, chosen))
@@ -125,14 +127,20 @@ def screened_greedy(
     )
 
 
+def _ranked(players: np.ndarray, guesses: list[np.ndarray]) -> np.ndarray:
+    """Players by one guess, or in turn the best by each of several."""
+    ranks = np.stack([players[np.argsort(-guess[players], kind="stable")] for guess in guesses], 1).ravel()
+    return ranks[np.sort(np.unique(ranks, return_index=True)[1])]
+
+
 def _check(scorer: Any, num_candidates: int | None, audit: float | None, num_players: int) -> np.ndarray | None:
     if num_candidates is not None and num_candidates < 1:
         raise ValueError(f"num_candidates must be at least 1, or None to have it adapted; got {num_candidates}")
     if audit is not None and not 0 <= audit <= 1:
         raise ValueError(f"audit is a share of the steps, in [0, 1], or None; got {audit}")
     if isinstance(scorer, str):
-        if scorer not in ("stale", "gradient"):
-            raise ValueError(f"expected a scorer of 'stale', 'gradient' or scores float[P]; got {scorer!r}")
+        if scorer not in ("mixed", "stale", "gradient"):
+            raise ValueError(f"expected a scorer of 'mixed', 'stale', 'gradient' or scores float[P]; got {scorer!r}")
         return None
     scores = np.asarray(scorer, np.float32)
     if scores.shape != (num_players,):

@@ -11,6 +11,7 @@ import jaxmoxi as jm
 from jaxmoxi import search
 from jaxmoxi.models import vit
 from jaxmoxi.search.oracle import visible_size
+from jaxmoxi.search.screened import _ranked as screened_ranked
 from jaxmoxi.types import Readout, record
 from support import SizedGame, ThresholdGame, lookup, table_game, vit_classifier
 
@@ -36,6 +37,19 @@ def any_game(num_players, seed, bias=-0.5):
     table = table + np.float32(bias) + (size / num_players).astype(np.float32)
     table[0], table[-1] = -1, 2
     return TableGame(jnp.asarray(table)), table
+
+
+@record
+class GatedLinear:
+    """Players that add up, with gates."""
+
+    weights: jax.Array
+
+    def __call__(self, masks):
+        return self.relaxed(masks.astype(jnp.float32))
+
+    def relaxed(self, gates):
+        return gates @ self.weights
 
 
 def number(group):
@@ -250,6 +264,51 @@ def test_a_completed_order_is_greedy_from_the_other_end(insertion, share, steps)
     assert found.order.dtype == jnp.int32
 
 
+@pytest.mark.parametrize("insertion", [True, False])
+def test_backward_forward_order_that_keeps_everybody_is_greedy_and_that_keeps_nobody_is_completed(insertion):
+    v, table = any_game(7, 4)
+    exact = (jm.greedy_insertion if insertion else jm.greedy_deletion)(v, 7)
+    found = search.backward_forward_order(v, 7, insertion=insertion, keep=7)
+    np.testing.assert_array_equal(found.order, exact.order)
+    assert (int(found.num_evaluations), int(found.num_gradients)) == (27, 0)  # the last player is not asked about
+    nothing = jm.types.GreedyResult(**{**vars(exact), "num_steps": jnp.int32(0)})
+    found = search.backward_forward_order(v, 7, insertion=insertion, keep=0, share=0.4)
+    np.testing.assert_array_equal(found.order, search.complete_order(v, nothing, share=0.4).order)
+    early = sorted(found.order[-2:].tolist(), key=lambda p: -table[2**p] if insertion else table[127 - 2**p])
+    first = np.isin(np.arange(7), early)
+    given = search.backward_forward_order(v, 7, insertion=insertion, keep=4, share=0.4, first=first)
+    assert given.order[:2].tolist() == early
+    assert sorted(given.order.tolist()) == list(range(7))
+    some = search.backward_forward_order(v, 7, insertion=insertion, keep=3, share=0.4)
+    assert some.order[3:].tolist() == found.order[3:].tolist()
+    assert sorted(some.order.tolist()) == list(range(7))
+
+
+@pytest.mark.parametrize("insertion", [True, False])
+def test_gradients_are_exact_in_a_linear_game(insertion):
+    v = GatedLinear(jnp.asarray(np.random.default_rng(0).normal(size=60), jnp.float32))
+    best = np.argsort(-v.weights, kind="stable")
+    found = search.backward_forward_order(v, 60, insertion=insertion)
+    np.testing.assert_array_equal(found.order, best)
+    assert int(found.num_gradients) == 29  # two go at a time while there are 48 or more
+    assert int(found.num_evaluations) <= 24 * 25 / 2 + 3 * 36
+    for scorer, gradients in ((None, 59), ("gradient", 60)):  # mixed knows all gains from the first step
+        screened = search.screened_greedy(v, 60, insertion=insertion, scorer=scorer)
+        np.testing.assert_array_equal(screened.greedy.order, best)
+        assert (int(screened.num_missed), int(screened.num_gradients)) == (0, gradients)
+        assert int(screened.num_audits) == 6  # after 1, 3, 6, 12, 24 and 48 players
+    front = (
+        jm.greedy_insertion(v, 60, stop=jm.Stop(size=4)) if insertion else jm.greedy_deletion(v, 60, stop=jm.Stop(4))
+    )
+    np.testing.assert_array_equal(search.complete_order(v, front).order, best)
+
+
+def test_mixed_takes_the_best_of_either_in_turn():
+    players, a, b = np.array([1, 3, 5, 6]), np.arange(7.0), -np.arange(7.0)
+    assert screened_ranked(players, [a]).tolist() == [6, 5, 3, 1]
+    assert screened_ranked(players, [a, b]).tolist() == [6, 1, 5, 3]
+
+
 @pytest.mark.parametrize("choose", ["top", "together"])
 def test_blocks_of_one_are_greedy_and_larger_ones_cheaper(choose):
     v, table = any_game(8, 6)
@@ -270,6 +329,21 @@ def test_together_sees_the_interaction_that_top_misses():
     v = jax.tree_util.Partial(lookup, jnp.asarray(table))
     assert search.blockwise_greedy(v, 3, choose="top").order[:2].tolist() == [0, 1]
     assert search.blockwise_greedy(v, 3, choose="together").order[:2].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("insertion", [True, False])
+def test_backward_elimination_ends_where_nobody_can_be_taken_away(insertion):
+    for seed in range(5):
+        v, table = any_game(7, seed)
+        found = search.backward_elimination(v, 7, insertion=insertion)
+        group = np.asarray(found.group)
+        assert enough(table, group, insertion)
+        for player in np.flatnonzero(group):
+            assert not enough(table, group & (np.arange(7) != player), insertion)
+        assert smallest(table, 7, insertion) <= int(found.size)
+        assert int(found.num_evaluations) <= 2 + 28
+    with pytest.raises(ValueError, match="no group reaches the goal"):
+        search.backward_elimination(v, 7, value=99.0)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -411,6 +485,12 @@ BAD = {
     "audit": (lambda v: search.screened_greedy(v, 3, audit=1.5), "audit is a share"),
     "scores": (lambda v: search.screened_greedy(v, 3, scorer=np.zeros(4, np.float32)), "fixed scores of shape"),
     "gates": (lambda v: search.screened_greedy(v, 3, scorer="gradient"), "needs a value function with `relaxed"),
+    "keep": (lambda v: search.backward_forward_order(v, 3, keep=4), "keep must lie between 0 and the 3 players; got 4"),
+    "first": (
+        lambda v: search.backward_forward_order(v, 3, first=np.ones(4, bool)),
+        r"first must be bool\[3\]; got bool \[4\]",
+    ),
+    "no gates": (lambda v: search.backward_forward_order(v, 3, scorer="gradient"), "needs a value function with `rel"),
     "block": (lambda v: search.blockwise_greedy(v, 3, players_per_step=0), "players_per_step must be at least 1"),
     "stability": (lambda v: search.stability([], np.ones(3, bool)), "at least one value function"),
     "jit": (lambda v: jax.jit(lambda v: search.minimal_group(v, 3).size)(v), "outside jit and vmap"),
@@ -428,6 +508,8 @@ def test_unknown_names_are_errors(unchecked, tiny):
     v = ThresholdGame(jnp.ones(3), jnp.float32(-1.5))
     with pytest.raises(ValueError, match="expected a scorer of"):
         search.screened_greedy(v, 3, scorer="random")
+    with pytest.raises(ValueError, match="expected a scorer of 'gradient' or 'all'; got 'random'"):
+        search.backward_forward_order(v, 3, scorer="random")
     with pytest.raises(ValueError, match="expected choose of"):
         search.blockwise_greedy(v, 3, choose="best")
     with pytest.raises(ValueError, match="expected a payoff of"):
