@@ -54,7 +54,7 @@ class Study:
     only_correct: Annotated[bool | None, _OPTION(metavar="True|False", help_behavior_hint="")] = None
     """Leave out photos that the model does not classify correctly. Left out: as the preset, yes."""
     steps: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
-    """How many players MoXI chooses one by one before it takes the rest in four rounds."""
+    """How many players MoXI chooses one by one before the rest follow in eight rounds."""
     samples: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """Evaluations that each sampling method may use for a photo."""
     sizes: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None

@@ -58,9 +58,10 @@ def moxi(
 
     key:       unused, may be None.
     insertion: True inserts players one after the other, False deletes them.
-    num_steps: how many players the search chooses one by one, >= 1. Those left follow in four rounds: in each, all
-               that are left are evaluated beside all chosen before, and the best quarter is taken, in the order of
-               their values; R left cost 5R/2 values. None chooses all one by one: P(P+1)/2 values.
+    num_steps: how many players the search chooses one by one, >= 1. The R left follow in eight rounds of about 9R/2
+               values in all. A round asks what is lost with each of them while most of the image is visible, and an
+               eighth gets its place: in an insertion those missed least, at the end of the order, which so is filled
+               backwards; in a deletion those missed most, next. None chooses all one by one: P(P+1)/2 values.
 
     A NaN value raises (outside `jit`; inside it, all scores are NaN). Raises ValueError for num_steps below 1.
     """
@@ -74,31 +75,30 @@ def moxi(
     result = search(problem.v, num_players, stop=stop, batch_size=batch_size)
     scores = jnp.zeros(num_players).at[result.order[:count]].set(num_players - jnp.arange(count, dtype=jnp.float32))
     for left in _rounds(num_players - count):
-        scores = _next_round(problem.v, scores, left, insertion, batch_size)
+        scores = _next_round(problem.v, scores, num_players - count, left, insertion, batch_size)
     return jnp.where(result.num_steps < count, jnp.nan, scores)
 
 
 def _rounds(rest: int) -> list[tuple[int, int]]:
     """(players left, players taken) of each round."""
-    ends = [rest - rest * k // 4 for k in range(5)]
+    ends = [rest - rest * k // 8 for k in range(9)]
     return [(a, a - b) for a, b in pairwise(ends) if a > b]
 
 
 def _next_round(
-    v: Any, scores: Float[Array, "P"], size: tuple[int, int], insertion: bool, batch_size: int | None
+    v: Any, scores: Float[Array, "P"], rest: int, size: tuple[int, int], insertion: bool, batch_size: int | None
 ) -> Float[Array, "P"]:
-    """Scores, 0 for the players left, with those of the players that one more round takes."""
+    """Scores, 0 for the players left, with those of the players that one more of the rounds takes, `rest` in all."""
     left, taken = size
     num_players = scores.shape[0]
-    chosen = scores > 0
-    candidates = jnp.nonzero(~chosen, size=left, fill_value=0)[0]
-    toggled = candidates[:, None] == jnp.arange(num_players)
-    masks = (chosen | toggled) == insertion
-    shown = num_players - left + 1 if insertion else left - 1
+    candidates = jnp.nonzero(scores == 0, size=left, fill_value=0)[0]
+    hidden = (scores > 0) & (scores <= rest) if insertion else scores > 0
+    masks = ~(hidden | (candidates[:, None] == jnp.arange(num_players)))
+    shown = num_players - (rest - left) - 1 if insertion else left - 1
     values = evaluate(v, masks, batch_size=batch_size, max_visible=max(shown, 1))
-    merits = values if insertion else -values
-    best = candidates[jnp.argsort(-merits, stable=True)[:taken]]
-    scores = scores.at[best].set(left - jnp.arange(taken, dtype=jnp.float32))
+    best = candidates[jnp.argsort(-values if insertion else values, stable=True)[:taken]]
+    places = jnp.arange(taken, dtype=jnp.float32)
+    scores = scores.at[best].set(rest - left + 1 + places if insertion else left - places)
     return jnp.where(jnp.isnan(values).any(), jnp.nan, scores)
 
 

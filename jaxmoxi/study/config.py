@@ -34,7 +34,7 @@ class StudyConfig:
     payoff:     of `jaxmoxi.payoff_values`.
     target:     the class explained: "label" or "prediction".
     only_correct: leaves out photos whose top class is not their label.
-    steps:      how many players MoXI chooses one by one before it takes the rest in four rounds; None: all.
+    steps:      how many players MoXI chooses one by one before the rest follow in eight rounds; None: all.
     samples:    evaluations that each sampling method may use for a photo, at least 2.
     sizes:      at about how many group sizes curves are measured; None: at all P + 1.
     seed:       of everything random; a photo's numbers do not depend on the others.

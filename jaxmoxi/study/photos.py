@@ -41,6 +41,11 @@ class UnreadableError(ValueError):
     """A file that is no photo, with the reason."""
 
 
+def as_text(name: str) -> str:
+    """A file's name as text: bytes that are no UTF-8 are spelt out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def list_photos(root: Any, class_names: Sequence[str]) -> list[Photo]:
     """The photos of a folder, sorted by name, or of a CSV file, in its order.
 

@@ -15,7 +15,7 @@ import jaxmoxi.metrics as metrics
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.study import figures
 from jaxmoxi.study.measure import DIRECTIONS, LOCALISATION, ROAD_SHARES, Setting
-from jaxmoxi.study.photos import Photo
+from jaxmoxi.study.photos import Photo, as_text
 from jaxmoxi.study.store import read_shard, write_whole
 
 # What each metric is called, and whether more of it is better.
@@ -90,7 +90,7 @@ def table_rows(name: str, methods: Sequence[str], results: Iterable[Result], con
             for method, removal, metric, value in _numbers(result.arrays, methods, config):
                 photo = result.photo
                 target = int(result.arrays["target"])
-                rows.append(Row(name, _text(photo.name), photo.label, target, method, removal, metric, float(value)))
+                rows.append(Row(name, as_text(photo.name), photo.label, target, method, removal, metric, float(value)))
     return rows
 
 
@@ -186,11 +186,6 @@ def _draw(out: epath.Path, name: str, task: Setting, results: Sequence[Result], 
     return names
 
 
-def _text(name: str) -> str:
-    """A file's name as text: bytes that are no UTF-8 are spelt out."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
@@ -237,7 +232,7 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
     broken = [r for r in results if r.status in ("unreadable", "failed")]
     if broken:
         lines += ["", f"Photos without a result ({len(broken)}):", ""]
-        lines += [f"- `{_text(r.photo.name)}`: {r.status}: {r.reason}" for r in broken]
+        lines += [f"- `{as_text(r.photo.name)}`: {r.status}: {r.reason}" for r in broken]
     cited = [f"- {m}: {METHODS[m].source}" for m in task.methods]
     return "\n".join([*lines, "", "Methods:", "", *cited, ""])
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from jaxmoxi.evaluate import NaNValueError
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
-from jaxmoxi.study.photos import Photo, UnreadableError, box_array, list_photos, photo_folder, read_photo
+from jaxmoxi.study.photos import Photo, UnreadableError, as_text, box_array, list_photos, photo_folder, read_photo
 from jaxmoxi.study.report import report_path, write_report
 from jaxmoxi.study.store import claim, shard_path, write_shard
 
@@ -100,7 +100,7 @@ def run_study(
             bar.set_description(name)
             part = range(s * shard_size, min((s + 1) * shard_size, len(listed)))
             rows = [_one(task, folder, listed[i], bar) for i in part]
-            write_shard(shard_path(out, m, s), _stacked(part, rows))
+            write_shard(shard_path(out, m, s), _stacked(part, [listed[i] for i in part], rows))
     if index == 0:
         missing = [pair for pair in shards if not shard_path(out, *pair).exists()]
         _wait(
@@ -149,10 +149,11 @@ def _one(task: Setting, folder: Any, photo: Photo, bar: Any) -> dict[str, Any]:
     return row | {"seconds": time.perf_counter() - started}
 
 
-def _stacked(part: range, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def _stacked(part: range, photos: Sequence[Photo], rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """The photos of a shard as arrays: `PLACE/name` of each photo that has it, and columns of what all have."""
     out = {
         "index": np.asarray(part, np.int32),
+        "photo": np.asarray([as_text(photo.name) for photo in photos]),
         "status": np.asarray([row["status"] for row in rows]),
         "reason": np.asarray([row["reason"] for row in rows]),
         "seconds": np.asarray([row["seconds"] for row in rows], np.float32),

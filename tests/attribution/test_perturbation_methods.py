@@ -175,14 +175,15 @@ def test_moxi_scores_are_its_order(insertion, tokens):
     np.testing.assert_array_equal(attribution.moxi(None, problem, insertion=insertion), places(order))
     single = jm.single_player_order(problem.v, 9, insertion=insertion)
     np.testing.assert_array_equal(attribution.moxi_single(None, problem, insertion=insertion), places(single))
-    mixed = [int(p) for p in order[:3]]
-    for taken in (1, 2, 1, 2):  # quarters of the six that are left
-        left = [p for p in range(9) if p not in mixed]
-        masks = np.array([[(q in mixed or q == p) == insertion for q in range(9)] for p in left])
-        merits = np.asarray(problem.v.unpack()(jnp.asarray(masks))) * (1 if insertion else -1)
-        mixed += [left[i] for i in np.argsort(-merits, kind="stable")[:taken]]
-    found = attribution.moxi(None, problem, insertion=insertion, num_steps=3)
-    np.testing.assert_array_equal(found, places(mixed))
+    first, hidden = [int(p) for p in order[:2]], [] if insertion else [int(p) for p in order[:2]]
+    for taken in (1,) * 7:  # eighths of the seven that are left, the first of them empty
+        left = [p for p in range(9) if p not in first + hidden]
+        lost = [
+            float(problem.v.unpack()(jnp.asarray([q not in [*hidden, p] for q in range(9)])[None])[0]) for p in left
+        ]
+        hidden += [left[i] for i in np.argsort(-np.array(lost) if insertion else lost, kind="stable")[:taken]]
+    found = attribution.moxi(None, problem, insertion=insertion, num_steps=2)
+    np.testing.assert_array_equal(found, places(first + hidden[::-1] if insertion else hidden))
     np.testing.assert_array_equal(attribution.moxi(None, problem, insertion=insertion, num_steps=20), places(order))
 
 

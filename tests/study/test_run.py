@@ -181,7 +181,7 @@ def test_photos_without_labels_are_refused_where_the_study_asks_for_them(models,
 
 def test_names_that_are_no_utf8_and_photos_too_narrow_to_resize(tmp_path):
     folder = write_photos(tmp_path / "photos", 1)
-    (folder / "red" / "0.png").rename(os.fsencode(folder / "red") + b"/caf\xe9.png")
+    os.rename(folder / "red" / "0.png", os.fsencode(folder / "red") + b"/caf\xe9.png")
     Image.new("RGB", (1, 60_000)).save(folder / "red" / "narrow.png")
     model = tiny_classifier()
     model = dataclasses.replace(
