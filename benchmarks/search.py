@@ -9,7 +9,9 @@ correctly count. FOLDER may be efficientnet-lite0, for the weights of the `demo`
 colour, and the players are a 14 x 14 grid. A gradient is counted as three forward passes.
 
 The dearest methods are the exact orders: DeiT-Tiny takes about 90 s (insertion) and 180 s (deletion) a photo on two
-cores. `--methods` selects.
+cores. `--methods` selects. What a study of the same photos measured at all sizes (`jaxmoxi study --preset paper
+--masking mean`, or tokens for DeiT) is taken from its shards with `--study FOLDER`: MoXI's orders are the exact ones,
+and every rival has its place in the figure.
 """
 
 from __future__ import annotations
@@ -32,10 +34,8 @@ from PIL import Image
 
 import jaxmoxi as jm
 from jaxmoxi import search
-from jaxmoxi.attribution import METHODS as METHODS_OF_STUDY
 from jaxmoxi.curves import trapezoid_area
-from jaxmoxi.study import PRESETS
-from jaxmoxi.study.measure import method_options
+from jaxmoxi.study.store import read_shard
 
 GRADIENT = 3  # forward passes that a forward and a backward pass take
 FEW, MANY = 0.04, 0.10  # the shares of players at which accuracy is read: visible, and removed
@@ -57,6 +57,8 @@ class Args:
     """Players along one side, where the model has no tokens."""
     out: Path | None = None
     """Where to write the tables as JSON."""
+    study: Path | None = None
+    """A study of these photos, whose orders join the tables."""
     figure: Path | None = None
     """Where to draw quality against forward passes."""
 
@@ -78,32 +80,35 @@ def order_row(case: Case, result: jm.GreedyResult, insertion: bool, gradients: i
     assert result.leads is not None
     curve = jnp.concatenate([jnp.atleast_1d(jnp.asarray(result.start_probability)), result.probabilities])
     leads = jnp.concatenate([jnp.atleast_1d(jnp.asarray(result.start_leads)), result.leads])
-    return curve_row(case, curve, leads, insertion, int(result.num_evaluations) + GRADIENT * gradients)
+    return curve_row(case.num_players, curve, leads, insertion, int(result.num_evaluations) + GRADIENT * gradients)
 
 
 def ordered(case: Case, order: Any, insertion: bool, forwards: int) -> dict[str, Any]:
     result = (jm.insertion_curve if insertion else jm.deletion_curve)(case.v, order)
-    return curve_row(case, result.probabilities, result.leads, insertion, forwards)
+    return curve_row(case.num_players, result.probabilities, result.leads, insertion, forwards)
 
 
-def curve_row(case: Case, curve: Any, leads: Any, insertion: bool, forwards: int) -> dict[str, Any]:
+def curve_row(num_players: int, curve: Any, leads: Any, insertion: bool, forwards: int) -> dict[str, Any]:
     """What an order is worth: the area under the class's probability, and whether the class leads at the shares."""
     return {
         "kind": "insertion" if insertion else "deletion",
         "area": float(trapezoid_area(curve)),
-        "leads": bool(leads[max(1, round((FEW if insertion else MANY) * case.num_players))]),
+        "leads": bool(leads[max(1, round((FEW if insertion else MANY) * num_players))]),
         "forwards": forwards,
         "curve": [round(float(p), 4) for p in curve],
     }
 
 
 def group_row(case: Case, group: Any, forwards: Any, insertion: bool = True) -> dict[str, Any]:
-    """A group's size, and in which share of other maskings and small shifts it holds."""
+    """A group's size, in which share of other maskings and small shifts it holds, and whether the class leads at the
+    shares: with no more players visible, by this group; or with no more removed, in spite of it."""
     held = search.stability(alternatives(case), jnp.asarray(group), insertion=insertion)
     assert held.leads is not None
     share = float(jnp.mean(held.leads == insertion))
     kind = "sufficient" if insertion else "necessary"
-    return {"kind": kind, "size": int(np.sum(group)), "stable": share, "forwards": int(forwards)}
+    size = int(np.sum(group))
+    within = size <= max(1, round((FEW if insertion else MANY) * len(group)))
+    return {"kind": kind, "size": size, "stable": share, "leads": within == insertion, "forwards": int(forwards)}
 
 
 def alternatives(case: Case) -> list[Any]:
@@ -128,20 +133,6 @@ def screened(insertion: bool, scorer: Any) -> Callable[[Case], dict[str, Any]]:
         found = search.screened_greedy(case.v, case.num_players, insertion=insertion, scorer=guess)
         row = order_row(case, found.greedy, insertion, int(found.num_gradients))
         return row | {"audits": int(found.num_audits), "missed": int(found.num_missed), "regret": float(found.regret)}
-
-    return run
-
-
-def rival(name: str, insertion: bool) -> Callable[[Case], dict[str, Any]]:
-    """The order of a method of the study, with the options of its preset `paper`."""
-
-    def run(case: Case) -> dict[str, Any]:
-        options = method_options(name, "insertion" if insertion else "deletion", case.num_players, PRESETS["paper"]())
-        problem = jm.attribution.problem(case.model, case.image, case.target, case.regions, v=case.v)
-        order = jm.attribution.order_of(METHODS_OF_STUDY[name].explain(jax.random.key(0), problem, **options))
-        passes = {"grad-cam": GRADIENT, "occlusion": case.num_players + 1, "rise": options.get("num_samples")}
-        passes["shapley"] = options.get("num_samples", 0) * (case.num_players - 1) + 2
-        return ordered(case, order, insertion, passes[name])
 
     return run
 
@@ -241,6 +232,7 @@ METHODS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "best 4 %, beam of 8": beam_few,
     "greedy necessary group": greedy_group(False),
     "minimal necessary group": minimal(False),
+    "minimal necessary group, a quarter of the budget": minimal(False, 0.25),
     "necessary and sufficient": both,
     **{
         f"{name} {'insertion' if insertion else 'deletion'}": make(insertion)
@@ -252,7 +244,6 @@ METHODS: dict[str, Callable[[Case], dict[str, Any]]] = {
             "mixed": lambda i: screened(i, "mixed"),
             "backward, forward": backward_forward,
             "group, backward, forward": partial(backward_forward, group=True),
-            **{name: partial(rival, name) for name in ("grad-cam", "occlusion", "rise", "shapley")},
             "stale": lambda i: screened(i, "stale"),
             "gradient": lambda i: screened(i, "gradient"),
             "attention": lambda i: screened(i, "attention"),
@@ -298,6 +289,54 @@ def measure(args: Args) -> None:
             with open(args.lines, "a") as f:
                 f.write(json.dumps(line) + "\n")
             print(json.dumps({k: v for k, v in line.items() if k != "curve"}), flush=True)
+
+
+def from_study(folder: Path, model: str) -> list[dict[str, Any]]:
+    """The orders of a study's model as lines like those measured here."""
+    record = json.loads((folder / "study.json").read_text())
+    if model not in record["models"]:
+        raise SystemExit(f"{folder} studies {', '.join(record['models'])}, not {model}")
+    config, methods = record["config"], record["models"][model]["methods"]
+    if config["steps"] is not None or config["sizes"] is not None:
+        raise SystemExit(
+            f"{folder} has MoXI's first {config['steps']} steps and curves at {config['sizes']} sizes; "
+            "the exact orders need all"
+        )
+    lines = []
+    for path in sorted((folder / "shards").glob(f"{record['order of the models'].index(model)}-*.npz")):
+        shard = read_shard(path)
+        for index, file in zip(shard["index"], shard["photo"], strict=True):
+            removal = next((k.split("/")[1] for k in shard if k.startswith(f"{index}/") and k.endswith("/leads")), None)
+            if removal is None:  # not one of the photos that the model classifies correctly
+                continue
+            num_players = shard[f"{index}/orders"].shape[-1]
+            for kind in ("insertion", "deletion"):
+                curve, leads = (shard[f"{index}/{removal}/{kind}/{what}"] for what in ("probabilities", "leads"))
+                for i, method in enumerate(methods):
+                    name = {"moxi": "exact", "moxi-single": "single"}.get(method, method)
+                    forwards = study_forwards(method, num_players, config)
+                    row = curve_row(num_players, curve[i], leads[i], kind == "insertion", forwards)
+                    lines.append({"file": str(file), "method": f"{name} {kind}", **row})
+    return lines
+
+
+def study_forwards(method: str, num_players: int, config: dict[str, Any]) -> int:
+    """What a method of a study costs, in forward passes."""
+    sampled = config["samples"]
+    return {
+        "random": 0,
+        "attention-rollout": 1,
+        "gradient": GRADIENT,
+        "grad-cam": GRADIENT,
+        "grad-cam++": GRADIENT,
+        "integrated-gradients": 50 * GRADIENT,
+        "occlusion": num_players + 1,
+        "moxi-single": num_players + 1,
+        "rise": sampled,
+        "hsic": sampled,
+        "shapley": max(2, sampled // num_players) * (num_players - 1) + 2,
+        "moxi": num_players * (num_players + 1) // 2,
+    }[method]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -375,8 +414,9 @@ def main(args: Args) -> None:
     if unknown:
         raise SystemExit(f"unknown methods {unknown}; there are: {', '.join(METHODS)}")
     measure(args)
-    table = tables(read(args.lines))
-    write({"model": Path(args.model).name, "environment": environment(), "methods": table}, args.out)
+    name = Path(args.model).name
+    table = tables(read(args.lines) + (from_study(args.study, name) if args.study else []))
+    write({"model": name, "environment": environment(), "methods": table}, args.out)
     if args.figure:
         draw(table, args.figure)
 
