@@ -102,23 +102,14 @@ def curve_row(num_players: int, curve: Any, leads: Any, insertion: bool, forward
 def group_row(case: Case, group: Any, forwards: Any, insertion: bool = True) -> dict[str, Any]:
     """A group's size, in which share of other maskings and small shifts it holds, and whether the class leads at the
     shares: with no more players visible, by this group; or with no more removed, in spite of it."""
-    held = search.stability(alternatives(case), jnp.asarray(group), insertion=insertion)
+    others = search.alternatives(case.model, case.image, case.target, case.regions)
+    held = search.stability(others, jnp.asarray(group), insertion=insertion)
     assert held.leads is not None
     share = float(jnp.mean(held.leads == insertion))
     kind = "sufficient" if insertion else "necessary"
     size = int(np.sum(group))
     within = size <= max(1, round((FEW if insertion else MANY) * len(group)))
     return {"kind": kind, "size": size, "stable": share, "leads": within == insertion, "forwards": int(forwards)}
-
-
-def alternatives(case: Case) -> list[Any]:
-    """The photo hidden in three other ways, and moved by four pixels in four directions."""
-    pixels = [
-        jm.pixel_value_fn(case.model.logits, case.image, case.target, case.regions, fill=fill)
-        for fill in (0.0, "mean", "blur")
-    ]
-    moved = [jnp.roll(case.image, step, axis) for axis in (0, 1) for step in (-4, 4)]
-    return pixels + [game(case.model, image, case.target, case.regions) for image in moved]
 
 
 def game(model: Any, image: Any, target: int, regions: Any) -> Any:

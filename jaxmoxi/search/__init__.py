@@ -3,8 +3,8 @@
 Pure functions over a value function, as the greedy search; unlike it they decide on the host what to evaluate next, and
 are called outside `jit`. Every result says how many forward passes it took.
 
-A caution: a very small group that is enough may exploit the model's blind spots rather than show what it sees. Hold it
-against other fills and small shifts with `stability` before you believe it.
+A caution: a very small group that is enough may exploit the model's blind spots rather than show what it sees. Give the
+search `alternatives`, other fills and small shifts: the result then says how `stability` judges its group.
 """
 
 from jaxmoxi.search.beam import BeamResult, beam_search
@@ -20,7 +20,7 @@ from jaxmoxi.search.necessary import necessary_and_sufficient
 from jaxmoxi.search.oracle import GroupResult
 from jaxmoxi.search.scorers import class_attention, gate_gradient
 from jaxmoxi.search.screened import ScreenedResult, screened_greedy
-from jaxmoxi.search.stability import Stability, stability
+from jaxmoxi.search.stability import Stability, alternatives, stability
 
 __all__ = [
     "BeamResult",
@@ -28,6 +28,7 @@ __all__ = [
     "GroupResult",
     "ScreenedResult",
     "Stability",
+    "alternatives",
     "backward_elimination",
     "backward_forward_order",
     "beam_search",

@@ -7,7 +7,7 @@ on several ways are one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmoxi.search.climb import Climber
 from jaxmoxi.search.minimal import minimal_group, refine
 from jaxmoxi.search.oracle import Goal, Oracle, neighbours
+from jaxmoxi.search.stability import Stability, check_alternatives, stability
 from jaxmoxi.types import pack, record
 
 
@@ -29,6 +30,7 @@ class BeamResult:
     minimal:         bool[G, P], the smallest group that is enough, then others that have no player in common with it or
                      with one another; nobody can be taken from any of them. No row without a goal.
     num_evaluations: int32[], forward passes, of one coalition each.
+    stability:       how each row of `minimal` holds in A other games, [G] and [G, A], where the search was given some.
     """
 
     groups: Bool[Array, "S P"]
@@ -36,6 +38,7 @@ class BeamResult:
     enough: Bool[Array, "S"]
     minimal: Bool[Array, "G P"]
     num_evaluations: Int[Array, ""]
+    stability: Stability | None = None
 
 
 def beam_search(
@@ -50,10 +53,11 @@ def beam_search(
     num_groups: int = 1,
     rounds: int = 4,
     batch_size: int | None = None,
+    alternatives: Sequence[Callable[..., object]] = (),
 ) -> BeamResult:
     """The best group of each size, `width` kept at a time, and the smallest that is enough.
 
-    v, num_players, insertion, probability, value, batch_size: as for `minimal_group`.
+    v, num_players, insertion, probability, value, batch_size, alternatives: as for `minimal_group`.
     width:      groups kept at every size, at least 1.
     max_size:   None: until a group is enough, at the latest at the size of `minimal_group`'s, which is the answer then:
                 the smallest is never larger than that. A number looks at all sizes up to it, has no goal and ranks by
@@ -76,6 +80,7 @@ def beam_search(
                 "max_size looks at every size, without a goal; leave out probability, value and num_groups"
             )
     goal = Goal(pack(v), num_players, probability=probability, value=value) if max_size is None else None
+    check_alternatives(alternatives, num_players)
     oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
     last, smallest, spent = max_size or 0, None, 0
     if goal is not None:
@@ -116,12 +121,14 @@ def beam_search(
             break
         minimal.append(refine(climber, rest, 0))
     results = [oracle.result(group) for group in best]
+    rows = jnp.asarray(np.array(minimal, bool).reshape(-1, num_players))
     return BeamResult(
         groups=jnp.asarray(np.array(best)),
         values=jnp.stack([r.value for r in results]),
         enough=jnp.stack([r.enough for r in results]),
-        minimal=jnp.asarray(np.array(minimal, bool).reshape(-1, num_players)),
+        minimal=rows,
         num_evaluations=jnp.int32(oracle.count + spent),
+        stability=stability(alternatives, rows, insertion=insertion) if alternatives and minimal else None,
     )
 
 

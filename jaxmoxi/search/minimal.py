@@ -13,7 +13,7 @@ wanders; a backward one starts where the model is at home. So:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from jaxmoxi.greedy import greedy_deletion, greedy_insertion
 from jaxmoxi.search.climb import Climber, eliminate
 from jaxmoxi.search.oracle import BudgetSpent, Goal, GroupResult, Oracle, neighbours
+from jaxmoxi.search.stability import check_alternatives
 from jaxmoxi.types import Stop, pack
 
 # Stuck for good: so many disturbed starts in a row that led to nothing. Without it small games, whose every group is
@@ -38,6 +39,7 @@ def minimal_group(
     value: float | None = None,
     budget: int | None = None,
     batch_size: int | None = None,
+    alternatives: Sequence[Callable[..., Any]] = (),
 ) -> GroupResult:
     """A small group that is enough, from which no single player can be taken away.
 
@@ -49,15 +51,18 @@ def minimal_group(
                  group a minimal one and compares it with greedy's is done whatever the budget: far less than
                  P(P+1)/2 for a game of an image, at the worst a little over twice that.
     batch_size:  coalitions per chunk; None chooses.
+    alternatives: other games of the same players in which the group found is tried, for the result's `stability`;
+                 `search.alternatives` makes some. They do not count as evaluations.
 
     Never larger than the group at which `greedy_insertion` (`greedy_deletion`) under the same goal stops: that one is a
     start too. Not always the smallest there is. Deterministic. A very small group may owe its effect to a blind spot of
-    the model: see `stability`.
+    the model: give `alternatives` and read the `stability`.
 
     Raises ValueError for levels that cannot be or that the value function cannot answer, for a goal that no group along
     either way reaches, and inside `jit`; NaNValueError that names the group.
     """
     goal = Goal(pack(v), num_players, probability=probability, value=value)
+    check_alternatives(alternatives, num_players)
     oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
     limit = check_budget(budget, num_players)
     climber = Climber(oracle)
@@ -72,7 +77,7 @@ def minimal_group(
         group = rival if enough else group
     if group is None:
         raise _unreachable(insertion)
-    return oracle.result(refine(climber, group, limit))
+    return oracle.result(refine(climber, group, limit), alternatives)
 
 
 def backward_elimination(
@@ -83,6 +88,7 @@ def backward_elimination(
     probability: float | None = None,
     value: float | None = None,
     batch_size: int | None = None,
+    alternatives: Sequence[Callable[..., Any]] = (),
 ) -> GroupResult:
     """A group that is enough, from which no single player can be taken away: the first part of `minimal_group` alone.
 
@@ -92,11 +98,12 @@ def backward_elimination(
     Arguments and errors are those of `minimal_group`.
     """
     goal = Goal(pack(v), num_players, probability=probability, value=value)
+    check_alternatives(alternatives, num_players)
     oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
     group = search_down(Climber(oracle), 0)
     if group is None:
         raise _unreachable(insertion)
-    return oracle.result(group)
+    return oracle.result(group, alternatives)
 
 
 def _unreachable(insertion: bool) -> ValueError:

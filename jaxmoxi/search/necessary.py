@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxmoxi.search.climb import Climber
 from jaxmoxi.search.minimal import check_budget, search_down
 from jaxmoxi.search.oracle import Goal, GroupResult, Oracle
+from jaxmoxi.search.stability import check_alternatives
 from jaxmoxi.types import Readout, pack
 
 
@@ -35,19 +36,22 @@ def necessary_and_sufficient(
     value: float | None = None,
     budget: int | None = None,
     batch_size: int | None = None,
+    alternatives: Sequence[Callable[..., object]] = (),
 ) -> GroupResult:
     """A small group that keeps the class on top when alone *and* loses it when removed; nobody can be taken from it.
 
     Arguments are those of `minimal_group`; with a level, the group alone is at or above it, the others at or below.
-    A group costs two evaluations, one alone and one of the others. `value` is the payoff of the group alone.
+    A group costs two evaluations, one alone and one of the others. `value` is the payoff of the group alone,
+    and `stability` is that of the group alone too.
 
     Raises ValueError where not even everybody is such a group: the goal is missed with everybody, or met with nobody.
     """
     goal = Goal(pack(v), num_players, probability=probability, value=value)
+    check_alternatives(alternatives, num_players)
     oracle = BothOracle(v, num_players, goal=goal, batch_size=batch_size)
     group = search_down(Climber(oracle), check_budget(budget, num_players))
     if group is None:
         raise ValueError(
             "not even everybody is necessary and sufficient: the goal must be met with all players and missed with none"
         )
-    return oracle.result(group)
+    return oracle.result(group, alternatives)

@@ -11,7 +11,7 @@ in chunks of few compiled shapes, asks nothing twice, and counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from jaxmoxi.evaluate import (
     readouts,
     tells,
 )
+from jaxmoxi.search.stability import Stability, stability
 from jaxmoxi.types import Packed, Readout, is_concrete, pack, record
 
 # Questions are often small, and padded to a chunk: on a CPU 32 short coalitions are as fast as more.
@@ -95,6 +96,7 @@ class GroupResult:
     enough:          bool[], it reaches the goal.
     value:           float32[], the payoff of the coalition it leaves visible (of the group, or of all others).
     num_evaluations: int32[], forward passes, of one coalition each, that the search made.
+    stability:       how the group holds in other games, where the search was given some.
     """
 
     group: Bool[Array, "P"]
@@ -102,6 +104,7 @@ class GroupResult:
     enough: Bool[Array, ""]
     value: Float[Array, ""]
     num_evaluations: Int[Array, ""]
+    stability: Stability | None = None
 
 
 class Oracle:
@@ -197,7 +200,7 @@ class Oracle:
             self._chunks[max_visible] = max(1, min(size, most, self.num_players))
         return self._chunks[max_visible]
 
-    def result(self, group: np.ndarray) -> GroupResult:
+    def result(self, group: np.ndarray, alternatives: Sequence[Callable[..., Any]] = ()) -> GroupResult:
         """The record of a group; its payoff is the caller's own (one more evaluation where that is not what ranks)."""
         _, enough = self.ask(group[None])
         value = self.readout(group).values
@@ -212,6 +215,7 @@ class Oracle:
             enough=jnp.asarray(enough[0]),
             value=jnp.float32(value),
             num_evaluations=jnp.int32(self.count),
+            stability=stability(alternatives, group, insertion=self.insertion) if alternatives else None,
         )
 
 

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -383,6 +384,58 @@ def test_stability_says_where_a_group_holds():
     hidden = search.stability(games, np.array([True, True, False]), insertion=False)
     np.testing.assert_allclose(hidden.values, [-0.5, 0.5, -1.5])
     assert search.stability([table_game(3)[0]], np.ones(3, bool)).leads is None
+    both = search.stability(games, np.array([[True, True, False], [True, True, True]]))
+    assert both.leads.tolist() == [[True, True, False], [True, True, True]]
+    np.testing.assert_allclose(both.values[0], held.values)
+    np.testing.assert_allclose(both.share, [2 / 3, 1])
+
+
+def test_results_carry_how_stable_they_are():
+    v, *others = [ThresholdGame(jnp.array([3.0, 2.0, 1.0]), jnp.float32(b)) for b in (-2.5, -0.5, -4.5)]
+    found = search.minimal_group(v, 3, alternatives=others)
+    assert found.group.tolist() == [True, False, False]
+    assert found.stability.leads.tolist() == [True, False]
+    np.testing.assert_allclose(found.stability.values, [2.5, -1.5])
+    assert search.minimal_group(v, 3).stability is None
+    assert search.backward_elimination(v, 3, alternatives=others).stability.leads.tolist() == [True, False]
+    lost = search.minimal_group(v, 3, insertion=False, alternatives=others)
+    np.testing.assert_array_equal(lost.stability.values, [o(~lost.group[None])[0] for o in others])
+    beam = search.beam_search(v, 3, num_groups=2, alternatives=others)
+    assert beam.minimal.tolist() == [[True, False, False], [False, True, True]]
+    assert beam.stability.leads.tolist() == [[True, False], [True, False]]
+    both = search.necessary_and_sufficient(v, 3, alternatives=others)
+    np.testing.assert_array_equal(both.stability.values, [o(both.group[None])[0] for o in others])
+
+    def hopeless(masks):
+        return 0.0 * masks.sum(1)
+
+    with pytest.raises(TypeError, match="shape"):  # before the search, not after it
+        search.minimal_group(hopeless, 3, value=1.0, alternatives=[lambda masks: masks @ jnp.ones(4)])
+    with pytest.raises(ValueError, match="reach"):
+        search.minimal_group(hopeless, 3, value=1.0)
+
+
+class Convolutional(NamedTuple):
+    logits: Any
+    token_grid: None = None
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_alternatives_are_other_fills_and_shifts(tokens, tiny):
+    classifier, image = tiny
+    model, regions = classifier if tokens else Convolutional(classifier.logits), jm.grid_regions(32, 32, rows=4, cols=4)
+    games = search.alternatives(model, image, 1, regions, fills=("mean",), shift=2)
+    mask = jnp.asarray(np.random.default_rng(0).random((1, 16)) < 0.5)
+    want = [jm.pixel_value_fn(model.logits, image, 1, regions, fill="mean")]
+    for axis in (0, 1):
+        for step in (-2, 2):
+            moved = jnp.roll(image, step, axis)
+            pixels = jm.pixel_value_fn(model.logits, moved, 1, regions, fill="mean")
+            want.append(jm.token_value_fn(model, moved, 1, regions) if tokens else pixels)
+    np.testing.assert_allclose([float(g(mask)[0]) for g in games], [float(w(mask)[0]) for w in want], rtol=1e-5)
+    assert len(search.alternatives(model, image, 1, regions, shift=0)) == 3
+    with pytest.raises(ValueError, match="expected a shift from 0 to less than 16 pixels; got 16"):
+        search.alternatives(model, image, 1, regions, shift=16)
 
 
 def test_the_promise_of_max_visible_is_kept():
