@@ -20,8 +20,9 @@ class Study:
     """Compare methods over a folder of photos: tables, curves, heat maps and a report.
 
     PHOTOS is a folder with a folder for each class, or a CSV file with the columns file and label (and x0, y0, x1, y1
-    for objects' boxes). The same command goes on where it was interrupted; a finished study is not run again. Writes
-    into --out: report.md, table.parquet (a row for each number), figures/, shards/ (orders and curves) and study.json.
+    for objects' boxes, or mask, an image that is not black on them). The same command goes on where it was interrupted;
+    a finished study is not run again. Writes into --out: report.md, table.parquet (a row for each number), figures/,
+    shards/ (orders and curves) and study.json.
     """
 
     photos: Annotated[tyro.conf.Positional[str], _OPTION(metavar="PHOTOS")]

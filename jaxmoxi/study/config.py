@@ -25,7 +25,8 @@ class StudyConfig:
 
     methods:    names of `jaxmoxi.attribution.METHODS`; those that do not apply to a model are left out there.
     metrics:    "curves" (insertion, deletion, smallest group to flip, highest confidence), "agreement" (of each order
-                with MoXI's), "localisation" (of photos with boxes), "road" (imputation, which no method optimises).
+                with MoXI's), "localisation" (of photos with boxes or masks), "road" (imputation, which no method
+                optimises).
     regions:    the players: "grid:RxC" or "slic:N".
     masking:    the game that methods play: "tokens", "zero", "mean", "blur"; None: tokens where the model has them,
                 else zero.

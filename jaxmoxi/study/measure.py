@@ -72,13 +72,13 @@ def setting(model: Any, config: StudyConfig, *, mesh: Mesh | None = None, batch_
 
 
 def measure_photo(
-    key: Key[Array, ""], task: Setting, photo: Any, *, label: int = -1, boxes: Any = None
+    key: Key[Array, ""], task: Setting, photo: Any, *, label: int = -1, boxes: Any = None, mask: Any = None
 ) -> dict[str, np.ndarray]:
     """All that a study keeps of one photo.
 
     key:   for this photo alone; each method has its own part of it, so that another list of methods changes nothing.
     photo: a PIL image or uint8[H, W, 3]. label: its class, -1 if not known. boxes: float[N, 4] x0, y0, x1, y1 in its
-           pixels, or None.
+           pixels, or None. mask: its objects, an image of its size, white on black, or None.
 
     Returns arrays by name, M methods: `target`, `top` int; `regions` [H, W]; `scores` float32[M, 2, P] and `orders`
     int32[M, 2, P], for insertion and for deletion; `sizes` int32[S], and for each removal r and direction d
@@ -121,8 +121,11 @@ def measure_photo(
     }
     if "curves" in config.metrics:
         out |= _curves(task, image, target, regions, orders)
-    if "localisation" in config.metrics and boxes is not None and len(boxes):
-        out["localisation"] = _localisation(model, photo, regions, scores[:, 0], boxes)
+    if "localisation" in config.metrics and (mask is not None or (boxes is not None and len(boxes))):
+        inside = _box_mask(model, photo, boxes) if mask is None else model.crop(mask)[..., 0] > 127
+        asked = (metrics.pointing_game, metrics.energy_inside, metrics.iou)
+        found = [[float(f(row, regions, inside)) for f in asked] for row in scores[:, 0]]
+        out["localisation"] = np.asarray(found, np.float32)
     if "road" in config.metrics:
         for name, first in (("most", True), ("least", False)):
             curves = [
@@ -167,13 +170,12 @@ def _curves(task: Setting, image: Any, target: int, regions: Any, orders: np.nda
     return out | {"sizes": np.asarray(sizes, np.int32)}
 
 
-def _localisation(model: Any, photo: Any, regions: Any, scores: np.ndarray, boxes: Any) -> np.ndarray:
-    height, width = np.shape(regions)
+def _box_mask(model: Any, photo: Any, boxes: Any) -> Any:
+    """The boxes of a photo in the image that the model sees."""
     photo_size = photo.shape[:2] if hasattr(photo, "shape") else photo.size[::-1]
     inside = metrics.crop_boxes(boxes, photo_size, model.preprocessing)
-    mask = metrics.box_mask(height, width, inside)
-    asked = (metrics.pointing_game, metrics.energy_inside, metrics.iou)
-    return np.asarray([[float(f(row, regions, mask)) for f in asked] for row in scores], np.float32)
+    height, width = model.preprocessing.size
+    return metrics.box_mask(height, width, inside)
 
 
 def _regions(spec: str, photo: np.ndarray) -> Any:

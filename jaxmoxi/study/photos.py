@@ -2,13 +2,16 @@
 
 A folder of class folders, `root/CLASS/FILE`, or a table in CSV with the columns `file` and `label` (or `index`), and
 optionally `x0, y0, x1, y1`, an object's box in pixels of the upright photo, turned as its EXIF data say (several boxes
-of one photo are several rows), and `author` and `license`, which pictures then name.
+of one photo are several rows), or `mask`, an image of the photo's size that is not black on the object, and `author`
+and `license`, which pictures then name.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import re
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -29,12 +32,14 @@ class Photo(NamedTuple):
     label: the class it shows, 0 .. K-1; -1 where it is not known.
     boxes: (x0, y0, x1, y1) of its objects, in pixels of the upright photo.
     credit: whose photo it is, for pictures made from it.
+    mask:  the path of its objects' mask inside the folder, "" for none.
     """
 
     name: str
     label: int
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     credit: str = ""
+    mask: str = ""
 
 
 class UnreadableError(ValueError):
@@ -85,17 +90,49 @@ def read_photo(path: Any) -> Image.Image:
     """A photo as upright 8-bit RGB: EXIF rotation applied; greys, palettes, CMYK, 16 bits and transparency converted.
 
     Raises UnreadableError, with the reason, for what is missing, cut short, no image, or of more pixels than Pillow
-    unpacks (178 million).
+    unpacks (178 million). Reading, which may fail for a moment on a network, is tried three times.
     """
     try:
-        with warnings.catch_warnings(), epath.Path(path).open("rb") as file:
+        data = _bytes(epath.Path(path))
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is odd but readable is read
-            with Image.open(file) as photo:
+            with Image.open(io.BytesIO(data)) as photo:
                 photo.load()
                 return _to_rgb(photo)
     except Exception as error:  # a decoder meets broken files with errors of every kind
         reason = "not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
         raise UnreadableError(" ".join(reason.replace(str(path), "the file").split()) or type(error).__name__) from None
+
+
+def read_mask(path: Any, size: tuple[int, int]) -> Image.Image:
+    """Where an image is not black, as a white one on black. size: of its photo, (width, height).
+
+    Raises UnreadableError, as `read_photo`, and for another size.
+    """
+    try:
+        mask = read_photo(path)
+    except UnreadableError as error:
+        raise UnreadableError(f"its mask: {error}") from None
+    if mask.size != size:
+        (width, height), got = size, mask.size
+        raise UnreadableError(
+            f"its mask: expected the size of the photo, {width} x {height} pixels; got {got[0]} x {got[1]}"
+        )
+    inside = np.asarray(mask).any(-1)
+    return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8)).convert("RGB")
+
+
+def _bytes(path: epath.Path, attempts: int = 3) -> bytes:
+    for again in reversed(range(attempts)):
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
+            raise
+        except Exception:  # a bucket has errors of its own
+            if not again:
+                raise
+            time.sleep(0.5)
+    raise AssertionError
 
 
 def _from_folders(root: epath.Path, class_names: Sequence[str]) -> list[Photo]:
@@ -151,13 +188,16 @@ def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:
                     f"line {number} of {path}: expected x0 <= x1 and y0 <= y1; got {x0:g}, {y0:g}, {x1:g}, {y1:g}"
                 )
             boxes = ((x0, y0, x1, y1),)
+        mask = row.get("mask") or ""
+        if mask and boxes:
+            raise ValueError(f"line {number} of {path}: {row['file']} has a mask and a box; give one of them")
         before = photos.get(row["file"])
         if before is not None and before.label != label:
             raise ValueError(
                 f"line {number} of {path}: {row['file']} already has the label {before.label}; got {label}"
             )
         credit = ", ".join(filter(None, (row.get("author"), _licence_name(row.get("license") or ""))))
-        photos[row["file"]] = Photo(row["file"], label, (before.boxes if before else ()) + boxes, credit)
+        photos[row["file"]] = Photo(row["file"], label, (before.boxes if before else ()) + boxes, credit, mask)
     return list(photos.values())
 
 

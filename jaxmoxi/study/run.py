@@ -21,9 +21,18 @@ from tqdm import tqdm
 from jaxmoxi.evaluate import NaNValueError
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
-from jaxmoxi.study.photos import Photo, UnreadableError, as_text, box_array, list_photos, photo_folder, read_photo
+from jaxmoxi.study.photos import (
+    Photo,
+    UnreadableError,
+    as_text,
+    box_array,
+    list_photos,
+    photo_folder,
+    read_mask,
+    read_photo,
+)
 from jaxmoxi.study.report import report_path, write_report
-from jaxmoxi.study.store import claim, shard_path, write_shard
+from jaxmoxi.study.store import claim, shard_path, sweep, write_shard
 
 OK, UNREADABLE, INCORRECT, FAILED = "ok", "unreadable", "not classified correctly", "failed"
 
@@ -109,6 +118,7 @@ def run_study(
             "the other processes",
             progress,
         )
+        sweep(out / "shards")
         write_report(out, listed, list(settings.items()), [shard_path(out, *p) for p in shards], folder)
     else:
         _wait(report_path(out).exists, poll_seconds, "the report", progress)
@@ -138,7 +148,8 @@ def _one(task: Setting, folder: Any, photo: Photo, bar: Any) -> dict[str, Any]:
         picture = read_photo(folder / photo.name)
         own = zlib.crc32(photo.name.encode("utf-8", "surrogateescape"))
         key = jax.random.fold_in(jax.random.key(task.config.seed), own)
-        row |= measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo))
+        mask = read_mask(folder / photo.mask, picture.size) if photo.mask else None
+        row |= measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo), mask=mask)
     except UnreadableError as error:
         row |= {"status": UNREADABLE, "reason": str(error)}
     except NotCorrectError as error:

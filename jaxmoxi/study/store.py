@@ -31,6 +31,13 @@ def write_whole(path: epath.Path, data: bytes) -> None:
         raise
 
 
+def sweep(folder: epath.Path) -> None:
+    """Removes the drafts of killed runs. For when nobody writes here any more."""
+    for path in folder.iterdir():
+        if path.name.startswith(".") and path.name.endswith(".tmp"):
+            path.unlink(missing_ok=True)
+
+
 def claim(folder: epath.Path, record: Mapping[str, Any]) -> None:
     """Makes the folder this study's, or checks that it is.
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from jaxmoxi.study import Photo, UnreadableError, list_photos, read_photo
@@ -140,6 +141,23 @@ def test_broken_photos_are_told_apart_from_others(tmp_path):
             read_photo(tmp_path / name)
     with pytest.raises(UnreadableError, match="No such file"):
         read_photo(tmp_path / "nowhere.png")
+
+
+def test_reading_is_tried_again(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png")
+    failures = [OSError("timed out"), OSError("timed out"), OSError("timed out"), OSError("timed out"), OSError("gone")]
+    plain = type(epath.Path(path)).read_bytes
+
+    def flaky(self):
+        if failures:
+            raise failures.pop(0)
+        return plain(self)
+
+    monkeypatch.setattr(type(epath.Path(path)), "read_bytes", flaky)
+    monkeypatch.setattr("jaxmoxi.study.photos.time.sleep", lambda seconds: None)
+    with pytest.raises(UnreadableError, match="timed out"):
+        read_photo(path)  # three times
+    assert read_photo(path).size == (8, 6)  # at the third
 
 
 def test_a_huge_photo_is_not_unpacked(tmp_path):

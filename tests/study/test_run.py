@@ -23,7 +23,7 @@ from test_photos import broken_files
 import jaxmoxi as jm
 from jaxmoxi.models.preprocess import Preprocessing
 from jaxmoxi.study import measure_photo, read_photo, run_study, setting, store
-from jaxmoxi.study.photos import Photo
+from jaxmoxi.study.photos import Photo, read_mask
 from jaxmoxi.study.report import HIGHER, _mean
 
 
@@ -137,6 +137,50 @@ def test_boxes_are_where_the_model_sees_them(models, photos):
     best = out["orders"][:, 0, 0]
     np.testing.assert_array_equal(out["localisation"][:, 0], (best < 4).astype(np.float32))
     assert 0 < out["localisation"][:, 0].sum() < len(best)
+
+
+def test_masks_are_where_the_model_sees_them(models, photos, tmp_path):
+    """A mask of the upper half says what a box of the upper half says, whatever its bright value."""
+    picture = read_photo(photos / "blue" / "2.png")
+    task = setting(models["tiny"], tiny_config(metrics=("localisation",)))
+    drawn = np.zeros((20, 24), np.uint8)
+    drawn[:10] = 1
+    Image.fromarray(drawn).save(tmp_path / "mask.png")
+    box = measure_photo(jax.random.key(0), task, picture, label=2, boxes=np.float32([[0, 0, 24, 10]]))
+    mask = read_mask(tmp_path / "mask.png", picture.size)
+    out = measure_photo(jax.random.key(0), task, picture, label=2, mask=mask)
+    np.testing.assert_allclose(out["localisation"], box["localisation"], atol=1e-6)
+
+
+def test_masks_of_a_table(models, tmp_path):
+    folder = write_photos(tmp_path / "photos", 4)
+    names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.png"))]
+    Image.new("L", (24, 20), 255).save(folder / "all.png")
+    Image.new("L", (5, 7), 255).save(folder / "small.png")
+    masks = ("all.png", "small.png", "none.png", "")
+    lines = [f"{name},0,{mask}" for name, mask in zip(names, masks, strict=True)]
+    (folder / "labels.csv").write_text("\n".join(["file,label,mask", *lines]))
+    config = tiny_config(methods=("random",), metrics=("curves", "localisation"))
+    report = run_study(folder, models, tmp_path / "out", config, progress=False).read_text()
+    wanted = "expected the size of the photo, 24 x 20 pixels; got 5 x 7"
+    assert f"- `{names[1]}`: unreadable: its mask: {wanted}" in report
+    assert f"- `{names[2]}`: unreadable: its mask: " in report
+    rows = pq.read_table(tmp_path / "out" / "table.parquet").to_pylist()
+    inside = {(row["photo"], row["value"]) for row in rows if row["metric"] == "energy inside"}
+    assert inside == {(names[0], 1.0)}
+    (folder / "labels.csv").write_text("file,label,mask,x0,y0,x1,y1\na.png,0,all.png,0,0,1,1")
+    with pytest.raises(ValueError, match="line 2 of .*a.png has a mask and a box; give one of them"):
+        run_study(folder, models, tmp_path / "other", config, progress=False)
+
+
+def test_drafts_of_killed_runs_are_swept(models, photos, tmp_path):
+    config = tiny_config(methods=("random",), metrics=("curves",))
+    run_study(photos, models, tmp_path, config, progress=False)
+    draft = tmp_path / "shards" / ".0-000000.npz.host.1.tmp"
+    draft.write_bytes(b"half")
+    (tmp_path / "report.md").unlink()
+    run_study(photos, models, tmp_path, config, progress=False)
+    assert not draft.exists()
 
 
 def test_other_settings_are_refused(whole, models, photos):
@@ -325,7 +369,7 @@ def test_superpixels_differ_in_number_and_are_studied_all_the_same(models, photo
 
 
 def test_photo_is_a_plain_tuple():
-    assert json.loads(json.dumps(Photo("a", 1))) == ["a", 1, [], ""]
+    assert json.loads(json.dumps(Photo("a", 1))) == ["a", 1, [], "", ""]
 
 
 def test_npz_bytes_follow_from_their_arrays():
