@@ -198,6 +198,11 @@ def minimal(insertion: bool, share: float = 1.0) -> Callable[[Case], dict[str, A
     return run
 
 
+def eliminated(case: Case) -> dict[str, Any]:
+    found = search.backward_elimination(case.v, case.num_players)
+    return group_row(case, found.group, found.num_evaluations)
+
+
 def beam(case: Case) -> dict[str, Any]:
     found = search.beam_search(case.v, case.num_players, width=8)
     return group_row(case, found.minimal[0], found.num_evaluations)
@@ -218,6 +223,7 @@ def beam_few(case: Case) -> dict[str, Any]:
 
 METHODS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "greedy group": greedy_group(True),
+    "backward elimination": eliminated,
     "minimal group": minimal(True),
     "minimal group, a quarter of the budget": minimal(True, 0.25),
     "beam of 8": beam,
