@@ -405,7 +405,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
                 rows.setdefault(line["method"], {})[line["file"]] = line
         files = set.intersection(*(set(found) for found in rows.values())) if rows else set()
         axes.set(
-            xscale="log", xlabel="forward passes a photo", ylabel=label, title=f"{kind}: {better}, {len(files)} photos"
+            xscale="log", xlabel="forward passes a photo", ylabel=label, title=f"{kind}: {better}, photos: {len(files)}"
         )
         if not files:
             continue
