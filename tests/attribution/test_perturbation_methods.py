@@ -165,8 +165,7 @@ def places(order):
     return scores
 
 
-@pytest.mark.parametrize("insertion", [True, False])
-@pytest.mark.parametrize("tokens", [True, False])
+@pytest.mark.parametrize(("insertion", "tokens"), [(True, True), (False, False)])
 def test_moxi_scores_are_its_order(insertion, tokens):
     model = vit_model(SHALLOW)
     problem = token_problem(model) if tokens else make(model)

@@ -160,7 +160,7 @@ def test_masks_of_a_table(models, tmp_path):
     masks = ("all.png", "small.png", "none.png", "")
     lines = [f"{name},0,{mask}" for name, mask in zip(names, masks, strict=True)]
     (folder / "labels.csv").write_text("\n".join(["file,label,mask", *lines]))
-    config = tiny_config(methods=("random",), metrics=("curves", "localisation"))
+    config = tiny_config(methods=("random",), metrics=("localisation",))
     report = run_study(folder, models, tmp_path / "out", config, progress=False).read_text()
     wanted = "expected the size of the photo, 24 x 20 pixels; got 5 x 7"
     assert f"- `{names[1]}`: unreadable: its mask: {wanted}" in report
@@ -174,7 +174,7 @@ def test_masks_of_a_table(models, tmp_path):
 
 
 def test_drafts_of_killed_runs_are_swept(models, photos, tmp_path):
-    config = tiny_config(methods=("random",), metrics=("curves",))
+    config = tiny_config(methods=("random",), metrics=("localisation",))
     run_study(photos, models, tmp_path, config, progress=False)
     draft = tmp_path / "shards" / ".0-000000.npz.host.1.tmp"
     draft.write_bytes(b"half")
@@ -196,7 +196,7 @@ def test_other_settings_are_refused(whole, models, photos):
 
 def test_models_in_another_order_are_refused(models, photos, tmp_path):
     """Shards are numbered by it: one model's numbers would pass for the other's."""
-    config = tiny_config(methods=("random",), metrics=("curves",), num_photos=1)
+    config = tiny_config(methods=("random",), metrics=("localisation",), num_photos=1)
     two = {"a": models["tiny"], "b": tiny_classifier("other")}
     run_study(photos, two, tmp_path / "out", config, progress=False)
     with pytest.raises(ValueError, match=r"order of the models \(there \['a', 'b'\], now \['b', 'a'\]\)"):
