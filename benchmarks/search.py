@@ -103,7 +103,8 @@ def curve_row(num_players: int, curve: Any, leads: Any, insertion: bool, forward
 def group_row(case: Case, group: Any, forwards: Any, insertion: bool = True) -> dict[str, Any]:
     """A group's size, in which share of other maskings and small shifts it holds, and whether the class leads at the
     shares: with no more players visible, by this group; or with no more removed, in spite of it."""
-    others = search.alternatives(case.model, case.image, case.target, case.regions)
+    fills = (0.0, "blur") if case.model.token_grid is None else (0.0, "mean", "blur")
+    others = search.alternatives(case.model, case.image, case.target, case.regions, fills=fills)
     held = search.stability(others, jnp.asarray(group), insertion=insertion)
     assert held.leads is not None
     share = float(jnp.mean(held.leads == insertion))
@@ -289,17 +290,15 @@ def measure(args: Args) -> None:
             print(json.dumps({k: v for k, v in line.items() if k != "curve"}), flush=True)
 
 
-def from_study(folder: Path, model: str) -> list[dict[str, Any]]:
+def from_study(folder: Path, model: str, masking: str, num_players: int | None) -> list[dict[str, Any]]:
     """The orders of a study's model as lines like those measured here."""
     record = json.loads((folder / "study.json").read_text())
     if model not in record["models"]:
         raise SystemExit(f"{folder} studies {', '.join(record['models'])}, not {model}")
     config, methods = record["config"], record["models"][model]["methods"]
-    if config["steps"] is not None or config["sizes"] is not None:
-        raise SystemExit(
-            f"{folder} has MoXI's first {config['steps']} steps and curves at {config['sizes']} sizes; "
-            "the exact orders need all"
-        )
+    asked = {"steps": None, "sizes": None, "payoff": "log_odds", "only_correct": True}
+    if wrong := {name: config[name] for name, value in asked.items() if config[name] != value}:
+        raise SystemExit(f"expected a study with {asked}; {folder} has {wrong}")
     lines = []
     for path in sorted((folder / "shards").glob(f"{record['order of the models'].index(model)}-*.npz")):
         shard = read_shard(path)
@@ -307,13 +306,17 @@ def from_study(folder: Path, model: str) -> list[dict[str, Any]]:
             removal = next((k.split("/")[1] for k in shard if k.startswith(f"{index}/") and k.endswith("/leads")), None)
             if removal is None:  # not one of the photos that the model classifies correctly
                 continue
-            num_players = shard[f"{index}/orders"].shape[-1]
+            players = shard[f"{index}/orders"].shape[-1]
+            if removal != masking or num_players not in (None, players):
+                raise SystemExit(
+                    f"expected players hidden by {masking}, {num_players}; {folder} has {removal}, {players}"
+                )
             for kind in ("insertion", "deletion"):
                 curve, leads = (shard[f"{index}/{removal}/{kind}/{what}"] for what in ("probabilities", "leads"))
                 for i, method in enumerate(methods):
                     name = {"moxi": "exact", "moxi-single": "single"}.get(method, method)
-                    forwards = study_forwards(method, num_players, config)
-                    row = curve_row(num_players, curve[i], leads[i], kind == "insertion", forwards)
+                    forwards = study_forwards(method, players, config)
+                    row = curve_row(players, curve[i], leads[i], kind == "insertion", forwards)
                     lines.append({"file": str(file), "method": f"{name} {kind}", **row})
     return lines
 
@@ -444,7 +447,10 @@ def main(args: Args) -> None:
         raise SystemExit(f"unknown methods {unknown}; there are: {', '.join(METHODS)}")
     measure(args)
     name = Path(args.model).name
-    lines = read(args.lines) + (from_study(args.study, name) if args.study else [])
+    lines = read(args.lines)
+    if args.study:
+        cnn = args.model == "efficientnet-lite0"
+        lines += from_study(args.study, name, *(("mean", args.grid**2) if cnn else ("tokens", None)))
     table = tables(lines)
     write({"model": name, "environment": environment(), "methods": table}, args.out)
     if args.figure:

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, need_key
-from jaxmoxi.evaluate import evaluate
+from jaxmoxi.evaluate import NaNValueError, evaluate
 from jaxmoxi.greedy import greedy_deletion, greedy_insertion
 from jaxmoxi.interactions import full_context_shapley, sampled_shapley, self_context_shapley
-from jaxmoxi.types import Stop
+from jaxmoxi.types import Stop, is_concrete
 
 
 def shapley(key: Seed, problem: Problem, *, num_samples: int = 16, batch_size: int | None = None) -> Float[Array, "P"]:
@@ -96,10 +96,16 @@ def _next_round(
     masks = ~(hidden | (candidates[:, None] == jnp.arange(num_players)))
     shown = num_players - (rest - left) - 1 if insertion else left - 1
     values = evaluate(v, masks, batch_size=batch_size, max_visible=max(shown, 1))
+    if is_concrete(values) and jnp.isnan(values).any():
+        hides = jnp.flatnonzero(~masks[jnp.argmax(jnp.isnan(values))]).tolist()
+        raise NaNValueError(
+            f"the value function returned NaN with the players {hides} hidden; check the model's logits, and the fill"
+        )
     best = candidates[jnp.argsort(-values if insertion else values, stable=True)[:taken]]
     places = jnp.arange(taken, dtype=jnp.float32)
+    failed = jnp.isnan(values).any() | jnp.isnan(scores).any()
     scores = scores.at[best].set(rest - left + 1 + places if insertion else left - places)
-    return jnp.where(jnp.isnan(values).any(), jnp.nan, scores)
+    return jnp.where(failed, jnp.nan, scores)
 
 
 def random_scores(key: Seed, problem: Problem) -> Float[Array, "P"]:

@@ -75,9 +75,9 @@ def beam_search(
     if max_size is not None:
         if not 1 <= max_size <= num_players:
             raise ValueError(f"max_size must lie between 1 and the {num_players} players; got {max_size}")
-        if probability is not None or value is not None or num_groups > 1:
+        if probability is not None or value is not None or num_groups > 1 or alternatives:
             raise ValueError(
-                "max_size looks at every size, without a goal; leave out probability, value and num_groups"
+                "max_size looks at every size, without a goal: leave out probability, value, num_groups, alternatives"
             )
     goal = Goal(pack(v), num_players, probability=probability, value=value) if max_size is None else None
     check_alternatives(alternatives, num_players)

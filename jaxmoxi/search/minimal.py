@@ -95,14 +95,15 @@ def backward_elimination(
     From everybody, players are taken away, a sixth at a time for as long as the rest is enough, whoever does least harm
     first. About 6P evaluations. The group may be larger than greedy's.
 
-    Arguments and errors are those of `minimal_group`.
+    Arguments are those of `minimal_group`, and the errors, but for a game in which everybody together misses the goal:
+    there is then nothing to take away, though `minimal_group`, which also searches forward, may find a group.
     """
     goal = Goal(pack(v), num_players, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
     oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
     group = search_down(Climber(oracle), 0)
     if group is None:
-        raise _unreachable(insertion)
+        raise ValueError("everybody together misses the goal, so there is nothing to take away; try `minimal_group`")
     return oracle.result(group, alternatives)
 
 
@@ -179,4 +180,4 @@ def _greedy(
     result = (greedy_insertion if insertion else greedy_deletion)(v, num_players, stop=stop, batch_size=batch_size)
     group = np.zeros(num_players, bool)
     group[np.asarray(result.order)[: int(result.num_steps)]] = True
-    return group, int(result.num_evaluations)
+    return group, int(result.num_evaluations) + 1  # where it starts

@@ -107,6 +107,9 @@ class GroupResult:
     stability: Stability | None = None
 
 
+_OUTSIDE = "this search decides on the host what to evaluate next: call it outside jit and vmap"
+
+
 class Oracle:
     """Scores of groups, and whether they are enough. Remembers what it was asked; counts what it evaluates.
 
@@ -128,7 +131,7 @@ class Oracle:
         check_batch_size(batch_size)
         own = v.unpack() if isinstance(v, Packed) else v
         if not is_concrete(pack(own)):
-            raise ValueError("this search decides on the host what to evaluate next: call it outside jit and vmap")
+            raise ValueError(_OUTSIDE)
         self._own = None
         if goal is not None and goal.flips and hasattr(own, "with_payoff"):
             self._own = pack(own)
@@ -187,7 +190,10 @@ class Oracle:
             for begin in range(0, len(same), size):
                 rows = same[begin : begin + size]
                 padded = masks[rows[np.minimum(np.arange(size), len(rows) - 1)]]
-                out = jax.device_get(readouts(self.v, padded, batch_size=size, max_visible=most))
+                read = readouts(self.v, padded, batch_size=size, max_visible=most)
+                if not is_concrete(read):  # of a closure over traced arrays
+                    raise ValueError(_OUTSIDE)
+                out = jax.device_get(read)
                 for i, row in enumerate(rows):
                     found[row] = jax.tree.map(lambda x, i=i: x[i], out)
             start += len(same)

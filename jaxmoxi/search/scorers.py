@@ -26,6 +26,15 @@ def has_gates(v: Callable[..., Any]) -> bool:
     return hasattr(pack(v).unpack(), "relaxed")
 
 
+def check_gates(v: Callable[..., Any]) -> None:
+    """Raises ValueError for a value function without gates."""
+    if not has_gates(v):
+        raise ValueError(
+            "gate_gradient needs a value function with `relaxed(gates float32[C, P]) -> float32[C]`, such as those of "
+            "token_value_fn and pixel_value_fn"
+        )
+
+
 def gate_gradient(v: Callable[..., Any], mask: Bool[AnyArray, "P"]) -> Float[Array, "P"]:
     """d payoff / d gate of every player at a coalition, float32[P]: one forward and one backward pass.
 
@@ -38,11 +47,7 @@ def gate_gradient(v: Callable[..., Any], mask: Bool[AnyArray, "P"]) -> Float[Arr
     Raises ValueError for a value function without gates, and a mask of another shape.
     """
     packed = pack(v)
-    if not has_gates(packed):
-        raise ValueError(
-            "gate_gradient needs a value function with `relaxed(gates float32[C, P]) -> float32[C]`, such as those of "
-            "token_value_fn and pixel_value_fn"
-        )
+    check_gates(packed)
     mask = jnp.asarray(mask)
     if mask.ndim != 1 or mask.dtype != bool:
         raise ValueError(f"expected one mask bool[P]; got {mask.dtype} of shape {mask.shape}")

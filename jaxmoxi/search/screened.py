@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmoxi.greedy import check_stop, greedy_init
 from jaxmoxi.search.oracle import Oracle, neighbours
-from jaxmoxi.search.scorers import gate_gradient, has_gates
+from jaxmoxi.search.scorers import check_gates, gate_gradient, has_gates
 from jaxmoxi.search.trace import Trace
 from jaxmoxi.types import AnyArray, GreedyResult, Stop, record
 
@@ -77,6 +77,8 @@ def screened_greedy(
     if scorer is None:
         scorer = "mixed" if has_gates(v) else "stale"
     fixed = _check(scorer, num_candidates, audit, num_players)
+    if fixed is None and scorer != "stale":
+        check_gates(v)
     least, most = max(1, num_players // 32), max(1, num_players // 12)
     count = num_candidates or max(1, num_players // 16)
     trace = Trace(oracle)

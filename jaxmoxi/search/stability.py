@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.evaluate import readouts
 from jaxmoxi.types import AnyArray, record
-from jaxmoxi.values import pixel_value_fn, token_value_fn
+from jaxmoxi.values import Payoff, pixel_value_fn, token_value_fn
 
 
 @record
@@ -40,30 +40,35 @@ def alternatives(
     target: int,
     regions: Any,
     *,
-    fills: Sequence[Any] = (0.0, "mean", "blur"),
+    fills: Sequence[Any] = ("mean", "blur"),
     shift: int = 4,
+    payoff: Payoff = "log_odds",
 ) -> list[Callable[..., Any]]:
     """Other games of the same players, for `stability`: other fills, and the image a little to each side.
 
     model:   a classifier (`jaxmoxi.models.load`). image: normalised, of its size. target: the class.
     regions: int[H, W], the players.
-    fills:   what hidden pixels become in one game each, as in `pixel_value_fn`.
+    fills:   what hidden pixels become in one game each, as in `pixel_value_fn`. Leave out the fill of the game that is
+             searched: it is no other.
     shift:   pixels that the image moves, up, down, left and right, in one game each; what leaves on one side enters on
              the other, and the players stay. 0: none. Hidden are tokens where the model has them, else pixels, by the
              mean colour.
+    payoff:  of the games, as in `pixel_value_fn`.
 
     Raises ValueError for a shift below 0 or of half the image, and what the value functions raise.
     """
     image = jnp.asarray(image)
     if not 0 <= shift < min(image.shape[:2]) // 2:
         raise ValueError(f"expected a shift from 0 to less than {min(image.shape[:2]) // 2} pixels; got {shift}")
-    games: list[Callable[..., Any]] = [pixel_value_fn(model.logits, image, target, regions, fill=f) for f in fills]
+    games: list[Callable[..., Any]] = [
+        pixel_value_fn(model.logits, image, target, regions, fill=f, payoff=payoff) for f in fills
+    ]
     for axis, step in [(0, -shift), (0, shift), (1, -shift), (1, shift)] if shift else []:
         moved = jnp.roll(image, step, axis)
         if model.token_grid is None:
-            games.append(pixel_value_fn(model.logits, moved, target, regions, fill="mean"))
+            games.append(pixel_value_fn(model.logits, moved, target, regions, fill="mean", payoff=payoff))
         else:
-            games.append(token_value_fn(model, moved, target, regions))
+            games.append(token_value_fn(model, moved, target, regions, payoff=payoff))
     return games
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import csv
 import io
+import posixpath
 import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jaxmoxi.models.preprocess import _to_rgb
 
@@ -92,25 +93,29 @@ def read_photo(path: Any) -> Image.Image:
     Raises UnreadableError, with the reason, for what is missing, cut short, no image, or of more pixels than Pillow
     unpacks (178 million). Reading, which may fail for a moment on a network, is tried three times.
     """
+    return _read(path, _to_rgb)
+
+
+def _read(path: Any, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
         data = _bytes(epath.Path(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is odd but readable is read
             with Image.open(io.BytesIO(data)) as photo:
                 photo.load()
-                return _to_rgb(photo)
+                return convert(photo)
     except Exception as error:  # a decoder meets broken files with errors of every kind
         reason = "not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
         raise UnreadableError(" ".join(reason.replace(str(path), "the file").split()) or type(error).__name__) from None
 
 
 def read_mask(path: Any, size: tuple[int, int]) -> Image.Image:
-    """Where an image is not black, as a white one on black. size: of its photo, (width, height).
+    """Where an image is not black and not transparent, as a white one on black. size: of its photo, (width, height).
 
     Raises UnreadableError, as `read_photo`, and for another size.
     """
     try:
-        mask = read_photo(path)
+        mask = _read(path, _inside)
     except UnreadableError as error:
         raise UnreadableError(f"its mask: {error}") from None
     if mask.size != size:
@@ -118,7 +123,16 @@ def read_mask(path: Any, size: tuple[int, int]) -> Image.Image:
         raise UnreadableError(
             f"its mask: expected the size of the photo, {width} x {height} pixels; got {got[0]} x {got[1]}"
         )
-    inside = np.asarray(mask).any(-1)
+    return mask
+
+
+def _inside(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "1LIF" and image.mode != "LA" and "transparency" not in image.info:  # whatever its depth
+        inside = np.asarray(image) != 0
+    else:
+        colours = np.asarray(image.convert("RGBA"))
+        inside = colours[..., :3].any(-1) & (colours[..., 3] > 0)
     return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8)).convert("RGB")
 
 
@@ -172,15 +186,20 @@ def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:
         )
     box = ("x0", "y0", "x1", "y1")
     if columns & set(box) and not set(box) <= columns:
-        raise ValueError(f"expected all of the columns x0, y0, x1, y1 in {path}, or none; got {', '.join(columns)}")
+        raise ValueError(
+            f"expected all of the columns x0, y0, x1, y1 in {path}, or none; got {', '.join(sorted(map(str, columns)))}"
+        )
     find = _class_finder(class_names)
     photos: dict[str, Photo] = {}
     for number, row in enumerate(rows, 2):
+        if not row["file"]:
+            raise ValueError(f"line {number} of {path}: expected a photo's path under file; got none")
+        name = posixpath.normpath(row["file"])
         label = find(row[column], f"line {number} of {path}") if row[column] else -1
         boxes = ()
-        if set(box) <= columns and row["x0"]:
+        if set(box) <= columns and any(row[corner] for corner in box):
             try:
-                x0, y0, x1, y1 = (float(row[name]) for name in box)
+                x0, y0, x1, y1 = (float(row[corner]) for corner in box)
             except (TypeError, ValueError):
                 raise ValueError(f"line {number} of {path}: expected numbers in x0, y0, x1, y1") from None
             if not (x0 <= x1 and y0 <= y1):
@@ -189,15 +208,16 @@ def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:
                 )
             boxes = ((x0, y0, x1, y1),)
         mask = row.get("mask") or ""
-        if mask and boxes:
-            raise ValueError(f"line {number} of {path}: {row['file']} has a mask and a box; give one of them")
-        before = photos.get(row["file"])
-        if before is not None and before.label != label:
-            raise ValueError(
-                f"line {number} of {path}: {row['file']} already has the label {before.label}; got {label}"
-            )
         credit = ", ".join(filter(None, (row.get("author"), _licence_name(row.get("license") or ""))))
-        photos[row["file"]] = Photo(row["file"], label, (before.boxes if before else ()) + boxes, credit, mask)
+        before = photos.get(name, Photo(name, label))
+        if before.label != label:
+            raise ValueError(f"line {number} of {path}: {name} already has the label {before.label}; got {label}")
+        if mask and before.mask not in ("", mask):
+            raise ValueError(f"line {number} of {path}: {name} already has the mask {before.mask}; got {mask}")
+        photo = Photo(name, label, before.boxes + boxes, credit or before.credit, mask or before.mask)
+        if photo.mask and photo.boxes:
+            raise ValueError(f"line {number} of {path}: {name} has a mask and a box; give one of them")
+        photos[name] = photo
     return list(photos.values())
 
 
@@ -223,7 +243,7 @@ def _class_finder(class_names: Sequence[str]) -> Any:
         if len(found) != 1:
             what = "is no class of the model" if not found else f"names several classes ({sorted(found)})"
             raise ValueError(f"{where}: {text!r} {what}; give a class's name, or its index")
-        return found.pop()
+        return next(iter(found))
 
     return find
 

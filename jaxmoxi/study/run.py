@@ -148,7 +148,8 @@ def _one(task: Setting, folder: Any, photo: Photo, bar: Any) -> dict[str, Any]:
         picture = read_photo(folder / photo.name)
         own = zlib.crc32(photo.name.encode("utf-8", "surrogateescape"))
         key = jax.random.fold_in(jax.random.key(task.config.seed), own)
-        mask = read_mask(folder / photo.mask, picture.size) if photo.mask else None
+        wanted = photo.mask and "localisation" in task.config.metrics
+        mask = read_mask(folder / photo.mask, picture.size) if wanted else None
         row |= measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo), mask=mask)
     except UnreadableError as error:
         row |= {"status": UNREADABLE, "reason": str(error)}

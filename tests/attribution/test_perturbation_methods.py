@@ -203,6 +203,19 @@ def test_a_nan_is_never_a_rank():
     assert np.isnan(jax.jit(attribution.moxi_single)(None, own_game(nan_with_one))).all()
 
 
+@pytest.mark.parametrize(("insertion", "at"), [(True, 7), (False, 5)])
+def test_a_nan_in_a_round_is_no_rank_either(insertion, at):
+    """In the second of the rounds; those after it are clean."""
+
+    def game(masks):
+        return jnp.where(masks.sum(1) == at, jnp.nan, masks.sum(1).astype(jnp.float32))
+
+    with pytest.raises(jm.NaNValueError, match="with the players .* hidden"):
+        attribution.moxi(None, own_game(game), insertion=insertion, num_steps=2)
+    found = jax.jit(lambda p: attribution.moxi(None, p, insertion=insertion, num_steps=2))(own_game(game))
+    assert np.isnan(found).all()
+
+
 def test_random_orders():
     problem = additive()
     scores = [attribution.random_scores(jax.random.key(i), problem) for i in range(200)]

@@ -433,7 +433,10 @@ def test_alternatives_are_other_fills_and_shifts(tokens, tiny):
             pixels = jm.pixel_value_fn(model.logits, moved, 1, regions, fill="mean")
             want.append(jm.token_value_fn(model, moved, 1, regions) if tokens else pixels)
     np.testing.assert_allclose([float(g(mask)[0]) for g in games], [float(w(mask)[0]) for w in want], rtol=1e-5)
-    assert len(search.alternatives(model, image, 1, regions, shift=0)) == 3
+    assert len(search.alternatives(model, image, 1, regions, shift=0)) == 2
+    raised = search.alternatives(model, image, 1, regions, fills=("mean",), shift=0, payoff="prob")
+    want = jm.pixel_value_fn(model.logits, image, 1, regions, fill="mean", payoff="prob")
+    np.testing.assert_allclose(raised[0](mask), want(mask), rtol=1e-5)
     with pytest.raises(ValueError, match="expected a shift from 0 to less than 16 pixels; got 16"):
         search.alternatives(model, image, 1, regions, shift=16)
 
@@ -538,7 +541,10 @@ BAD = {
     "audit": (lambda v: search.screened_greedy(v, 3, audit=1.5), "audit is a share"),
     "scores": (lambda v: search.screened_greedy(v, 3, scorer=np.zeros(4, np.float32)), "fixed scores of shape"),
     "gates": (lambda v: search.screened_greedy(v, 3, scorer="gradient"), "needs a value function with `relaxed"),
-    "keep": (lambda v: search.backward_forward_order(v, 3, keep=4), "keep must lie between 0 and the 3 players; got 4"),
+    "keep": (
+        lambda v: search.backward_forward_order(v, 3, keep=4),
+        "keep must be a number of players from 0 to 3; got 4",
+    ),
     "first": (
         lambda v: search.backward_forward_order(v, 3, first=np.ones(4, bool)),
         r"first must be bool\[3\]; got bool \[4\]",
@@ -546,6 +552,16 @@ BAD = {
     "no gates": (lambda v: search.backward_forward_order(v, 3, scorer="gradient"), "needs a value function with `rel"),
     "block": (lambda v: search.blockwise_greedy(v, 3, players_per_step=0), "players_per_step must be at least 1"),
     "stability": (lambda v: search.stability([], np.ones(3, bool)), "at least one value function"),
+    "early gates": (
+        lambda v: search.screened_greedy(v, 3, scorer="mixed", stop=jm.Stop(size=1)),
+        "needs a value function",
+    ),
+    "no way down": (lambda v: search.backward_elimination(v, 3, value=9.0), "everybody together misses the goal"),
+    "beam stability": (lambda v: search.beam_search(v, 3, max_size=2, alternatives=[v]), "leave out .*alternatives"),
+    "closure": (
+        lambda v: jax.jit(lambda b: search.backward_elimination(lambda m: m.sum(1) + b, 3, value=2.0).size)(0.0),
+        "outside jit and vmap",
+    ),
     "jit": (lambda v: jax.jit(lambda v: search.minimal_group(v, 3).size)(v), "outside jit and vmap"),
 }
 
@@ -563,6 +579,8 @@ def test_unknown_names_are_errors(unchecked, tiny):
         search.screened_greedy(v, 3, scorer="random")
     with pytest.raises(ValueError, match="expected a scorer of 'gradient' or 'all'; got 'random'"):
         search.backward_forward_order(v, 3, scorer="random")
+    with pytest.raises(ValueError, match="keep must be a number of players from 0 to 3; got 0.4"):
+        search.backward_forward_order(v, 3, keep=0.4)
     with pytest.raises(ValueError, match="expected choose of"):
         search.blockwise_greedy(v, 3, choose="best")
     with pytest.raises(ValueError, match="expected a payoff of"):

@@ -9,7 +9,7 @@ from etils import epath
 from PIL import Image
 
 from jaxmoxi.study import Photo, UnreadableError, list_photos, read_photo
-from jaxmoxi.study.photos import box_array
+from jaxmoxi.study.photos import box_array, read_mask
 
 CLASSES = ("tabby, tabby cat", "Egyptian cat", "lynx")
 
@@ -141,6 +141,49 @@ def test_broken_photos_are_told_apart_from_others(tmp_path):
             read_photo(tmp_path / name)
     with pytest.raises(UnreadableError, match="No such file"):
         read_photo(tmp_path / "nowhere.png")
+
+
+def test_rows_of_one_photo_are_put_together(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,label,mask,author\na.png,cat,m.png,Ann\n./a.png,cat,,\nb.png,cat,,\n")
+    listed = list_photos(tmp_path, ("cat", "dog"))
+    assert listed == [Photo("a.png", 0, (), "Ann", "m.png"), Photo("b.png", 0)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a.png,0,m.png,,,,\na.png,0,n.png,,,,", "line 3 of .*a.png already has the mask m.png; got n.png"),
+        ("a.png,0,m.png,,,,\na.png,0,,1,1,2,2", "line 3 of .*a.png has a mask and a box"),
+        ("a.png,0,,1,1,2,2\na.png,0,m.png,,,,", "line 3 of .*a.png has a mask and a box"),
+        ("a.png,0,,,1,2,2", "line 2 of .*expected numbers in x0, y0, x1, y1"),
+        (",0,,1,1,2,2", "line 2 of .*expected a photo's path under file; got none"),
+    ],
+)
+def test_rows_that_contradict_one_another(tmp_path, rows, message):
+    (tmp_path / "labels.csv").write_text(f"file,label,mask,x0,y0,x1,y1\n{rows}\n")
+    with pytest.raises(ValueError, match=message):
+        list_photos(tmp_path, ("cat", "dog"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGB", "RGBA", "LA"])
+def test_masks_are_what_is_neither_black_nor_transparent(tmp_path, mode):
+    inside = np.zeros((6, 8), bool)
+    inside[1:4, 2:7] = True
+    if mode == "I;16":
+        image = Image.fromarray(inside.astype(np.uint16))
+    elif mode in ("RGBA", "LA"):  # white all over, visible inside alone
+        alpha = Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
+        image = Image.new("RGB" if mode == "RGBA" else "L", (8, 6), "white").convert(mode)
+        image.putalpha(alpha)
+    elif mode == "P":
+        image = Image.fromarray(inside.astype(np.uint8)).convert("P")
+        image.putpalette([0, 0, 0, 0, 0, 9])
+    else:
+        image = Image.fromarray(np.where(inside, 255, 0).astype(np.uint8)).convert(mode)
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(
+        np.asarray(read_mask(tmp_path / "mask.png", (8, 6)))[..., 0], np.where(inside, 255, 0)
+    )
 
 
 def test_reading_is_tried_again(tmp_path, monkeypatch):
