@@ -343,7 +343,7 @@ def test_backward_elimination_ends_where_nobody_can_be_taken_away(insertion):
             assert not enough(table, group & (np.arange(7) != player), insertion)
         assert smallest(table, 7, insertion) <= int(found.size)
         assert int(found.num_evaluations) <= 2 + 28
-    with pytest.raises(ValueError, match="no group reaches the goal"):
+    with pytest.raises(ValueError, match="everybody together misses the goal"):
         search.backward_elimination(v, 7, value=99.0)
 
 
