@@ -36,6 +36,8 @@ import jaxmoxi as jm
 from jaxmoxi import search
 from jaxmoxi.attribution import METHODS as METHODS_OF_STUDY
 from jaxmoxi.curves import trapezoid_area
+from jaxmoxi.study import StudyConfig
+from jaxmoxi.study.measure import method_options
 from jaxmoxi.study.store import read_shard
 
 GRADIENT = 3  # forward passes that a forward and a backward pass take
@@ -316,15 +318,15 @@ def from_study(folder: Path, model: str, masking: str, num_players: int | None) 
                 curve, leads = (shard[f"{index}/{removal}/{kind}/{what}"] for what in ("probabilities", "leads"))
                 for i, method in enumerate(methods):
                     name = {"moxi": "exact", "moxi-single": "single"}.get(method, method)
-                    forwards = study_forwards(method, players, config)
+                    forwards = study_forwards(method, players, StudyConfig(**config))
                     row = curve_row(players, curve[i], leads[i], kind == "insertion", forwards)
                     lines.append({"file": str(file), "method": f"{name} {kind}", **row})
     return lines
 
 
-def study_forwards(method: str, num_players: int, config: dict[str, Any]) -> int:
+def study_forwards(method: str, num_players: int, config: StudyConfig) -> int:
     """What a method of a study costs, in forward passes."""
-    sampled = config["samples"]
+    samples = method_options(method, "insertion", num_players, config).get("num_samples", 0)
     return {
         "random": 0,
         "attention-rollout": 1,
@@ -334,9 +336,9 @@ def study_forwards(method: str, num_players: int, config: dict[str, Any]) -> int
         "integrated-gradients": 50 * GRADIENT,
         "occlusion": num_players + 1,
         "moxi-single": num_players + 1,
-        "rise": sampled,
-        "hsic": sampled,
-        "shapley": max(2, sampled // num_players) * (num_players - 1) + 2,
+        "rise": samples,
+        "hsic": samples,
+        "shapley": samples * (num_players - 1) + 2,
         "moxi": num_players * (num_players + 1) // 2,
     }[method]
 

@@ -23,7 +23,7 @@ def games():
 
 
 @pytest.mark.parametrize("insertion", [True, False])
-@pytest.mark.parametrize("devices", [None, 8])
+@pytest.mark.parametrize("devices", [None, 2, 8])
 def test_orders_are_those_of_single_searches(games, insertion, devices):
     mesh = None if devices is None else jax.make_mesh((devices,), ("images",), devices=jax.devices()[:devices])
     many = jm.greedy_images(games, 25, insertion=insertion, mesh=mesh)

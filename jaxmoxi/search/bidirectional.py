@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from jaxmoxi.greedy import check_stop, greedy_init
-from jaxmoxi.search.oracle import Oracle, neighbours
+from jaxmoxi.search.oracle import OUTSIDE, Oracle, neighbours
 from jaxmoxi.search.scorers import check_gates, gate_gradient, has_gates
 from jaxmoxi.search.trace import Trace
 from jaxmoxi.types import AnyArray, GreedyResult, Stop, is_concrete
@@ -91,7 +91,7 @@ def complete_order(
     """
     backward = _Backward(v, result.order.shape[0], result.insertion, scorer, share, batch_size)
     if not is_concrete(result):
-        raise ValueError("this search decides on the host what to evaluate next: call it outside jit and vmap")
+        raise ValueError(OUTSIDE)
     front = np.asarray(result.order)[: int(result.num_steps)]
     return backward.completed(front.tolist(), backward.run(front, keep=0))
 

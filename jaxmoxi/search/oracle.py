@@ -107,7 +107,7 @@ class GroupResult:
     stability: Stability | None = None
 
 
-_OUTSIDE = "this search decides on the host what to evaluate next: call it outside jit and vmap"
+OUTSIDE = "this search decides on the host what to evaluate next: call it outside jit and vmap"
 
 
 class Oracle:
@@ -131,7 +131,7 @@ class Oracle:
         check_batch_size(batch_size)
         own = v.unpack() if isinstance(v, Packed) else v
         if not is_concrete(pack(own)):
-            raise ValueError(_OUTSIDE)
+            raise ValueError(OUTSIDE)
         self._own = None
         if goal is not None and goal.flips and hasattr(own, "with_payoff"):
             self._own = pack(own)
@@ -192,7 +192,7 @@ class Oracle:
                 padded = masks[rows[np.minimum(np.arange(size), len(rows) - 1)]]
                 read = readouts(self.v, padded, batch_size=size, max_visible=most)
                 if not is_concrete(read):  # of a closure over traced arrays
-                    raise ValueError(_OUTSIDE)
+                    raise ValueError(OUTSIDE)
                 out = jax.device_get(read)
                 for i, row in enumerate(rows):
                     found[row] = jax.tree.map(lambda x, i=i: x[i], out)

@@ -165,7 +165,8 @@ def places(order):
     return scores
 
 
-@pytest.mark.parametrize(("insertion", "tokens"), [(True, True), (False, False)])
+@pytest.mark.parametrize("insertion", [True, False])
+@pytest.mark.parametrize("tokens", [True, False])
 def test_moxi_scores_are_its_order(insertion, tokens):
     model = vit_model(SHALLOW)
     problem = token_problem(model) if tokens else make(model)
@@ -174,16 +175,32 @@ def test_moxi_scores_are_its_order(insertion, tokens):
     np.testing.assert_array_equal(attribution.moxi(None, problem, insertion=insertion), places(order))
     single = jm.single_player_order(problem.v, 9, insertion=insertion)
     np.testing.assert_array_equal(attribution.moxi_single(None, problem, insertion=insertion), places(single))
-    first, hidden = [int(p) for p in order[:2]], [] if insertion else [int(p) for p in order[:2]]
-    for taken in (1,) * 7:  # eighths of the seven that are left, the first of them empty
-        left = [p for p in range(9) if p not in first + hidden]
-        lost = [
-            float(problem.v.unpack()(jnp.asarray([q not in [*hidden, p] for q in range(9)])[None])[0]) for p in left
-        ]
-        hidden += [left[i] for i in np.argsort(-np.array(lost) if insertion else lost, kind="stable")[:taken]]
-    found = attribution.moxi(None, problem, insertion=insertion, num_steps=2)
-    np.testing.assert_array_equal(found, places(first + hidden[::-1] if insertion else hidden))
     np.testing.assert_array_equal(attribution.moxi(None, problem, insertion=insertion, num_steps=20), places(order))
+
+
+@pytest.mark.parametrize("insertion", [True, False])
+def test_moxi_with_few_steps_fills_the_rest_in_rounds(insertion):
+    """24 players that interact, two chosen one by one: rounds of two and three among the 22 that are left."""
+    rng = np.random.default_rng(0)
+    alone, pairs = rng.normal(size=24).astype(np.float32), rng.normal(size=(24, 24)).astype(np.float32)
+
+    def game(masks):
+        shown = masks.astype(jnp.float32)
+        return shown @ alone + ((shown @ pairs) * shown).sum(1)
+
+    size = np.asarray(IMAGE).shape[:2]
+    regions = jnp.asarray(np.arange(size[0] * size[1]).reshape(size) % 24)
+    problem = attribution.problem(LINEAR, IMAGE, 2, regions, v=game)
+    search = jm.greedy_insertion if insertion else jm.greedy_deletion
+    first = [int(p) for p in search(game, 24, stop=jm.Stop(size=2)).order[:2]]
+    hidden = [] if insertion else list(first)
+    for taken in (2, 3, 3, 3, 2, 3, 3, 3):
+        left = [p for p in range(24) if p not in first + hidden]
+        masks = np.array([[q not in [*hidden, p] for q in range(24)] for p in left])
+        values = np.asarray(game(jnp.asarray(masks)))
+        hidden += [left[i] for i in np.argsort(-values if insertion else values, kind="stable")[:taken]]
+    want = places(first + hidden[::-1] if insertion else hidden)
+    np.testing.assert_array_equal(attribution.moxi(None, problem, insertion=insertion, num_steps=2), want)
 
 
 def nan_with_two(masks):

@@ -62,7 +62,7 @@ def test_is_the_direct_solve(height, width, share):
     np.testing.assert_allclose(found, exact(image, hidden), atol=2e-3)
 
 
-@pytest.mark.parametrize("shape", [pytest.param("patches", marks=pytest.mark.slow), "disc"])
+@pytest.mark.parametrize("shape", ["patches", "disc"])
 def test_converges_where_nine_tenths_of_a_large_image_are_hidden(shape):
     image = photo(224, 224)
     rank = np.random.default_rng(2).permutation(196)

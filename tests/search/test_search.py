@@ -390,6 +390,19 @@ def test_stability_says_where_a_group_holds():
     np.testing.assert_allclose(both.share, [2 / 3, 1])
 
 
+def test_forward_passes_are_counted():
+    """Every coalition that the model meets, those of the greedy search inside included."""
+    v, asked = ThresholdGame(jnp.array([3.0, 2.0, 1.0, 0.5]), jnp.float32(-5.2)), []
+
+    def counted(masks):
+        jax.debug.callback(lambda rows: asked.append(len(rows)), masks)
+        return v(masks)
+
+    found = search.minimal_group(counted, 4, value=0.0, batch_size=1)
+    jax.effects_barrier()
+    assert int(found.num_evaluations) == sum(asked) > 0
+
+
 def test_results_carry_how_stable_they_are():
     v, *others = [ThresholdGame(jnp.array([3.0, 2.0, 1.0]), jnp.float32(b)) for b in (-2.5, -0.5, -4.5)]
     found = search.minimal_group(v, 3, alternatives=others)
