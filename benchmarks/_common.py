@@ -54,7 +54,7 @@ def compile_stages(v: Any, num_players: int, *, insertion: bool) -> None:
     """Compiles all stages of a search, and runs none of their steps."""
     import jax.numpy as jnp
 
-    from jaxmoxi.greedy import check_stop, greedy_init, plan_stages, run_stage
+    from jaxmoxi.moxi.greedy import check_stop, greedy_init, plan_stages, run_stage
     from jaxmoxi.types import Stop, pack
 
     state = greedy_init(v, num_players, insertion=insertion)

@@ -22,7 +22,7 @@ from _common import environment, write
 from scaling import game
 
 import jaxmoxi as jm
-from jaxmoxi._bench import SIZES, random_classifier
+from jaxmoxi.cli.bench import SIZES, random_classifier
 
 
 @dataclasses.dataclass

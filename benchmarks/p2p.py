@@ -35,7 +35,7 @@ from _common import environment, seconds, summary, write
 
 import jaxmoxi as jm
 from jaxmoxi import p2p
-from jaxmoxi.models import lraspp, vit
+from jaxmoxi.models.networks import lraspp, vit
 from jaxmoxi.p2p.distribution import over_pixels
 from jaxmoxi.p2p.model import fill_colour
 from jaxmoxi.p2p.placement import placement
@@ -191,7 +191,7 @@ def training(model: Any, twin: Any, batch: Any, pixels: Any, regions: Any, mesh:
     import optax
     import torch
 
-    from jaxmoxi.p2p.training import init_state, train_step
+    from jaxmoxi.p2p.training.step import init_state, train_step
 
     optimizer, place = optax.adam(1e-4), placement(mesh, len(pixels))
     state = place.everywhere(init_state(jax.tree.map(jax.numpy.copy, model), optimizer))

@@ -25,7 +25,7 @@ import tyro
 from _common import environment, seconds, summary, write
 
 import jaxmoxi as jm
-from jaxmoxi._bench import SIZES, random_classifier
+from jaxmoxi.cli.bench import SIZES, random_classifier
 
 
 @dataclasses.dataclass

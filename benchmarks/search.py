@@ -35,7 +35,7 @@ from PIL import Image
 import jaxmoxi as jm
 from jaxmoxi import search
 from jaxmoxi.attribution import METHODS as METHODS_OF_STUDY
-from jaxmoxi.curves import trapezoid_area
+from jaxmoxi.moxi.curves import trapezoid_area
 from jaxmoxi.study import StudyConfig
 from jaxmoxi.study.measure import method_options
 from jaxmoxi.study.store import read_shard

@@ -24,8 +24,8 @@ import tyro
 from _common import environment, seconds, summary, write
 
 import jaxmoxi as jm
-from jaxmoxi._bench import SIZES, random_classifier
 from jaxmoxi.attribution import METHODS
+from jaxmoxi.cli.bench import SIZES, random_classifier
 from jaxmoxi.study import PRESETS
 from jaxmoxi.study.measure import method_options
 

@@ -20,7 +20,7 @@ import tyro
 from _common import environment, write
 
 import jaxmoxi as jm
-from jaxmoxi._bench import HEADER, SIZES, line, random_classifier, throughput
+from jaxmoxi.cli.bench import HEADER, SIZES, line, random_classifier, throughput
 
 
 @dataclasses.dataclass

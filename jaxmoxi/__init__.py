@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from jaxmoxi import attribution, metrics, models, plot, search
 from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_linen, from_nnx
-from jaxmoxi.curves import curve_readouts, deletion_curve, insertion_curve
-from jaxmoxi.evaluate import NaNValueError, OutOfMemoryError, choose_batch_size, evaluate, readouts
-from jaxmoxi.greedy import (
+from jaxmoxi.games.evaluation import NaNValueError, OutOfMemoryError, choose_batch_size, evaluate, readouts
+from jaxmoxi.games.image import blur_image, payoff_values, pixel_value_fn, token_value_fn
+from jaxmoxi.games.sharding import ShardedValueFn, local_mesh, shard_coalitions
+from jaxmoxi.moxi.batched import greedy_images
+from jaxmoxi.moxi.contexts import (
+    full_context_shapley,
+    pairwise_interactions,
+    sampled_shapley,
+    self_context_shapley,
+)
+from jaxmoxi.moxi.curves import curve_readouts, deletion_curve, insertion_curve
+from jaxmoxi.moxi.greedy import (
     GreedyState,
     greedy_deletion,
     greedy_init,
@@ -16,14 +25,7 @@ from jaxmoxi.greedy import (
     greedy_step,
     single_player_order,
 )
-from jaxmoxi.images import greedy_images
-from jaxmoxi.interactions import (
-    full_context_shapley,
-    pairwise_interactions,
-    sampled_shapley,
-    self_context_shapley,
-)
-from jaxmoxi.regions import (
+from jaxmoxi.regions.label_maps import (
     count_regions,
     grid_regions,
     num_regions,
@@ -37,9 +39,7 @@ from jaxmoxi.regions import (
     visible_pixels,
     watershed_regions,
 )
-from jaxmoxi.sharding import ShardedValueFn, local_mesh, shard_coalitions
 from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, ValueFn
-from jaxmoxi.values import blur_image, payoff_values, pixel_value_fn, token_value_fn
 
 if TYPE_CHECKING:
     from jaxmoxi import p2p, study

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxmoxi.cli import main
+from jaxmoxi.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,11 +7,11 @@ import pytest
 from jax import export
 
 import jaxmoxi as jm
-from jaxmoxi.models import cnn
 from jaxmoxi.models.classifier import Classifier
+from jaxmoxi.models.networks import cnn
+from jaxmoxi.models.networks.vit import ViTConfig
 from jaxmoxi.models.preprocess import Preprocessing
-from jaxmoxi.models.vit import ViTConfig
-from support import vit_classifier
+from support.games import vit_classifier
 
 CONFIG = ViTConfig(image_size=40, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=64, num_classes=5)
 PLAYERS = 25

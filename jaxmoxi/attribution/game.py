@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from jaxmoxi.games.image import Payoff, _check_payoff, payoff_values, pixel_value_fn
+from jaxmoxi.games.sharding import ShardedValueFn
 from jaxmoxi.models.inside import Features
-from jaxmoxi.regions import check_regions, pool_regions
-from jaxmoxi.sharding import ShardedValueFn
+from jaxmoxi.regions.label_maps import check_regions, pool_regions
 from jaxmoxi.types import AnyArray, Packed, is_concrete, output_shapes, pack, record, static
-from jaxmoxi.values import Payoff, _check_payoff, payoff_values, pixel_value_fn
 
 Seed = Key[Array, ""] | UInt32[Array, "2"] | None  # None where nothing is drawn at random
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, class_scores, need_gradients, without_game
-from jaxmoxi.values import Payoff, fill_image
+from jaxmoxi.games.image import Payoff, fill_image
 
 
 def gradient(key: Seed, problem: Problem, *, payoff: Payoff | None = None) -> Float[Array, "P"]:

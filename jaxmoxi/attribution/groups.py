@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, need_key
-from jaxmoxi.evaluate import NaNValueError, evaluate
-from jaxmoxi.greedy import greedy_deletion, greedy_insertion
-from jaxmoxi.interactions import full_context_shapley, sampled_shapley, self_context_shapley
+from jaxmoxi.games.evaluation import NaNValueError, evaluate
+from jaxmoxi.moxi.contexts import full_context_shapley, sampled_shapley, self_context_shapley
+from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
 from jaxmoxi.types import Stop, is_concrete
 
 

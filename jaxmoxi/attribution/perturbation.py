@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, game_of, need_key
-from jaxmoxi.evaluate import readouts
-from jaxmoxi.interactions import full_context_shapley
-from jaxmoxi.sharding import ShardedValueFn
+from jaxmoxi.games.evaluation import readouts
+from jaxmoxi.games.image import Payoff, PixelValueFn, _ImageGame
+from jaxmoxi.games.sharding import ShardedValueFn
+from jaxmoxi.moxi.contexts import full_context_shapley
 from jaxmoxi.types import pack, record, static
-from jaxmoxi.values import Payoff, PixelValueFn, _ImageGame
 
 
 def occlusion(key: Seed, problem: Problem, *, batch_size: int | None = None) -> Float[Array, "P"]:

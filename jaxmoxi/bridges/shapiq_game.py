@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmoxi.evaluate import NaNValueError, check_batch_size, check_num_players, choose_batch_size, evaluate
+from jaxmoxi.games.evaluation import NaNValueError, check_batch_size, check_num_players, choose_batch_size, evaluate
 from jaxmoxi.types import pack
 
 

@@ -5,6 +5,7 @@ Insertion and deletion curves are `jaxmoxi.insertion_curve` and `jaxmoxi.deletio
 compares orders, and looks where on the image the important players lie.
 """
 
+from jaxmoxi.games.removal import value_fns
 from jaxmoxi.metrics.agreement import OrderAgreement, order_agreement, top_k_overlap
 from jaxmoxi.metrics.curves import (
     Confidence,
@@ -18,7 +19,6 @@ from jaxmoxi.metrics.curves import (
 )
 from jaxmoxi.metrics.imputation import noisy_linear_imputation
 from jaxmoxi.metrics.localisation import box_mask, crop_boxes, energy_inside, iou, pointing_game
-from jaxmoxi.metrics.removals import value_fns
 from jaxmoxi.metrics.road import RoadCurve, road_curve
 
 __all__ = [

@@ -1,7 +1,7 @@
 """What insertion and deletion curves say: areas, readings at a share, the smallest group that flips, means over images.
 
 A curve comes from `jaxmoxi.insertion_curve` or `jaxmoxi.deletion_curve`; several together, as a `Readout` whose arrays
-end with the axis of all sizes, from `jaxmoxi.curves.curve_readouts`. Insertion goes from nothing visible (size
+end with the axis of all sizes, from `jaxmoxi.curve_readouts`. Insertion goes from nothing visible (size
 0) to the whole image (size P), and higher is better; deletion from the whole image to nothing, and lower is better.
 Sources: Petsiuk, Das and Saenko, "RISE", BMVC 2018 (the areas); Sumiyasu, Kawamoto and Kera, CVPR 2024 (accuracy
 against the share of patches, and the smallest group); Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxmoxi.metrics._order import doubled_pixels, leading_players
 from jaxmoxi.models.preprocess import Preprocessing, crop_geometry
-from jaxmoxi.regions import check_regions, pool_regions, region_sizes
+from jaxmoxi.regions.label_maps import check_regions, pool_regions, region_sizes
 from jaxmoxi.types import AnyArray, is_concrete
 
 

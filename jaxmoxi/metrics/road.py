@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.games.image import PixelValueFn, pixel_value_fn
 from jaxmoxi.metrics._order import check_order, doubled_pixels, leading_players
 from jaxmoxi.metrics.imputation import check_imputation, impute
-from jaxmoxi.regions import region_sizes, visible_pixels
+from jaxmoxi.regions.label_maps import region_sizes, visible_pixels
 from jaxmoxi.types import AnyArray, record
-from jaxmoxi.values import PixelValueFn, pixel_value_fn
 
 
 @record

@@ -14,9 +14,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.models import inside
-from jaxmoxi.models.cnn import CNNConfig, InvertedResidualNet
+from jaxmoxi.models.networks.cnn import CNNConfig, InvertedResidualNet
+from jaxmoxi.models.networks.vit import Tokens, ViT, ViTConfig
 from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
-from jaxmoxi.models.vit import Tokens, ViT, ViTConfig
 from jaxmoxi.types import record, static
 
 

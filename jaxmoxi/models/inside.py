@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmoxi.models.vit import ViT
+from jaxmoxi.models.networks.vit import ViT
 
 
 class Features(NamedTuple):

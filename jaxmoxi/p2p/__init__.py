@@ -1,15 +1,25 @@
 """P2P: a classifier that predicts from the superpixels its own selector keeps (Vandenhirtz and Vogt, ICML 2025)."""
 
-from jaxmoxi.p2p import data, plot, presets
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from jaxmoxi.p2p import data
 from jaxmoxi.p2p.checkpoint import load, load_class_names, save
 from jaxmoxi.p2p.config import CNNConfig, Config, ResNetConfig, ViTConfig
-from jaxmoxi.p2p.evaluation import Evaluation, evaluate
-from jaxmoxi.p2p.fidelity import Fidelity, fidelity
-from jaxmoxi.p2p.leakage import MaskLeakage, heldout_accuracy, mask_leakage
+from jaxmoxi.p2p.inference import metrics
+from jaxmoxi.p2p.inference.evaluation import Evaluation, evaluate
+from jaxmoxi.p2p.inference.fidelity import Fidelity, fidelity
+from jaxmoxi.p2p.inference.leakage import MaskLeakage, heldout_accuracy, mask_leakage
+from jaxmoxi.p2p.inference.predict import Prediction, predict
 from jaxmoxi.p2p.model import P2P, from_torch, init
-from jaxmoxi.p2p.pretrained import pretrained_classifier
-from jaxmoxi.p2p.threshold import Prediction, predict
-from jaxmoxi.p2p.trainer import FitResult, fit
+from jaxmoxi.p2p.training import presets
+from jaxmoxi.p2p.training.loop import FitResult, fit
+from jaxmoxi.p2p.training.pretrained import pretrained_classifier
+
+plot: ModuleType  # jaxmoxi.plot.sparse, imported on first use
 
 __all__ = [
     "P2P",
@@ -32,9 +42,16 @@ __all__ = [
     "load",
     "load_class_names",
     "mask_leakage",
+    "metrics",
     "plot",
     "predict",
     "presets",
     "pretrained_classifier",
     "save",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plot":  # on first use, for pictures stand above the algorithms that they show
+        return importlib.import_module("jaxmoxi.plot.sparse")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxmoxi.models.weights import check_tensors
+from jaxmoxi.models.checkpoints.tensors import check_tensors
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.model import P2P, init
 

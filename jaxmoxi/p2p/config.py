@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any, Literal
 
-from jaxmoxi.models.vit import ViTConfig as _FullViTConfig
+from jaxmoxi.models.networks.vit import ViTConfig as _FullViTConfig
 
 
 @dataclasses.dataclass(frozen=True)

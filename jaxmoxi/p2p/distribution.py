@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmoxi.regions import pool_regions, region_sizes
+from jaxmoxi.regions.label_maps import pool_regions, region_sizes
 
 
 def group_means(

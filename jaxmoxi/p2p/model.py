@@ -16,11 +16,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxmoxi.models import lraspp, resnet, vit
-from jaxmoxi.p2p.cnn import SmallCNN
+from jaxmoxi.models.networks import lraspp, resnet, vit
+from jaxmoxi.models.networks.selector import Reranking, SmallSelector
+from jaxmoxi.models.networks.small_cnn import SmallCNN
 from jaxmoxi.p2p.config import CNNConfig, Config, ViTConfig
 from jaxmoxi.p2p.distribution import group_means, most_likely, over_pixels, within_budget
-from jaxmoxi.p2p.selector import Reranking, SmallSelector
 from jaxmoxi.types import record, static
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxmoxi.sharding import automatic
+from jaxmoxi.games.sharding import automatic
 
 
 class Placement(NamedTuple):

@@ -8,19 +8,19 @@ search `alternatives`, other fills and small shifts: the result then says how `s
 """
 
 from jaxmoxi.search.beam import BeamResult, beam_search
-from jaxmoxi.search.bidirectional import (
+from jaxmoxi.search.holding import Stability, alternatives, stability
+from jaxmoxi.search.minimal import backward_elimination, minimal_group
+from jaxmoxi.search.necessary import necessary_and_sufficient
+from jaxmoxi.search.oracle import GroupResult
+from jaxmoxi.search.orders import (
     CompletedOrder,
     backward_forward_order,
     bidirectional_greedy,
     blockwise_greedy,
     complete_order,
 )
-from jaxmoxi.search.minimal import backward_elimination, minimal_group
-from jaxmoxi.search.necessary import necessary_and_sufficient
-from jaxmoxi.search.oracle import GroupResult
 from jaxmoxi.search.scorers import class_attention, gate_gradient
 from jaxmoxi.search.screened import ScreenedResult, screened_greedy
-from jaxmoxi.search.stability import Stability, alternatives, stability
 
 __all__ = [
     "BeamResult",

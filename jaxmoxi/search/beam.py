@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.search.climb import Climber
+from jaxmoxi.search.holding import Stability, check_alternatives, stability
 from jaxmoxi.search.minimal import minimal_group, refine
 from jaxmoxi.search.oracle import Goal, Oracle, neighbours
-from jaxmoxi.search.stability import Stability, check_alternatives, stability
 from jaxmoxi.types import pack, record
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmoxi.greedy import greedy_deletion, greedy_insertion
+from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
 from jaxmoxi.search.climb import Climber, eliminate
+from jaxmoxi.search.holding import check_alternatives
 from jaxmoxi.search.oracle import BudgetSpent, Goal, GroupResult, Oracle, neighbours
-from jaxmoxi.search.stability import check_alternatives
 from jaxmoxi.types import Stop, pack
 
 # Stuck for good: so many disturbed starts in a row that led to nothing. Without it small games, whose every group is

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxmoxi.search.climb import Climber
+from jaxmoxi.search.holding import check_alternatives
 from jaxmoxi.search.minimal import check_budget, search_down
 from jaxmoxi.search.oracle import Goal, GroupResult, Oracle
-from jaxmoxi.search.stability import check_alternatives
 from jaxmoxi.types import Readout, pack
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmoxi.evaluate import (
+from jaxmoxi.games.evaluation import (
     NaNValueError,
     check_batch_size,
     check_num_players,
@@ -28,7 +28,7 @@ from jaxmoxi.evaluate import (
     readouts,
     tells,
 )
-from jaxmoxi.search.stability import Stability, stability
+from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.types import Packed, Readout, is_concrete, pack, record
 
 # Questions are often small, and padded to a chunk: on a CPU 32 short coalitions are as fast as more.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmoxi.evaluate import check_num_players
+from jaxmoxi.games.evaluation import check_num_players
 from jaxmoxi.types import AnyArray, Packed, pack
 
 

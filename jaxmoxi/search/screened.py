@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmoxi.greedy import check_stop, greedy_init
+from jaxmoxi.moxi.greedy import check_stop, greedy_init
 from jaxmoxi.search.oracle import Oracle, neighbours
 from jaxmoxi.search.scorers import check_gates, gate_gradient, has_gates
 from jaxmoxi.search.trace import Trace

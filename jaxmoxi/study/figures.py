@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxmoxi._draw import fade, new_figure
-from jaxmoxi._report import short
 from jaxmoxi.metrics import aggregate_curves
+from jaxmoxi.plot.strokes import fade, new_figure, short
 from jaxmoxi.study.measure import DIRECTIONS, Setting
 from jaxmoxi.study.photos import UnreadableError, read_photo
 

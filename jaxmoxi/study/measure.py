@@ -16,9 +16,9 @@ from jaxtyping import Array, Key
 import jaxmoxi.metrics as metrics
 from jaxmoxi.attribution import METHODS, Problem, order_of
 from jaxmoxi.attribution import problem as make_problem
-from jaxmoxi.curves import curve_readouts
-from jaxmoxi.regions import grid_regions, slic_regions
-from jaxmoxi.sharding import shard_coalitions
+from jaxmoxi.games.sharding import shard_coalitions
+from jaxmoxi.moxi.curves import curve_readouts
+from jaxmoxi.regions.label_maps import grid_regions, slic_regions
 from jaxmoxi.study.config import Removal, StudyConfig
 from jaxmoxi.types import pack
 

@@ -18,7 +18,7 @@ from etils import epath
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from jaxmoxi.evaluate import NaNValueError
+from jaxmoxi.games.evaluation import NaNValueError
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
 from jaxmoxi.study.photos import (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from jaxmoxi._settings import changed_settings
+from jaxmoxi.files import changed_settings
 
 _SETTINGS = "study.json"
 

@@ -8,7 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support_attribution import (
+
+import jaxmoxi as jm
+from jaxmoxi import attribution
+from jaxmoxi.attribution import METHODS
+from support.attribution import (
     BLOBS,
     GRID,
     IMAGE,
@@ -20,10 +24,6 @@ from support_attribution import (
     token_problem,
     vit_model,
 )
-
-import jaxmoxi as jm
-from jaxmoxi import attribution
-from jaxmoxi.attribution import METHODS
 
 KEY = jax.random.key(7)
 OPTIONS = {

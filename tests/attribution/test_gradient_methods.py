@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support_attribution import BLOBS, GRID, IMAGE, LINEAR, SQUARE, WEIGHTS, make, mean_over, vit_model
 
 import jaxmoxi as jm
 from jaxmoxi import attribution
+from support.attribution import BLOBS, GRID, IMAGE, LINEAR, SQUARE, WEIGHTS, make, mean_over, vit_model
 
 
 def test_the_gradient_of_a_linear_model_is_its_weights():

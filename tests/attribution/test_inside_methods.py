@@ -7,7 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from support_attribution import (
+
+import jaxmoxi as jm
+from jaxmoxi import attribution
+from jaxmoxi.models.networks.resnet import ResNet, ResNetConfig
+from support.attribution import (
     BLOBS,
     CONFIG,
     GRID,
@@ -20,10 +24,6 @@ from support_attribution import (
     tiny_net,
     vit_model,
 )
-
-import jaxmoxi as jm
-from jaxmoxi import attribution
-from jaxmoxi.models.resnet import ResNet, ResNetConfig
 
 DISTILLED = dataclasses.replace(CONFIG, distilled=True)
 VARIANTS = {

@@ -2,7 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support_attribution import (
+
+import jaxmoxi as jm
+from jaxmoxi import attribution
+from jaxmoxi.attribution import perturbation
+from jaxmoxi.attribution.perturbation import dependence
+from support.attribution import (
     BLOBS,
     GRID,
     IMAGE,
@@ -16,12 +21,7 @@ from support_attribution import (
     token_problem,
     vit_model,
 )
-
-import jaxmoxi as jm
-from jaxmoxi import attribution
-from jaxmoxi.attribution import perturbation
-from jaxmoxi.attribution.perturbation import dependence
-from support import SizedGame, exact_shapley, table_game
+from support.games import SizedGame, exact_shapley, table_game
 
 KEY = jax.random.key(0)
 ADDITIVE = np.array([3.0, -1.0, 0.5, 2.0, -2.5, 0.0, 1.0, -0.25, 1.5], np.float32)

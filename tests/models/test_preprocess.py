@@ -3,7 +3,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from jaxmoxi.models.demo import DEMO_PREPROCESSING
+from jaxmoxi.models.checkpoints.demo import DEMO_PREPROCESSING
 from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
 
 CHELSEA = skimage.data.chelsea()  # 300 x 451

@@ -13,7 +13,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxmoxi import p2p
 from jaxmoxi.p2p import checkpoint
-from p2p.support_trainer import CONFIG
+from support.trainer import CONFIG
 
 NAMES = ("disc", "square", "triangle")
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmoxi.p2p import distribution, losses
+from jaxmoxi.p2p import distribution
+from jaxmoxi.p2p.training import losses
 
 RNG = np.random.default_rng(0)
 REGIONS = jnp.asarray([[[0, 0, 1], [2, 2, 2]], [[1, 1, 1], [1, 3, 3]]], jnp.int32)

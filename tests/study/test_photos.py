@@ -1,6 +1,5 @@
 """Which photos a study has, and reading them in any condition."""
 
-import io
 import shutil
 
 import numpy as np
@@ -10,15 +9,9 @@ from PIL import Image
 
 from jaxmoxi.study import Photo, UnreadableError, list_photos, read_photo
 from jaxmoxi.study.photos import box_array, read_mask
+from support.study import broken_files, save
 
 CLASSES = ("tabby, tabby cat", "Egyptian cat", "lynx")
-
-
-def save(path, size=(8, 6), mode="RGB", **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    Image.fromarray(pixels).convert(mode).save(path, **options)
-    return path
 
 
 def test_class_folders_are_named_by_any_synonym_or_by_index(tmp_path):
@@ -112,27 +105,6 @@ def test_16_bits_and_rotation(tmp_path):
     exif[274] = 6  # a quarter turn
     save(tmp_path / "turned.jpg", exif=exif)
     assert read_photo(tmp_path / "turned.jpg").size == (6, 8)
-
-
-def broken_files(folder):
-    """Ways for a file not to be a photo, written into a folder; (name, what is said of it)."""
-    good = io.BytesIO()
-    save(folder / "whole.jpg", size=(64, 48))
-    Image.open(folder / "whole.jpg").save(good, "JPEG")
-    png = io.BytesIO()
-    Image.open(folder / "whole.jpg").save(png, "PNG")
-    (folder / "whole.jpg").unlink()
-    files = {
-        "empty.jpg": (b"", "not an image"),
-        "text.png": (b"<html>404</html>", "not an image"),
-        "cut.jpg": (good.getvalue()[:-400], "truncated"),
-        "cut.png": (png.getvalue()[:2000], "truncated|broken|Truncated"),
-        "head.png": (png.getvalue()[:20], "."),
-        "noise.png": (png.getvalue()[:60] + b"\x00" * 500, "."),
-    }
-    for name, (data, _) in files.items():
-        (folder / name).write_bytes(data)
-    return [(name, message) for name, (_, message) in files.items()]
 
 
 def test_broken_photos_are_told_apart_from_others(tmp_path):

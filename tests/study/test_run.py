@@ -17,14 +17,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support_study import METHODS, tiny_classifier, tiny_config, write_photos
-from test_photos import broken_files
 
 import jaxmoxi as jm
 from jaxmoxi.models.preprocess import Preprocessing
 from jaxmoxi.study import measure_photo, read_photo, run_study, setting, store
 from jaxmoxi.study.photos import Photo, read_mask
 from jaxmoxi.study.report import HIGHER, _mean
+from support.study import METHODS, broken_files, tiny_classifier, tiny_config, write_photos
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +383,7 @@ RUN = """
 import sys
 import jax
 from pathlib import Path
-from support_study import tiny_classifier, tiny_config
+from support.study import tiny_classifier, tiny_config
 from jaxmoxi.study import run_study
 photos, out, coordinator, count, index = sys.argv[1:]
 if coordinator:
@@ -398,7 +397,7 @@ run_study(Path(photos), {"tiny": tiny_classifier()}, Path(out), tiny_config(), s
 def start(photos, out, cache, coordinator="", count=1, index=0):
     tests = Path(__file__).parents[1]
     env = {
-        **os.environ, "PYTHONPATH": f"{tests}:{tests / 'study'}", "JAX_COMPILATION_CACHE_DIR": str(cache),
+        **os.environ, "PYTHONPATH": str(tests), "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }  # fmt: skip
     words = [str(x) for x in (photos, out, coordinator, count, index)]

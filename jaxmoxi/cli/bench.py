@@ -1,0 +1,144 @@
+"""How fast masked forward passes are on this machine: forwards per second by tokens, batch and dtype.
+
+Beside it the machine's own matrix-product rate, measured in the same run: a forward pass of a transformer is matrix
+products for the most part, so that rate is what bounds it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxmoxi.games.image import token_value_fn
+from jaxmoxi.games.sharding import shard_coalitions
+from jaxmoxi.models.classifier import Classifier
+from jaxmoxi.models.networks.vit import ViT, ViTConfig
+from jaxmoxi.models.preprocess import Preprocessing
+
+SIZES = {
+    "tiny": ViTConfig(hidden_size=192, num_layers=12, num_heads=3, mlp_dim=768),
+    "small": ViTConfig(hidden_size=384, num_layers=12, num_heads=6, mlp_dim=1536),
+    "base": ViTConfig(hidden_size=768, num_layers=12, num_heads=12, mlp_dim=3072),
+}
+
+
+def random_classifier(config: ViTConfig) -> Classifier:
+    """A vision transformer of this shape with random weights: as fast as a trained one."""
+    state = nnx.state(ViT(config, rngs=nnx.Rngs(0)), nnx.Param)
+    names = tuple(f"class {i}" for i in range(config.num_classes))
+    return Classifier(
+        state, config, Preprocessing(resize=(config.image_size, config.image_size)), names, f"random ViT {config}"
+    )
+
+
+def forward_flops(config: ViTConfig, num_tokens: int) -> int:
+    """Floating-point operations (2 a multiply-add) that one coalition of `num_tokens` tokens, class token included,
+    needs: matrix products only, without what is computed once for an image and without the last layer's other rows.
+    """
+    width, mlp, layers = config.hidden_size, config.mlp_dim, config.num_layers
+    project, finish = 3 * width * width, width * width + 2 * width * mlp
+    attend = 2 * num_tokens * width
+    full = (layers - 1) * num_tokens * (attend + finish) + (layers - 2) * num_tokens * project
+    read = 3 * width * width + 2 * config.num_heads * num_tokens * width + finish
+    return 2 * (full + read + width * config.num_classes)
+
+
+def matmul_rate(dtype: Any, *, size: int | None = None, repeats: int = 7, mesh: Mesh | None = None) -> float:
+    """The floating-point operations per second of a large square matrix product, one on each device of the mesh at the
+    same time; the best of `repeats`."""
+    size = size or (2048 if jax.default_backend() == "cpu" else 8192)
+    a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype)
+    count = 1 if mesh is None else mesh.size
+    if mesh is not None:
+        a = jax.device_put(jnp.tile(a, (count, 1)), NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+        b = jax.device_put(b, NamedSharding(mesh, PartitionSpec()))
+    times = _times(jax.jit(jnp.matmul), (a, b), repeats)
+    return 2 * count * size**3 / min(times)
+
+
+def throughput(
+    model: Classifier,
+    *,
+    tokens: tuple[int, ...],
+    batches: tuple[int, ...],
+    dtypes: tuple[str, ...],
+    repeats: int = 7,
+    mesh: Mesh | None = None,
+) -> Iterator[dict[str, Any]]:
+    """One row for every dtype, number of tokens (class token included) and batch of coalitions, as it is measured.
+
+    Each row: dtype, tokens, batch, compile_seconds (apart from the rest), seconds (median of `repeats` runs, with least
+    and most), forwards_per_second (by the median), flops_per_second and matmul_share (of `matmul_rate`).
+    mesh: the devices that share a batch (`jaxmoxi.local_mesh`); None for one device.
+    Raises ValueError for token counts that the model does not have.
+    """
+    config = model.config
+    rows, cols = model.token_grid or (0, 0)
+    players = rows * cols
+    wrong = [n for n in tokens if not 2 <= n <= players + 1]
+    if wrong:
+        raise ValueError(f"expected 2 to {players + 1} tokens (the class token and {players} patches); got {wrong}")
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.normal(size=(config.image_size, config.image_size, 3)), jnp.float32)
+    for dtype in dtypes:
+        rate = matmul_rate(dtype, mesh=mesh)
+        v = token_value_fn(model.astype(dtype), image, 0)
+        v = v if mesh is None else shard_coalitions(v, mesh)
+        for count in tokens:
+            for batch in batches:
+                shown = np.argsort(rng.random((batch, players)), axis=1) < count - 1
+                masks = jnp.asarray(shown)
+                evaluate = jax.jit(lambda v, masks, visible=count - 1: v(masks, max_visible=visible))
+                start = time.perf_counter()
+                try:
+                    compiled = evaluate.lower(v, masks).compile()
+                    compile_seconds = time.perf_counter() - start
+                    times = _times(compiled, (v, masks), repeats)
+                except jax.errors.JaxRuntimeError as error:
+                    if "RESOURCE_EXHAUSTED" not in str(error):
+                        raise
+                    continue  # this batch does not fit, and nor do larger ones
+                middle = statistics.median(times)
+                flops = forward_flops(config, count) * batch / middle
+                yield {
+                    "dtype": dtype,
+                    "tokens": count,
+                    "batch": batch,
+                    "compile_seconds": compile_seconds,
+                    "seconds": {"median": middle, "least": min(times), "most": max(times)},
+                    "forwards_per_second": batch / middle,
+                    "flops_per_second": flops,
+                    "matmul_flops_per_second": rate,
+                    "matmul_share": flops / rate,
+                }
+
+
+def _times(run: Callable[..., Any], args: tuple[Any, ...], repeats: int) -> list[float]:
+    """Seconds of each run, after one that does not count."""
+    jax.block_until_ready(run(*args))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run(*args))
+        times.append(time.perf_counter() - start)
+    return times
+
+
+HEADER = f"{'dtype':>9} {'tokens':>7} {'batch':>6} {'forwards/s':>11} {'spread':>15} {'GFLOP/s':>9} {'of matmul':>9}"
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of `throughput` under `HEADER`."""
+    spread = f"{row['batch'] / row['seconds']['most']:.0f}-{row['batch'] / row['seconds']['least']:.0f}"
+    return (
+        f"{row['dtype']:>9} {row['tokens']:>7} {row['batch']:>6} {row['forwards_per_second']:>11,.1f} {spread:>15} "
+        f"{row['flops_per_second'] / 1e9:>9,.0f} {row['matmul_share']:>9.0%}"
+    )

@@ -1,0 +1,123 @@
+"""What a search found, in words, as a JSON record, and as files that are either complete or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmoxi.plot.figures import flip_size
+from jaxmoxi.types import GreedyResult, Stop
+
+
+def percent(probability: Any) -> str:
+    """A probability for people: `71 %`, `0.4 %`, and never `100 %` for what is not certain."""
+    share = 100 * float(probability)
+    if 1 <= share <= 99:
+        return f"{share:.0f} %"
+    if share < 0.05 or share > 99.95:
+        return "under 0.1 %" if share < 1 else "over 99.9 %"
+    return f"{share:.1f} %"
+
+
+def group(result: GreedyResult, stop: Stop) -> np.ndarray:
+    """The players an answer is about: those chosen, or up to the flip where the search went on to the full order."""
+    size = flip_size(result) if stop == Stop() else None
+    return np.asarray(result.order)[: int(result.num_steps) if size is None else size]
+
+
+def describe(result: GreedyResult, stop: Stop, name: str) -> str:
+    """The answer in one sentence. `name`: the class explained. The result must know leads and probabilities."""
+    total, steps = result.order.shape[0], int(result.num_steps)
+    chances = np.append(result.start_probability, np.asarray(result.probabilities)[:steps])
+    leads = np.append(result.start_leads, np.asarray(result.leads)[:steps])
+    if stop.probability is not None:
+        return _about_level(result.insertion, total, chances, stop.probability, name)
+    if stop.size is not None:
+        place = "the top class" if leads[-1] else "not the top class"
+        done = "with" if result.insertion else "without"
+        return f"{done} {_these(steps, total)} {name!r} is {place}, {percent(chances[-1])}"
+    size = flip_size(result)
+    if size is None:
+        if result.insertion:
+            return f"{name!r} never becomes the top class, not even with all {total} regions ({percent(chances[-1])})"
+        return f"{name!r} stays the top class even without all {total} regions ({percent(chances[-1])})"
+    chance = percent(chances[size])
+    if size == 0:
+        if result.insertion:
+            return f"no region is needed: {name!r} is the top class with every region hidden, {chance}"
+        return f"{name!r} is not the top class of the whole photo ({chance}): there is nothing to take away from it"
+    if result.insertion:
+        return f"{_these(size, total)} {'is' if size == 1 else 'are'} enough for {name!r}, {chance}"
+    return f"without {_these(size, total)} it is no longer {name!r} ({chance})"
+
+
+def _about_level(insertion: bool, total: int, chances: np.ndarray, level: float, name: str) -> str:
+    steps, chance = len(chances) - 1, percent(chances[-1])
+    reached = chances[-1] >= level if insertion else chances[-1] <= level
+    if not reached:
+        best = int(np.argmax(chances) if insertion else np.argmin(chances))
+        at, shown = percent(chances[best]), f"{best} of {total} regions"
+        if insertion:
+            return f"{name!r} does not reach {percent(level)}: at most {at}, with {shown}"
+        return f"{name!r} does not fall to {percent(level)}: at least {at}, without {shown}"
+    if steps == 0:
+        seen = "with every region hidden" if insertion else "in the whole photo"
+        return f"no region is needed: {name!r} is at {chance} {seen}"
+    if insertion:
+        return f"{_these(steps, total)} {'is' if steps == 1 else 'are'} enough for {name!r}, {chance}"
+    return f"without {_these(steps, total)} {name!r} falls to {chance}"
+
+
+def _these(size: int, total: int) -> str:
+    return f"this 1 of {total} regions" if size == 1 else f"these {size} of {total} regions"
+
+
+def arrays(result: GreedyResult, **more: Any) -> dict[str, np.ndarray]:
+    """A result's fields as NumPy arrays for `.npz`; what it does not know (None) is left out."""
+    fields = {name: getattr(result, name) for name in result.__dataclass_fields__} | more
+    return {name: np.asarray(value) for name, value in fields.items() if value is not None}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: arrays as lists, NaN and infinity as null, no false digits of 32-bit floats."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if hasattr(value, "shape"):
+        value = np.asarray(value)
+        if value.dtype == np.float32:
+            value = value.astype(str).astype(np.float64)
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_files(base: Path, figure: Any, data: dict[str, np.ndarray], record: dict[str, Any]) -> list[Path]:
+    """Writes `base`.png, .npz and .json, each complete or not at all. Raises OSError."""
+    text = json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False)
+    text = re.sub(r"\[\n[^][{}\"]*\]", lambda row: re.sub(r"\s+", " ", row[0]), text)  # a list of numbers is one line
+    writers: dict[str, Callable[[Any], Any]] = {
+        ".png": lambda file: figure.savefig(file, format="png"),
+        ".npz": lambda file: np.savez_compressed(file, **data),  # type: ignore[arg-type]
+        ".json": lambda file: file.write((text + "\n").encode()),
+    }
+    paths = []
+    for suffix, write in writers.items():
+        path = base.with_name(base.name + suffix)
+        # Beside its place, so that the replacement is one step of the file system.
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(draft, "wb") as file:
+                write(file)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        paths.append(path)
+    return paths

@@ -1,0 +1,146 @@
+"""The command `jaxmoxi study`: methods compared over a folder of photos."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.shared import CommandError, one_line
+
+_OPTION = tyro.conf.arg
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Compare methods over a folder of photos: tables, curves, heat maps and a report.
+
+    PHOTOS is a folder with a folder for each class, or a CSV file with the columns file and label (and x0, y0, x1, y1
+    for objects' boxes, or mask, an image that is not black on them). The same command goes on where it was interrupted;
+    a finished study is not run again. Writes into --out: report.md, table.parquet (a row for each number), figures/,
+    shards/ (orders and curves) and study.json.
+    """
+
+    photos: Annotated[tyro.conf.Positional[str], _OPTION(metavar="PHOTOS")]
+    """A folder of class folders, or a CSV file."""
+    out: Annotated[str, _OPTION(metavar="DIR")]
+    """The study's folder; gs://BUCKET/... and the like are fine."""
+    model: tyro.conf.UseAppendAction[Annotated[tuple[Path, ...], _OPTION(metavar="FOLDER")]] = ()
+    """A checkpoint folder; give --model several times to compare under each. Left out: EfficientNet-Lite0 of the `demo`
+    extra."""
+    preset: Literal["paper", "quick"] = "paper"
+    """Settings that go together; the options below change single ones. paper: all methods, full MoXI orders, 14 x 14
+    regions; quick: the same question for a CPU."""
+    methods: tuple[str, ...] | None = None
+    """Names from grad-cam, grad-cam++, attention-rollout, gradient, integrated-gradients, occlusion, rise, hsic,
+    shapley, moxi-single, moxi, random."""
+    metrics: tuple[str, ...] | None = None
+    """From curves, agreement, localisation, road."""
+    regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None
+    masking: Annotated[
+        Literal["tokens", "zero", "mean", "blur"] | None,
+        _OPTION(metavar="tokens|zero|mean|blur", help_behavior_hint=""),
+    ] = None
+    """How the methods hide a region. Left out: tokens are removed where the model has them, else pixels become zero."""
+    removals: tuple[str, ...] | None = None
+    """How the curves hide regions, one set of curves for each of tokens, zero, mean, blur. Left out: as the methods."""
+    target: Annotated[
+        Literal["label", "prediction"] | None, _OPTION(metavar="label|prediction", help_behavior_hint="")
+    ] = None
+    """The class explained."""
+    only_correct: Annotated[bool | None, _OPTION(metavar="True|False", help_behavior_hint="")] = None
+    """Leave out photos that the model does not classify correctly. Left out: as the preset, yes."""
+    steps: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """How many players MoXI chooses one by one before the rest follow in eight rounds."""
+    samples: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Evaluations that each sampling method may use for a photo."""
+    sizes: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """At about how many group sizes curves are measured."""
+    num_photos: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Only so many, spread evenly over the list."""
+    seed: int = 0
+    shard_size: Annotated[int, _OPTION(metavar="N")] = 4
+    """Photos that are written, and lost, together."""
+    batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Coalitions evaluated at once; left out: by the memory there is. Changes no result but by rounding."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the networks compute in."""
+    distributed: tyro.conf.FlagCreatePairsOff[bool] = False
+    """One of several processes, started alike on every host, that share the work: jax.distributed.initialize finds the
+    others on Cloud TPU, SLURM and the like; elsewhere the next three options name them."""
+    coordinator: Annotated[str | None, _OPTION(metavar="HOST:PORT", help_behavior_hint="")] = None
+    num_processes: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    process_id: Annotated[int | None, _OPTION(metavar="I", help_behavior_hint="")] = None
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print where the report is, alone."""
+
+    def run(self) -> int:
+        self._join()
+        _command.start_compilation_cache()
+        mesh = _command.start_devices()
+        import jax
+
+        from jaxmoxi.study import PRESETS, has_results, run_study
+
+        process = (jax.process_index(), jax.process_count())
+
+        with one_line():
+            config = dataclasses.replace(PRESETS[self.preset](), seed=self.seed, **self._changes())
+            models = self._models()
+        started = time.perf_counter()
+        with one_line():
+            path = run_study(
+                self.photos, models, self.out, config, shard_size=self.shard_size, mesh=mesh,
+                batch_size=self.batch_size, process=process, progress=not self.quiet,
+            )  # fmt: skip
+        if process[0] == 0:
+            seconds = "" if self.quiet else f" ({time.perf_counter() - started:.0f} s)"
+            print(f"{path}{seconds}")
+            if not has_results(path):
+                raise CommandError(f"no photo has a result; {path} says why")
+        return 0
+
+    def _join(self) -> None:
+        """Makes this process one of several, if it is to be; before JAX has looked for its devices."""
+        named = (self.coordinator, self.num_processes, self.process_id)
+        if not self.distributed:
+            if any(x is not None for x in named):
+                raise CommandError("--coordinator, --num-processes and --process-id need --distributed")
+            return
+        if any(x is not None for x in named) and any(x is None for x in named):
+            raise CommandError("--coordinator, --num-processes and --process-id go together: give all three, or none")
+        import jax
+
+        try:
+            jax.distributed.initialize(*named)
+        except (ValueError, RuntimeError) as error:
+            raise CommandError(
+                f"--distributed: {error}. Where JAX does not find its processes by itself, give --coordinator "
+                "HOST:PORT --num-processes N --process-id I"
+            ) from error
+
+    def _changes(self) -> dict[str, Any]:
+        from jaxmoxi.study import PRESETS
+
+        names = (
+            "methods", "metrics", "regions", "masking", "removals", "target", "only_correct", "steps", "samples",
+            "sizes", "num_photos",
+        )  # fmt: skip
+        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.metrics is None and self.methods is not None and "moxi" not in self.methods:
+            # A preset's metric that needs a method which was not asked for is not asked for either.
+            changes["metrics"] = tuple(m for m in PRESETS[self.preset]().metrics if m != "agreement")
+        return changes
+
+    def _models(self) -> dict[str, Any]:
+        import jaxmoxi as jm
+
+        models = [jm.models.load(folder) for folder in self.model] or [jm.models.demo()]
+        names = [model.name for model in models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"--model: expected models of different names; got {', '.join(names)}")
+        return {model.name: model.astype(self.dtype) for model in models}

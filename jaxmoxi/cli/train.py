@@ -1,0 +1,249 @@
+"""The command `jaxmoxi train`: from labelled images to an evaluated P2P checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import tyro
+
+from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.shared import CommandError, one_line
+
+_OPTION = tyro.conf.arg
+_KINDS = "scenes, imagenet:DIR, imagenet9:DIR, bam:DIR, bam-scene:DIR, coco10:DIR, cifar10:PATH or folder:DIR"
+
+
+class _Task(NamedTuple):
+    """The checked inputs. test: what the trained model is judged by. settings: of `fit`."""
+
+    config: Any
+    train: Any
+    test: Any
+    settings: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a classifier that sees only the superpixels its own selector keeps (P2P), and evaluate it.
+
+    The same command goes on with a run that was interrupted. Writes into --out: the model, history.jsonl (a line for
+    each epoch), evaluation.json and evaluation.md. Without --data it trains on synthetic scenes, from nothing.
+    """
+
+    out: Annotated[Path, _OPTION(metavar="DIR")]
+    """The folder of the run."""
+    data: Annotated[str, _OPTION(metavar="KIND[:PATH]")] = "scenes"
+    """scenes, imagenet:DIR (train/ and val/), imagenet9:DIR, bam:DIR (object labels), bam-scene:DIR, coco10:DIR,
+    cifar10:PATH, or folder:DIR with a folder of images for each class (or such folders in train/ and val/)."""
+    preset: Annotated[
+        Literal["scenes", "imagenet", "cifar10"] | None,
+        _OPTION(metavar="scenes|imagenet|cifar10", help_behavior_hint=""),
+    ] = None
+    """Settings that go together; the options below change single ones. Left out: by the data."""
+    classifier: Annotated[
+        Literal["vit-tiny", "vit-base", "resnet18", "resnet34", "small"] | None,
+        _OPTION(metavar="vit-tiny|vit-base|resnet18|resnet34|small", help_behavior_hint=""),
+    ] = None
+    """What classifies. small: a convolutional network for images of up to about 96 pixels."""
+    init: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
+    """A checkpoint folder of a vision transformer, for the classifier to start from."""
+    selector: Annotated[Literal["lraspp", "small"] | None, _OPTION(metavar="lraspp|small", help_behavior_hint="")] = (
+        None
+    )
+    """What selects. small: for images of up to about 96 pixels."""
+    epochs: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Images a step, of all devices together."""
+    learning_rate: Annotated[float | None, _OPTION(metavar="RATE", help_behavior_hint="")] = None
+    weight_decay: Annotated[float | None, _OPTION(metavar="RATE", help_behavior_hint="")] = None
+    image_size: Annotated[int | None, _OPTION(metavar="PIXELS", help_behavior_hint="")] = None
+    """Pixels of a side."""
+    num_groups: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Superpixels an image is cut into."""
+    threshold: Annotated[float | None, _OPTION(metavar="SHARE", help_behavior_hint="")] = None
+    """Always keep about this share of the pixels. Left out: what each image needs."""
+    threshold_input: Annotated[
+        Literal["shift", "rerank"] | None, _OPTION(metavar="shift|rerank", help_behavior_hint="")
+    ] = None
+    """shift: a higher threshold keeps more of the same order, as published; rerank: it can change the order."""
+    exact_budget: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Never keep more pixels than the threshold allows."""
+    black_box: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train the same classifier on whole images instead, for comparison."""
+    num_scenes: Annotated[int, _OPTION(metavar="N")] = 12000
+    """Synthetic scenes to train on; a fifth as many test the model."""
+    augment: Annotated[bool | None, _OPTION(help_behavior_hint="")] = None
+    """Random crops, mirroring and colours. Left out: yes, but for scenes, which are mirrored and turned."""
+    certainties: tuple[float, ...] = (0.8, 0.9, 0.95, 0.99)
+    """At which the trained model is evaluated."""
+    seed: int = 0
+    one_device: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train on one device. Otherwise on as many of this process's as share a batch evenly: its accelerators, or the
+    cores of its CPU."""
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the result alone."""
+
+    def run(self) -> int:
+        _command.start_compilation_cache()
+        from jaxmoxi import p2p
+
+        devices = None if self.one_device else _command.start_devices()
+        task = _prepare(self)
+        _command.check_out(self.out)
+        mesh = _shared(devices, task.settings["batch_size"])
+        if not self.quiet:
+            print(
+                f"training on {len(task.train):,} images of {task.config.num_classes} classes, in {self.out}",
+                flush=True,
+            )
+        started = time.perf_counter()
+        try:
+            with one_line():
+                result = p2p.fit(
+                    task.config,
+                    task.train,
+                    directory=self.out,
+                    mesh=mesh,
+                    progress=not self.quiet,
+                    callback=None if self.quiet else _print_epoch,
+                    **task.settings,
+                )
+        except FloatingPointError as error:
+            raise CommandError(str(error)) from error
+        seconds = time.perf_counter() - started
+        with one_line():
+            table, record = _evaluate(self, task, result.model, mesh)
+            record |= {"seconds": round(seconds, 1), "data": self.data, **_command.versions()}
+            (self.out / "evaluation.json").write_text(json.dumps(record, indent=1))
+            (self.out / "evaluation.md").write_text(table + "\n")
+        print(table)
+        if not self.quiet:
+            print(f"trained in {seconds:.0f} s; the model is in {self.out}, its evaluation in evaluation.json")
+        return 0
+
+
+def _prepare(options: Train) -> _Task:
+    """What the options name, checked before anything long starts."""
+    from jaxmoxi.p2p.training.presets import CLASSIFIERS, PRESETS
+    from jaxmoxi.p2p.training.pretrained import pretrained_classifier
+
+    _check(options)
+    kind, _, place = options.data.partition(":")
+    preset = PRESETS[options.preset or (kind if kind in PRESETS else "imagenet")]
+    config, settings = preset()
+    changes: dict[str, Any] = {
+        "num_epochs": options.epochs,
+        "image_size": options.image_size,
+        "num_groups": options.num_groups,
+        "selector": options.selector,
+        "threshold": options.threshold,
+        "threshold_input": options.threshold_input,
+        "classifier": CLASSIFIERS[options.classifier] if options.classifier else None,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if options.epochs is not None:  # the same part of them on whole images
+        changes["whole_epochs"] = config.whole_epochs * options.epochs // config.num_epochs
+    if options.threshold is not None:
+        changes["dynamic_threshold"] = False
+    with one_line():
+        config = dataclasses.replace(config, exact_budget=options.exact_budget, **changes)
+    with one_line("--data: "):
+        train, test = _sources(options, kind, place, config.image_size)
+    with one_line():
+        config = dataclasses.replace(config, num_classes=len(train.class_names))
+        names = ("batch_size", "learning_rate", "weight_decay", "augment")
+        settings |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+        settings |= {"seed": options.seed, "select": not options.black_box}
+        if options.init is not None:
+            settings["classifier"], config = pretrained_classifier(options.init, config, seed=options.seed)
+    return _Task(config, train, test, settings)
+
+
+def _shared(mesh: Any, batch_size: int) -> Any:
+    """The mesh of the most devices among which a batch divides evenly; None for one."""
+    from jax.sharding import Mesh
+
+    if mesh is None:
+        return None
+    count = max(n for n in range(1, mesh.size + 1) if batch_size % n == 0)
+    return None if count == 1 else Mesh(mesh.devices.flat[:count], ("data",))
+
+
+def _check(options: Train) -> None:
+    for name in ("epochs", "batch_size", "learning_rate", "num_scenes"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise CommandError(f"--{name.replace('_', '-')}: expected a number above 0; got {value}")
+    if not options.certainties or not all(0 < level <= 1 for level in options.certainties):
+        raise CommandError(f"--certainties: expected probabilities in (0, 1], such as 0.9; got {options.certainties}")
+    if options.black_box:
+        for name in ("threshold", "threshold_input", "exact_budget"):
+            if getattr(options, name):
+                raise CommandError(f"--{name.replace('_', '-')} is about what is selected; with --black-box nothing is")
+
+
+def _sources(options: Train, kind: str, place: str, image_size: int) -> tuple[Any, Any]:
+    """(to train on, to test on)."""
+    import jax
+
+    from jaxmoxi.p2p import data
+
+    if kind == "scenes" and not place:
+        keys = jax.random.split(jax.random.key(options.seed))
+        counts = (options.num_scenes, max(options.num_scenes // 5, 1))
+        train, test = (
+            data.scene_source(key, count, image_size=image_size) for key, count in zip(keys, counts, strict=True)
+        )
+        return train, test
+    if not place:
+        raise ValueError(f"expected {_KINDS}; got {options.data!r}")
+    folder = Path(place)
+    if kind == "imagenet" or (kind == "folder" and (folder / "train").is_dir() and (folder / "val").is_dir()):
+        return data.ImageFolder(folder / "train"), data.ImageFolder(folder / "val")
+    if kind == "folder":
+        return data.split(data.ImageFolder(folder), validation=0.2, seed=options.seed)
+    if kind == "imagenet9":
+        return data.ImageNet9(folder, split="train", masks=False), data.ImageNet9(folder)
+    if kind in ("bam", "bam-scene"):
+        labels = "object" if kind == "bam" else "scene"
+        return data.BAM(folder, labels=labels), data.BAM(folder, labels=labels, split="val")
+    if kind == "coco10":
+        return data.COCO10(folder), data.COCO10(folder, split="val")
+    if kind == "cifar10":
+        return data.CIFAR10(folder), data.CIFAR10(folder, split="test")
+    raise ValueError(f"expected {_KINDS}; got {options.data!r}")
+
+
+def _print_epoch(line: dict[str, Any]) -> None:
+    from tqdm import tqdm
+
+    text = (
+        f"epoch {line['epoch']}: loss {line['loss']:.3f}, accuracy {line['accuracy']:.1%}, "
+        f"selected {line['soft_share']:.1%} soft, {line['hard_share']:.1%} hard"
+    )
+    if "validation" in line:
+        found = line["validation"]
+        text += f"; validation: accuracy {found['accuracy']:.1%}, selected {found['hard_share']:.1%}"
+    tqdm.write(text)
+
+
+def _evaluate(options: Train, task: _Task, model: Any, mesh: Any) -> tuple[str, dict[str, Any]]:
+    """The trained model on the test images: (a Markdown table, a record)."""
+    from jaxmoxi import p2p
+    from jaxmoxi.p2p.data import Loader
+    from jaxmoxi.p2p.training.loop import validate
+
+    config = task.config
+    loader = Loader(task.test, image_size=config.image_size, num_groups=config.num_groups, batch_size=32, train=False)
+    if options.black_box:
+        accuracy = validate(model, loader, select=False, mesh=mesh)["accuracy"]
+        return f"| accuracy % |\n| ---: |\n| {100 * accuracy:.1f} |", {
+            "accuracy": accuracy,
+            "num_images": len(task.test),
+        }
+    evaluation = p2p.evaluate(model, loader, certainty=options.certainties, progress=not options.quiet, mesh=mesh)
+    return evaluation.table(), evaluation.to_dict()

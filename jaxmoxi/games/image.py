@@ -1,0 +1,314 @@
+"""The game an image makes of a classifier: payoffs, hidden pixels, removed tokens.
+
+`pixel_value_fn` serves every classifier: a coalition's hidden pixels are replaced by a fill. `token_value_fn` serves
+vision transformers: a coalition's hidden tokens are absent from the encoder, as if they had never been there.
+Both return pytrees (see `types`), and both answer `leads`, `probabilities` and `readout` from one forward pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, TypeVar, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmoxi.regions.label_maps import check_regions, token_players, visible_pixels
+from jaxmoxi.types import Packed, Readout, is_concrete, output_shapes, pack, record, static
+
+Payoff = Literal["log_odds", "log_prob", "logit", "prob", "margin"]
+Game = TypeVar("Game", bound="_ImageGame")
+
+
+def payoff_values(logits: Float[Array, "C K"], target: Int[Array, ""] | int, payoff: Payoff) -> Float[Array, "C"]:
+    """How strongly the model believes in class `target`, float32[C].
+
+    With p the softmax probability of the target class:
+
+        "log_odds"  log p / (1 - p)  MoXI's payoff (the reference code calls it `modified`); any real number
+        "log_prob"  log p            (`normal`); at most 0
+        "logit"     the raw logit    (`yi`); any real number
+        "prob"      p                in [0, 1]
+        "margin"    the logit less the highest other one: above 0 where the class leads; any real number
+
+    All are computed from the logits without forming p, so a p that rounds to 0 or 1 stays finite.
+    """
+    logits = logits.astype(jnp.float32)
+    chosen = logits[:, target]
+    if payoff == "logit":
+        return chosen
+    if payoff in ("log_odds", "margin"):
+        others = jnp.where(jnp.arange(logits.shape[1]) == target, -jnp.inf, logits)
+        return chosen - (jax.nn.logsumexp(others, axis=1) if payoff == "log_odds" else jnp.max(others, axis=1))
+    log_prob = chosen - jax.nn.logsumexp(logits, axis=1)
+    return jnp.exp(log_prob) if payoff == "prob" else log_prob
+
+
+class _ImageGame:
+    """What both image value functions share: everything said about a coalition follows from its logits."""
+
+    payoff: Any
+    target: Any
+
+    def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
+        """The classifier's logits for each coalition, float32[C, K]."""
+        raise TypeError(f"{type(self).__name__} has no logits")
+
+    def readout(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Readout:
+        """Value, lead and probability of each coalition from one forward pass."""
+        logits = self.logits(masks, max_visible=max_visible).astype(jnp.float32)
+        return Readout(
+            values=payoff_values(logits, self.target, self.payoff),
+            leads=jnp.argmax(logits, axis=1) == self.target,
+            probabilities=jax.nn.softmax(logits, axis=1)[:, self.target],
+        )
+
+    def __call__(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C"]:
+        """The payoff of each coalition, float32[C]."""
+        return payoff_values(self.logits(masks, max_visible=max_visible), self.target, self.payoff)
+
+    def leads(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Bool[Array, "C"]:
+        """Whether the target is the top class, bool[C]; between equal logits the lowest class leads."""
+        return self.readout(masks, max_visible=max_visible).leads  # type: ignore[return-value]
+
+    def probabilities(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C"]:
+        """The target's softmax probability, float32[C] in [0, 1]."""
+        return self.readout(masks, max_visible=max_visible).probabilities  # type: ignore[return-value]
+
+    def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
+        """The classifier's logits with players that are partly there, float32[C, K]. Differentiable in the gates."""
+        raise TypeError(f"{type(self).__name__} has no relaxed logits")
+
+    def relaxed(self, gates: Float[Array, "C P"]) -> Float[Array, "C"]:
+        """The payoff with players that are partly there, float32[C]: gates in [0, 1], at 0 and 1 that of the masks."""
+        return payoff_values(self.relaxed_logits(gates), self.target, self.payoff)
+
+    def with_payoff(self: Game, payoff: Payoff) -> Game:
+        """The same game under another payoff (see `payoff_values`). Raises ValueError for one that is unknown."""
+        return dataclasses.replace(self, payoff=_check_payoff(payoff))  # type: ignore[type-var]
+
+
+@record
+class PixelValueFn(_ImageGame):
+    """Made by `pixel_value_fn`. Hidden pixels take the fill; `max_visible` is accepted and changes nothing."""
+
+    sized: ClassVar[bool] = False
+
+    logits_fn: Packed
+    image: Float[Array, "*batch H W 3"]
+    fill: Float[Array, "*batch H W 3"]
+    regions: Int[Array, "*batch H W"]
+    target: Int[Array, "*batch"]
+    payoff: Payoff = static()
+    num_players: int | None = static()
+
+    def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
+        shown = visible_pixels(masks, self.regions)[..., None]
+        return self.logits_fn.unpack()(jnp.where(shown, self.image, self.fill))
+
+    def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
+        """The logits of images blended, player by player, between the fill (gate 0) and the image (1)."""
+        share = jnp.take(gates, self.regions, axis=1)[..., None]
+        return self.logits_fn.unpack()(self.fill + share * (self.image - self.fill))
+
+
+@record
+class TokenValueFn(_ImageGame):
+    """Made by `token_value_fn`. Hidden tokens are gone; with `max_visible` the encoder runs on that many only."""
+
+    sized: ClassVar[bool] = True
+
+    model: Any
+    tokens: Any
+    players: Int[Array, "*batch T"]
+    target: Int[Array, "*batch"]
+    payoff: Payoff = static()
+    num_players: int | None = static()
+    tokens_per_player: int | None = static()
+
+    def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
+        shown = jnp.take(masks, self.players, axis=1)
+        count = shown.shape[1]
+        if max_visible is not None and self.tokens_per_player is not None:
+            count = min(count, max_visible * self.tokens_per_player)
+        if count == shown.shape[1]:
+            rows = jax.tree.map(lambda t: jnp.broadcast_to(t, (len(masks), *t.shape)), self.tokens)
+            return self.model.encode_tokens(rows, shown)
+        # The visible tokens of each coalition, in their order, then padding that attention never reads.
+        kept = jnp.argsort(~shown, axis=1, stable=True)[:, :count]
+        rows = jax.tree.map(lambda t: jnp.take(t, kept, axis=0), self.tokens)
+        return self.model.encode_tokens(rows, jnp.take_along_axis(shown, kept, axis=1))
+
+    def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
+        """The logits with every attention weight on a player's tokens multiplied by its gate, then normalised again.
+
+        At gate 0 a token still reads the others, but nobody reads it: the logits are those without it, and the
+        derivative says what it would bring. Needs a model whose `encode_tokens` takes such gates for `present`.
+        """
+        rows = jax.tree.map(lambda t: jnp.broadcast_to(t, (len(gates), *t.shape)), self.tokens)
+        return self.model.encode_tokens(rows, jnp.take(gates.astype(jnp.float32), self.players, axis=1))
+
+
+def pixel_value_fn(
+    logits_fn: Callable[..., Any],
+    image: Any,
+    target: Any,
+    regions: Any,
+    *,
+    fill: Any = 0.0,
+    payoff: Payoff = "log_odds",
+) -> PixelValueFn:
+    """The game whose hidden players' pixels are replaced by `fill`.
+
+    logits_fn: float32[C, H, W, 3] -> float32[C, K], any pure function. Arrays it holds as a pytree (a
+               `jax.tree_util.Partial` over parameters, an Equinox or NNX module, `model.logits`) are arguments of the
+               compiled search; arrays in a plain closure are constants of it, and every new closure compiles anew.
+    image:     float[H, W, 3], as the classifier wants it (normalised).
+    target:    the class explained, an integer.
+    regions:   int[H, W], labels 0 .. P-1.
+    fill:      what a hidden pixel becomes, in the image's own (normalised) units: a number, one number a channel [3],
+               an image [H, W, 3], "mean" (the image's mean colour) or "blur" (`blur_image` with its default width).
+    payoff:    see `payoff_values`.
+
+    Raises ValueError for shapes that disagree, an unknown payoff or fill, and a label map with gaps.
+    """
+    image = _check_image(image)
+    regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
+    v = PixelValueFn(
+        logits_fn=pack(logits_fn),
+        image=image,
+        fill=fill_image(image, fill),
+        regions=regions,
+        target=_check_target(target),
+        payoff=_check_payoff(payoff),
+        num_players=num_players,
+    )
+    return _check_logits(v)
+
+
+def token_value_fn(
+    model: Any, image: Any, target: Any, regions: Any = None, *, payoff: Payoff = "log_odds"
+) -> TokenValueFn:
+    """The game whose hidden players' tokens are removed from a vision transformer.
+
+    The image is embedded once, position embedding included; a coalition's encoder then sees the class token and the
+    visible tokens only. This is what MoXI calls `vit_embedding`.
+
+    model:   a pytree with `token_grid` (rows, cols), `embed_tokens(image [H, W, 3]) -> tokens` (any pytree of arrays
+             [T, ...]) and `encode_tokens(tokens [C, m, ...], present bool[C, m]) -> logits [C, K]`, in which tokens
+             that are not present leave no trace; `jaxmoxi.models.load` gives one for ViT and DeiT folders.
+    image:   float[H, W, 3], normalised, of the model's size.
+    target:  the class explained, an integer.
+    regions: None makes every token a player. A label map int[H, W] makes each region a player that owns the tokens it
+             covers most of (`token_players`).
+    payoff:  see `payoff_values`.
+
+    Raises ValueError for a model without tokens, shapes that disagree, an unknown payoff.
+    """
+    grid = getattr(model, "token_grid", None)
+    if grid is None:
+        raise ValueError(
+            "this model has no tokens to remove (it is not a vision transformer); hide pixels with pixel_value_fn"
+        )
+    image = _check_image(image)
+    rows, cols = grid
+    num_tokens = rows * cols
+    if regions is None:
+        players, num_players, tokens_per_player = jnp.arange(num_tokens, dtype=jnp.int32), num_tokens, 1
+    else:
+        regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
+        players = token_players(regions, rows=rows, cols=cols, num_players=num_players or num_tokens)
+        tokens_per_player = None
+        if num_players is not None and is_concrete(players):
+            # Only players of one common size bound the tokens by the players: a bound that differed from image to
+            # image would be new structure, and compile anew, for each.
+            sizes = np.bincount(np.asarray(players), minlength=num_players)
+            tokens_per_player = int(sizes[0]) if (sizes == sizes[0]).all() else None
+    v = TokenValueFn(
+        model=model,
+        tokens=model.embed_tokens(image),
+        players=players,
+        target=_check_target(target),
+        payoff=_check_payoff(payoff),
+        num_players=num_players,
+        tokens_per_player=tokens_per_player,
+    )
+    return _check_logits(v)
+
+
+def fill_image(image: Float[Array, "H W 3"], fill: Any) -> Float[Array, "H W 3"]:
+    """A fill as a whole image, so that fills of every kind share one compiled search. See `pixel_value_fn`."""
+    if isinstance(fill, str):
+        if fill == "mean":
+            return jnp.broadcast_to(jnp.mean(image, axis=(0, 1)), image.shape)
+        if fill == "blur":
+            return blur_image(image)
+        raise ValueError(f"expected a fill of 'mean', 'blur', a number, 3 numbers or an image; got {fill!r}")
+    fill = jnp.asarray(fill, image.dtype)
+    if fill.shape not in ((), (3,), image.shape):
+        raise ValueError(f"expected a fill of shape (), (3,) or {image.shape}; got shape {fill.shape}")
+    return jnp.broadcast_to(fill, image.shape)
+
+
+def blur_image(image: Float[Array, "H W 3"], *, sigma: float | None = None) -> Float[Array, "H W 3"]:
+    """The image under a Gaussian of `sigma` pixels (default: a twentieth of the shorter side), edges repeated."""
+    if sigma is None:
+        sigma = min(image.shape[:2]) / 20
+    if not sigma > 0:
+        raise ValueError(f"sigma must be positive, in pixels; got {sigma}")
+    radius = max(1, round(3 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = jnp.asarray(kernel / kernel.sum(), image.dtype)
+    for axis in (0, 1):
+        pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+        padded = jnp.moveaxis(jnp.pad(image, pad, mode="edge"), axis, -1)
+        lines = padded.reshape(-1, 1, padded.shape[-1])
+        out = jax.lax.conv_general_dilated(lines, kernel[None, None], (1,), "VALID")
+        image = jnp.moveaxis(out.reshape(*padded.shape[:-1], -1), -1, axis)
+    return image
+
+
+def _check_image(image: Any) -> Float[Array, "H W 3"]:
+    image = jnp.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"expected one image [H, W, 3]; got shape {image.shape}. For several, vmap over them")
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(
+            f"expected a float image as the classifier wants it, got {image.dtype}; model.preprocess(photo) makes one"
+        )
+    return image
+
+
+def _check_target(target: Any) -> Int[Array, ""]:
+    target = jnp.asarray(target)
+    if target.shape != () or not jnp.issubdtype(target.dtype, jnp.integer):
+        raise ValueError(f"expected the target as one class index; got {target.dtype} of shape {target.shape}")
+    if is_concrete(target) and target < 0:
+        raise ValueError(f"expected a class index of at least 0; got {int(target)}")
+    return target.astype(jnp.int32)
+
+
+def _check_payoff(payoff: Any) -> Payoff:
+    if payoff not in get_args(Payoff):
+        raise ValueError(f"expected a payoff of {', '.join(get_args(Payoff))}; got {payoff!r}")
+    return payoff
+
+
+def _check_logits(v: Game) -> Game:
+    """`v`, if its classifier returns logits [C, K] and its target is below K; ValueError otherwise."""
+    shape = output_shapes(_one_row, v).shape
+    if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
+        raise ValueError(
+            "expected a function of images [C, H, W, 3] that returns logits [C, K] of at least two classes; "
+            f"got shape {list(shape)} for one image"
+        )
+    if is_concrete(v.target) and v.target >= shape[1]:
+        raise ValueError(f"expected a target among the {shape[1]} classes (0 .. {shape[1] - 1}); got {int(v.target)}")
+    return v
+
+
+def _one_row(v: Any) -> Any:
+    return v.logits(jnp.ones((1, v.num_players or 1), bool))

@@ -1,0 +1,56 @@
+"""One order judged under several ways of removing players: does a result hold, or is it the fill's?
+
+Source: what "absent" means decides what insertion and deletion curves look like: Sturmfels, Lundberg and Lee,
+"Visualizing the Impact of Feature Attribution Baselines", Distill 2020. Token removal is that of MoXI (`values`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from jaxmoxi.games.image import Payoff, pixel_value_fn, token_value_fn
+from jaxmoxi.types import ValueFn
+
+Removal = Literal["tokens", "zero", "mean", "blur"]
+
+
+def value_fns(
+    model: Any,
+    image: Any,
+    target: Any,
+    regions: Any,
+    *,
+    removals: Sequence[Removal] = ("tokens", "zero", "mean", "blur"),
+    payoff: Payoff = "log_odds",
+) -> dict[str, ValueFn]:
+    """The same players as a game for each way of removing them, by its name, in the order asked for.
+
+    model:    a classifier of `jaxmoxi.models`, or any function float32[C, H, W, 3] -> float32[C, K].
+    image, target, regions, payoff: as `pixel_value_fn` takes them.
+    removals: "tokens", hidden tokens are absent (vision transformers only; a region that covers no token's majority
+              changes nothing); "zero", hidden pixels are 0 in the image's own normalised units; "mean", they take the
+              image's mean colour; "blur", the image under a Gaussian of a twentieth of its shorter side.
+
+    The games of pixels share their structure, so what is compiled for one serves the others.
+    Raises ValueError for "tokens" and a model without them, for names that are unknown, repeated or missing, and as
+    `pixel_value_fn`.
+    """
+    names = list(removals)
+    if isinstance(removals, str) or not names or not set(names) <= set(get_args(Removal)):
+        raise ValueError(f"expected a sequence of removals among {', '.join(get_args(Removal))}; got {removals!r}")
+    if len(set(names)) != len(names):
+        raise ValueError(f"expected each removal once; got {names}")
+    if "tokens" in names and getattr(model, "token_grid", None) is None:
+        raise ValueError(
+            'the removal "tokens" needs a vision transformer, and this model has no tokens; leave it out: '
+            f"removals={tuple(name for name in get_args(Removal) if name in names and name != 'tokens')}"
+        )
+    logits_fn = getattr(model, "logits", model)
+    fills = {"zero": 0.0, "mean": "mean", "blur": "blur"}
+    return {
+        name: token_value_fn(model, image, target, regions, payoff=payoff)
+        if name == "tokens"
+        else pixel_value_fn(logits_fn, image, target, regions, fill=fills[name], payoff=payoff)
+        for name in names
+    }

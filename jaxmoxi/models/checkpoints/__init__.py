@@ -1,0 +1,1 @@
+"""Checkpoints: from files of any make to tensors by name, and from these to a `Classifier`."""

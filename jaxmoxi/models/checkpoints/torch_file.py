@@ -1,0 +1,209 @@
+"""PyTorch checkpoints without PyTorch, and without running what they pickle.
+
+A checkpoint is a pickle that describes containers and tensors, and beside it the tensors' raw bytes. Unpickling would
+run whatever the file asks for. `_torch_pickle` walks the opcodes instead: it knows a list of names, imports nothing,
+and refuses the rest. A tensor stays a description until all of the pickle is read; only then, and only for
+the tensors that are returned, are bytes read, after the description has been checked against the file's size.
+
+Source: torch/serialization.py and torch/_utils.py of PyTorch 2.13 (its zip format, and the older one with pickles back
+to back). Deviations: entries that are no tensors are left out, so their values are never built (bytes, devices, sets);
+the zip's checksums are verified, so that what was saved with PyTorch's checksums switched off is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import mmap
+import os
+import struct
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from jaxmoxi.models.checkpoints.torch_pickle import FETCH, SAVE, Refusal, Storage, Tensor, brief, interpret
+
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the older format begins with
+_NESTED = ("state_dict", "model", "state_dict_ema", "model_state_dict")  # training checkpoints: the first found counts
+
+# Tensors may share storage and so take more than the file: this much.
+_FREE_BYTES, _MAX_GROWTH = 1 << 26, 8
+
+_OTHER_FILES = {  # what people have under a checkpoint's name, by its first bytes
+    b"version https://git-lfs": "a git-lfs pointer, not the weights; fetch them with git lfs pull",
+    b"\xff\xd8\xff": "a JPEG image; check the path",
+    b"\x89PNG": "a PNG image; check the path",
+    b"\x89HDF": f"an HDF5 file; load it where it comes from and {SAVE}",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"<": "a web page or XML, perhaps a login or error page; download the file itself",
+}
+# What `zipfile` raises for damaged archives, version by version; RuntimeError is its word for encryption.
+_ZIP_ERRORS = (zipfile.BadZipFile, ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError)
+_ZIP_ERRORS += (struct.error,)
+
+
+def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a PyTorch checkpoint (`.pth`, `.pt`, `.bin`) by name, read without PyTorch.
+
+    path: a file that `torch.save` wrote, in today's zip format or the older one; nothing in it is executed.
+
+    Of a training checkpoint the state dict inside is returned: the first mapping that holds tensors among the entries
+    `state_dict`, `model`, `state_dict_ema` and `model_state_dict`, in this order. Otherwise the outermost mapping is.
+    Entries that are no tensors are left out. Names are kept as they are.
+
+    Returns C-contiguous, writable arrays of their own memory, each with its tensor's shape and dtype: float16, float32,
+    float64, bfloat16 (of `ml_dtypes`), int8, int16, int32, int64, uint8 or bool.
+    Raises FileNotFoundError if there is no such file, and ValueError if the file is anything else than a checkpoint of
+    plain tensors, is damaged, or asks for code to run (it names which).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"expected a PyTorch checkpoint at {path}, found no file there; check the path")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file; expected the path of a PyTorch checkpoint (.pth, .pt, .bin)")
+    try:
+        with path.open("rb") as file:
+            head, size = file.read(512), path.stat().st_size
+            if head.startswith(b"PK\x03\x04"):
+                return _read_zip(file, size)
+            if head.startswith(b"\x80"):
+                return _read_legacy(file, size)
+            raise Refusal(_describe(head))
+    except Refusal as refusal:
+        raise ValueError(f"{path} {refusal}") from refusal.__cause__
+
+
+def _describe(head: bytes) -> str:
+    if not head:
+        return f"is empty; expected a PyTorch checkpoint: {FETCH}"
+    if head[257:262] == b"ustar":
+        return f"is in PyTorch's oldest format, a tar archive, which is not read; load it with PyTorch and {SAVE}"
+    if head[8:10] == b'{"':
+        return "looks like a safetensors file, not a PyTorch checkpoint; name it .safetensors"
+    for start, name in _OTHER_FILES.items():
+        if head.lstrip().startswith(start):
+            return f"is not a PyTorch checkpoint but {name}"
+    return f"is not a PyTorch checkpoint: it begins with {head[:8]!r}; check the path, or {FETCH}"
+
+
+def _read_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+    """Today's format: a zip archive whose `NAME/data.pkl` describes the tensors, with one entry per storage."""
+    try:
+        archive = zipfile.ZipFile(file)
+    except _ZIP_ERRORS as error:
+        raise Refusal(f"is a truncated or damaged zip archive ({brief(error)}); {FETCH}") from error
+    entries = {info.filename: info for info in archive.infolist()}
+    claimed = sum(info.file_size for info in archive.infolist())
+    if claimed > size:  # entries that overlap, or are compressed
+        raise Refusal(f"has {size} bytes, but its zip entries claim {claimed}; torch.save writes none such: {FETCH}")
+    roots = [name.removesuffix("data.pkl") for name in entries if name.split("/")[-1] == "data.pkl"]
+    if len(roots) != 1:
+        raise Refusal(f"is a zip archive with {len(roots)} entries data.pkl; a PyTorch checkpoint has one: {SAVE}")
+    if roots[0] + "constants.pkl" in entries:
+        raise Refusal(f"is a TorchScript archive, which is code and is not read; load it with PyTorch and {SAVE}")
+
+    def read(name: str) -> bytes:
+        info = entries.get(roots[0] + name)
+        if info is None:
+            raise Refusal(f"lacks its entry {brief(roots[0] + name)}; {FETCH}")
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise Refusal(f"has compressed entries, which torch.save never writes; {SAVE}")
+        try:
+            return archive.read(info)
+        except _ZIP_ERRORS as error:
+            raise Refusal(f"is damaged at its entry {brief(info.filename)} ({brief(error)}); {FETCH}") from error
+
+    order = read("byteorder") if roots[0] + "byteorder" in entries else b"little"
+    if order not in (b"little", b"big"):
+        raise Refusal(f"has the byte order {order[:16]!r}, expected little or big; {FETCH}")
+    tensors = _state_dict(interpret(io.BytesIO(read("data.pkl")), {}))
+    return _arrays(tensors, lambda key: read(f"data/{key}"), order.decode(), size)
+
+
+def _read_legacy(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+    """The format before 2020: five pickles back to back, then each storage's length and bytes.
+
+    torch.save wrote the bytes in little-endian order on every machine. Memory-mapped, the file's `read` allocates no
+    more than the file has, whatever length the pickle claims.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+        for expected in (_MAGIC, _PROTOCOL):
+            if interpret(stream, {}) != expected:
+                raise Refusal(f"is a pickle, but not one that torch.save writes; {SAVE}")
+        interpret(stream, {})  # about the machine that wrote it
+        storages: dict[str, Storage] = {}
+        tensors = _state_dict(interpret(stream, storages))
+        keys = interpret(stream, {})
+        if type(keys) is not list or any(type(key) is not str or key not in storages for key in keys):
+            raise Refusal(f"is damaged: it lists storages that no tensor uses; {FETCH}")
+        places: dict[str, slice] = {}
+        for key in keys:
+            begin = stream.tell() + 8
+            end = begin + storages[key].total * storages[key].dtype.itemsize
+            if end > size or int.from_bytes(stream.read(8), "little") != storages[key].total:
+                raise Refusal(f"is truncated or damaged at storage {brief(key)}, byte {begin} of {size}; {FETCH}")
+            stream.seek(end)
+            places[key] = slice(begin, end)
+
+        def fetch(key: str) -> bytes:
+            if key not in places:
+                raise Refusal(f"lacks the bytes of storage {brief(key)}; {FETCH}")
+            return stream[places[key]]
+
+        return _arrays(tensors, fetch, "little", size)
+
+
+def _state_dict(tree: Any) -> dict[str, Tensor]:
+    if type(tree) is not dict:
+        kind = "a single tensor" if type(tree) is Tensor else type(tree).__name__
+        raise Refusal(f"holds {kind}, expected a state dict: a mapping of names to tensors; {SAVE}")
+    for inner in [*(tree.get(name) for name in _NESTED), tree]:
+        if type(inner) is dict and (tensors := {n: t for n, t in inner.items() if type(t) is Tensor}):
+            return tensors
+    found = ", ".join(brief(name) for name in list(tree)[:5]) or "nothing"
+    raise Refusal(f"holds no tensors, expected a mapping of names to tensors; found {found}; {SAVE}")
+
+
+def _arrays(tensors: dict[str, Tensor], fetch: Callable[[str], bytes], order: str, size: int) -> dict[str, np.ndarray]:
+    """Checks all descriptions, then reads the storages one at a time."""
+    allowed = _FREE_BYTES + _MAX_GROWTH * size
+    by_storage: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        storage = tensor.storage
+        last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
+        if 0 not in tensor.shape and last >= storage.length:
+            raise Refusal(
+                f"is damaged: tensor {brief(name)} of shape {brief(tensor.shape)} reaches to element {brief(last)} "
+                f"of a storage that has {brief(storage.length)}; {FETCH}"
+            )
+        # Zeros count as ones: what has no elements may still have a size that no array has.
+        allowed -= math.prod(max(n, 1) for n in tensor.shape) * storage.dtype.itemsize
+        if allowed < 0 or storage.total * storage.dtype.itemsize > size:
+            raise Refusal(f"has {size} bytes, too few for the tensors it claims, such as {brief(name)}; {FETCH}")
+        by_storage.setdefault(storage.key, []).append(name)
+
+    arrays: dict[str, np.ndarray] = {}
+    for key, names in by_storage.items():
+        storage, raw = tensors[names[0]].storage, fetch(key)
+        if len(raw) != storage.total * storage.dtype.itemsize:
+            raise Refusal(f"is damaged: storage {brief(key)} has {len(raw)} bytes for {storage.total} elements")
+        if order != sys.byteorder:
+            raw = np.frombuffer(raw, f"u{storage.dtype.itemsize}").byteswap().tobytes()
+        arrays |= {name: _array(tensors[name], raw) for name in names}
+    return {name: arrays[name] for name in tensors}
+
+
+def _array(tensor: Tensor, raw: bytes) -> np.ndarray:
+    """The elements copied out. `np.ndarray` itself also refuses what reaches beyond `raw`."""
+    dtype = tensor.storage.dtype
+    if 0 in tensor.shape:
+        return np.zeros(tensor.shape, dtype)
+    # An axis of length 1 may have any stride, even one that no machine integer holds.
+    strides = tuple(s * dtype.itemsize if n > 1 else 0 for n, s in zip(tensor.shape, tensor.strides, strict=True))
+    stored = np.dtype(np.uint8) if dtype == np.bool_ else dtype  # NumPy takes a bool of neither 0 nor 1 on trust
+    view = np.ndarray(tensor.shape, stored, raw, (tensor.storage.start + tensor.offset) * dtype.itemsize, strides)
+    return np.array(view != 0 if dtype == np.bool_ else view, order="C")

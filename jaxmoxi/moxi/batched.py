@@ -1,0 +1,152 @@
+"""The greedy search on several images at once.
+
+One image's steps late in an insertion, or early in a deletion, score few or short coalitions: too little work to fill
+an accelerator. Here the searches of many images advance together, one `vmap` over the images around the stage of
+`greedy`, and on a mesh each device takes its share of the images and never waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxmoxi.games.evaluation import NaNValueError, check_batch_size, choose_batch_size, is_sized, memory_advice
+from jaxmoxi.games.sharding import automatic
+from jaxmoxi.moxi.greedy import Limits, Stage, check_stop, finish, greedy_init, plan_stages, run_stage
+from jaxmoxi.types import GreedyResult, Packed, Stop, pack
+
+
+def greedy_images(
+    vs: Sequence[Callable[..., Any]],
+    num_players: int,
+    *,
+    insertion: bool = True,
+    stop: Stop | None = None,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> GreedyResult:
+    """`greedy_insertion` (or `greedy_deletion`) of B images together: a `GreedyResult` whose arrays lead with [B].
+
+    vs:          B value functions of one structure and the same shapes, as one model and one function make them for
+                 B images. Arrays that all of them share (the same objects: the model's weights) are not copied.
+    num_players: P, of each image.
+    insertion:   False deletes.
+    stop:        per image; an image that is done waits for the slowest of its batch, and a stage that none of them
+                 reaches is neither compiled nor run.
+    batch_size:  coalitions per chunk and image; None divides what fits the memory among the images.
+    mesh:        None runs on one device. Otherwise the images are spread over all its axes.
+
+    Orders are those of the single searches, values theirs to rounding.
+    Raises ValueError for value functions that differ in structure, NaNValueError that names the image.
+    """
+    packed = [pack(v) for v in vs]
+    if not packed:
+        raise ValueError("expected at least one value function; got none")
+    _check_alike(packed)
+    check_batch_size(batch_size)
+    single = greedy_init(packed[0], num_players, insertion=insertion)
+    limits = check_stop(stop or Stop(), single)
+    mesh = None if mesh is None else automatic(mesh)
+    devices = 1 if mesh is None else mesh.size
+    count, padded = len(packed), -(-len(packed) // devices) * devices
+    packed += packed[-1:] * (padded - count)  # every device has as many images: the last one is repeated
+    shared, own, merge = _split(packed)
+    states = jax.tree.map(lambda x: jnp.broadcast_to(x, (padded, *x.shape)), single)
+    last = num_players if stop is None or stop.size is None else min(stop.size, num_players)
+    for stage in plan_stages(num_players, insertion=insertion, sized=is_sized(packed[0])):
+        with memory_advice(packed[0], num_players, stage.max_visible, batch_size):
+            goal = jnp.int32(min(stage.steps, last))
+            states, met = _run_images(shared, own, merge, states, limits, goal, batch_size, stage, mesh)
+            _raise_nan(states, count)
+        if stage.steps >= last or bool(np.all(met)):
+            break
+    return jax.tree.map(lambda x: x[:count], finish(states))
+
+
+class _Merge:
+    """How a value function is put together again from shared and own arrays. Hashable: static under `jit`."""
+
+    def __init__(self, is_shared: tuple[bool, ...], treedef: Any):
+        self.key = (is_shared, treedef)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Merge) and self.key == other.key
+
+    def __call__(self, shared: Sequence[Any], own: Sequence[Any]) -> Packed:
+        is_shared, treedef = self.key
+        shared_leaves, own_leaves = iter(shared), iter(own)
+        return jax.tree.unflatten(treedef, [next(shared_leaves if s else own_leaves) for s in is_shared])
+
+
+def _split(packed: list[Packed]) -> tuple[list[Any], list[Any], _Merge]:
+    """(arrays that all share, arrays of each stacked along a new first axis, the way back)."""
+    columns = list(zip(*(jax.tree.leaves(v) for v in packed), strict=True))
+    is_shared = tuple(all(leaf is column[0] for leaf in column) for column in columns)
+    shared = [column[0] for column, s in zip(columns, is_shared, strict=True) if s]
+    own = [jnp.stack(column) for column, s in zip(columns, is_shared, strict=True) if not s]
+    return shared, own, _Merge(is_shared, jax.tree.structure(packed[0]))
+
+
+@partial(jax.jit, static_argnums=(2, 6, 7, 8))
+def _run_images(
+    shared: list[Any],
+    own: list[Any],
+    merge: _Merge,
+    states: Any,
+    limits: Limits,
+    goal: Any,
+    batch_size: int | None,
+    stage: Stage,
+    mesh: Mesh | None,
+) -> Any:
+    images = states.step.shape[0] // (1 if mesh is None else mesh.size)
+
+    def one(shared: Any, own: Any, state: Any, limits: Limits, goal: Any) -> Any:
+        v = merge(shared, own)
+        fits = choose_batch_size(v, state.order.shape[0], max_visible=stage.max_visible)
+        size = batch_size or max(1, fits // images)
+        return run_stage(v, state, limits, goal, size, stage)
+
+    every = jax.vmap(one, in_axes=(None, 0, 0, None, None))
+    if mesh is not None:
+        split, everywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
+        every = jax.shard_map(
+            every, mesh=mesh, in_specs=(everywhere, split, split, everywhere, everywhere), out_specs=split,
+            check_vma=False,
+        )  # fmt: skip
+    return every(shared, own, states, limits, goal)
+
+
+def _check_alike(packed: list[Packed]) -> None:
+    def describe(v: Packed) -> Any:
+        return jax.tree.structure(v), [(np.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(v)]
+
+    first = describe(packed[0])
+    for i, v in enumerate(packed):
+        if describe(v) != first:
+            raise ValueError(
+                f"expected value functions of one structure and the same shapes; number {i} differs from number 0: "
+                "make all of them with one model, one payoff, images of one size and as many players"
+            )
+
+
+def _raise_nan(states: Any, count: int) -> None:
+    players, starts, steps = (np.asarray(x)[:count] for x in (states.nan_player, states.start.values, states.step))
+    broken = (players >= 0) | ((steps == 0) & np.isnan(starts))
+    if broken.any():
+        i = int(np.argmax(broken))
+        where = f"at step {int(steps[i]) + 1}, for player {int(players[i])}" if players[i] >= 0 else "of the start"
+        raise NaNValueError(
+            f"the value function of image {i} returned NaN {where}; check the model's logits for this coalition, and "
+            "the fill",
+            finish(states),
+        )

@@ -1,0 +1,150 @@
+"""Insertion and deletion curves: how the payoff and the prediction change along an order of players.
+
+Source: Petsiuk, Das and Saenko, "RISE", BMVC 2018, as MoXI uses them: patch by patch, by the classifier's masking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from jaxmoxi.games.evaluation import is_sized, read_generated
+from jaxmoxi.types import AnyArray, Curve, Readout, is_concrete, pack
+
+
+def insertion_curve(v: Callable[..., Any], order: Int[AnyArray, "P"], *, batch_size: int | None = None) -> Curve:
+    """The readout while the players of `order` become visible one after the other; higher area is better.
+
+    Endpoints: size 0 is the empty coalition (everything hidden), size P the whole image. P + 1 values. The area is
+    the trapezoid sum over the share of players k / P in [0, 1].
+
+    v:     a value function. order: int[P], a permutation of 0 .. P-1, most important first.
+    Raises ValueError for an order that is not a permutation, such as that of a search which stopped early.
+    """
+    return _curve(v, order, True, batch_size)
+
+
+def deletion_curve(v: Callable[..., Any], order: Int[AnyArray, "P"], *, batch_size: int | None = None) -> Curve:
+    """The readout while the players of `order` are hidden one after the other; lower area is better.
+
+    Endpoints: size 0 is the whole image, size P the empty coalition. Otherwise as `insertion_curve`.
+    """
+    return _curve(v, order, False, batch_size)
+
+
+def curve_readouts(
+    v: Callable[..., Any],
+    orders: Int[AnyArray, "M P"],
+    *,
+    insertion: bool = True,
+    sizes: Sequence[int] | None = None,
+    batch_size: int | None = None,
+) -> Readout:
+    """The readouts along many orders of one game at once, each array [M, S]: what a comparison of methods needs.
+
+    orders:    int[M, P], permutations of 0 .. P-1, most important first.
+    insertion: True: the first players of an order are visible; False: all but them.
+    sizes:     how many are inserted (deleted), S ascending numbers in 0 .. P; None means all of 0 .. P.
+
+    A value function that gains from `max_visible` runs in four sizes, each coalition in the smallest that holds it.
+    Raises ValueError for orders that are no permutations, and for sizes out of range or order.
+    """
+    orders = jnp.asarray(orders)
+    if orders.ndim != 2:
+        raise ValueError(f"expected orders int[M, P]; got shape {orders.shape}: order[None] makes one of one")
+    for row in orders if is_concrete(orders) else ():
+        _check_order(row)
+    count, num_players = orders.shape
+    at = np.arange(num_players + 1) if sizes is None else np.asarray(sizes)
+    if at.ndim != 1 or not len(at) or at.dtype.kind not in "iu" or at[0] < 0 or at[-1] > num_players or (
+        np.diff(at) <= 0
+    ).any():  # fmt: skip
+        raise ValueError(f"expected ascending sizes in 0 .. {num_players}; got {sizes}")
+    ranks = jnp.argsort(orders, axis=1).astype(jnp.int32)
+    visible = at if insertion else num_players - at
+    limits = sorted({-(-num_players * k // 4) for k in (1, 2, 3, 4)}) if is_sized(pack(v)) else [num_players]
+    parts, places, low = [], [], -1
+    for limit in limits:
+        chosen = np.flatnonzero((visible > low) & (visible <= limit))
+        low = limit
+        if len(chosen):
+            parts.append(
+                read_generated(
+                    v,
+                    _row_first if insertion else _row_without_first,
+                    (ranks, jnp.asarray(at[chosen], jnp.int32)),
+                    count=count * len(chosen),
+                    num_players=num_players,
+                    batch_size=batch_size,
+                    max_visible=limit,
+                )
+            )
+            places.append(chosen)
+    back = np.argsort(np.concatenate(places))
+    rows = [jax.tree.map(lambda x: x.reshape(count, -1), part) for part in parts]
+    return jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1)[:, back], *rows)
+
+
+def _row_first(operands: Any, index: Any) -> Bool[Array, "P"]:
+    ranks, sizes = operands
+    return ranks[index // len(sizes)] < sizes[index % len(sizes)]
+
+
+def _row_without_first(operands: Any, index: Any) -> Bool[Array, "P"]:
+    return ~_row_first(operands, index)
+
+
+def _check_order(order: Any) -> None:
+    num_players = order.shape[0]
+    if not jnp.issubdtype(order.dtype, jnp.integer):
+        raise ValueError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
+    if not np.array_equal(np.sort(order), np.arange(num_players)):
+        missing = num_players - len(np.intersect1d(order, np.arange(num_players)))
+        raise ValueError(
+            f"expected a permutation of the players 0 .. {num_players - 1}; {missing} of them are missing: a search "
+            "that stopped early has no complete order, run it with stop=None"
+        )
+
+
+def _curve(v: Callable[..., Any], order: Any, insertion: bool, batch_size: int | None) -> Curve:
+    order = jnp.asarray(order)
+    if order.ndim != 1 or not jnp.issubdtype(order.dtype, jnp.integer):
+        raise ValueError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
+    num_players = order.shape[0]
+    if is_concrete(order):
+        _check_order(order)
+    ranks = jnp.argsort(order)
+    out = read_generated(
+        v,
+        _first if insertion else _without_first,
+        ranks,
+        count=num_players + 1,
+        num_players=num_players,
+        batch_size=batch_size,
+    )
+    return Curve(
+        values=out.values,
+        area=trapezoid_area(out.values),
+        leads=out.leads,
+        accuracy_area=None if out.leads is None else trapezoid_area(out.leads),
+        probabilities=out.probabilities,
+    )
+
+
+def trapezoid_area(values: Any) -> Any:
+    """The area under P + 1 equally spaced values over [0, 1], by the trapezoid rule; float32[]."""
+    values = jnp.asarray(values, jnp.float32)
+    return (jnp.sum(values) - (values[0] + values[-1]) / 2) / (values.shape[0] - 1)
+
+
+def _first(ranks: Int[Array, "P"], size: Any) -> Bool[Array, "P"]:
+    return ranks < size
+
+
+def _without_first(ranks: Int[Array, "P"], size: Any) -> Bool[Array, "P"]:
+    return ranks >= size

@@ -1,0 +1,70 @@
+"""Weights to start from: a vision transformer's that was trained on whole images, or another model's."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zlib
+from typing import Any
+
+import jax
+
+from jaxmoxi.models.checkpoints import folder as model_folder
+from jaxmoxi.models.networks import vit
+from jaxmoxi.p2p.checkpoint import flatten
+from jaxmoxi.p2p.config import Config, ViTConfig
+from jaxmoxi.p2p.model import P2P, init
+
+
+def pretrained_classifier(folder: str | os.PathLike[str], config: Config, *, seed: int = 0) -> tuple[Any, Config]:
+    """`(classifier, config)` from a checkpoint folder of a ViT, as `models.load` reads them.
+
+    The classifier is an NNX state for `fit(classifier=...)`, its head a new one (of `seed`) where the numbers of
+    classes differ; the configuration has the folder's normalisation.
+    Raises FileNotFoundError, and ValueError for a network that is not the configuration's, listing what differs.
+    """
+    loaded = model_folder.load(folder)
+    if not isinstance(config.classifier, ViTConfig) or not isinstance(loaded.config, vit.ViTConfig):
+        raise ValueError(f"{folder}: expected a vision transformer, for a classifier that is one")
+    ours, theirs = (
+        dataclasses.asdict(c) for c in (config.classifier.full(config.image_size, config.num_classes), loaded.config)
+    )
+    # What a layer norm adds to a variance is not worth a refusal.
+    wrong = [n for n in ours if ours[n] != theirs[n] and n not in ("num_classes", "norm_eps")]
+    if wrong:
+        raise ValueError(
+            f"{folder} is not the configuration's classifier: "
+            + ", ".join(f"{n} is {theirs[n]}, not {ours[n]}" for n in wrong)
+        )
+    fresh = init(jax.random.key(seed), config).classifier
+    state = jax.tree.map(lambda a: a, loaded.params)  # a copy of the structure, to put the head into
+    if loaded.config.num_classes != config.num_classes:
+        state["head"] = fresh["head"]
+    mean, std = (tuple(map(float, values)) for values in (loaded.preprocessing.mean, loaded.preprocessing.std))
+    return state, dataclasses.replace(config, mean=mean, std=std)
+
+
+def start_from(model: P2P, weights: Any) -> P2P:
+    """The fresh model with the weights to start from in their place: a P2P's, or those of a classifier, or None.
+
+    Raises ValueError for weights of another network.
+    """
+    if weights is None:
+        return model
+    start = weights if isinstance(weights, P2P) else P2P(model.selector, weights, model.config)
+    shapes = [{n: a.shape for n, a in flatten(m).items()} for m in (model, start)]
+    wrong = sorted(n for n in shapes[0].keys() | shapes[1].keys() if shapes[0].get(n) != shapes[1].get(n))
+    if wrong:
+        raise ValueError(
+            f"the weights to start from are not those of the configuration: {len(wrong)} arrays differ, such as "
+            f"{wrong[0]} (expected {shapes[0].get(wrong[0])}, got {shapes[1].get(wrong[0])})"
+        )
+    return P2P(start.selector, start.classifier, model.config)
+
+
+def fingerprint(weights: Any) -> int | None:
+    """A number that tells weights to start from apart."""
+    crc = 0
+    for name, array in flatten(weights).items():
+        crc = zlib.crc32(array.tobytes(), zlib.crc32(name.encode(), crc))
+    return crc or None

@@ -1,0 +1,51 @@
+"""The folder of a training run besides its checkpoints: whose it is, and the history."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxmoxi.files import changed_settings
+from jaxmoxi.p2p.checkpoint import commit, read_record, replace_text
+
+_HISTORY = "history.jsonl"
+
+
+def claim(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
+    """Makes the folder this run's, or checks that it is.
+
+    record: "config", "class_names" and "training", the settings that decide what the run computes.
+    Raises ValueError for a folder that holds something else, or a run with other settings, which it lists.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        commit(folder, record, None)
+        return
+    found = read_record(folder)
+    if "training" not in found:
+        raise ValueError(f"{folder} already holds a saved model; train in another directory")
+    if not resume:
+        raise ValueError(f"{folder} already holds a training run; resume it, or train in another directory")
+    there, now = ({**r["config"], **r["training"]} for r in (found, json.loads(json.dumps(record))))
+    if changed := changed_settings(there, now):
+        raise ValueError(
+            f"{folder} holds a run with other settings: {', '.join(changed)}. Use the same, or another directory"
+        )
+
+
+def finish(folder: Path, record: dict[str, Any], model: Any) -> None:
+    """Writes the model that the run has ended with, once."""
+    if read_record(folder).get("arrays") is None:
+        commit(folder, record, model)
+
+
+def read_history(folder: Path, step: int) -> list[dict[str, Any]]:
+    """The records of the epochs that had ended by this step."""
+    path = folder / _HISTORY
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return [line for line in map(json.loads, lines) if line["step"] <= step]
+
+
+def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
+    """The whole file, at once: a line is never there in part, or twice."""
+    replace_text(folder / _HISTORY, "".join(json.dumps(line) + "\n" for line in history))

@@ -1,0 +1,193 @@
+"""Training P2P: one pure step. The loop around it is in `trainer`.
+
+Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, section 3.3 and appendix.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from jaxmoxi.p2p.config import Config
+from jaxmoxi.p2p.data.example import Batch
+from jaxmoxi.p2p.distribution import covariance, group_means, over_pixels, sample_logits, sample_relaxed, within_budget
+from jaxmoxi.p2p.model import P2P, at_threshold, fill_colour, kept_groups, networks, normalize
+from jaxmoxi.p2p.training.losses import mean_log_probs, p2p_loss, regulariser_weight, temperature
+from jaxmoxi.types import record
+
+
+@record
+class TrainState:
+    """Everything a run is: to continue it, nothing else is needed but the data and the key.
+
+    model:     the parameters and statistics.
+    optimizer: Optax's state.
+    step:      int32[], steps taken.
+    """
+
+    model: P2P
+    optimizer: Any
+    step: Int[Array, ""]
+
+
+@record
+class Metrics:
+    """Of one batch. Shares are of the pixels, in [0, 1].
+
+    loss:        what is minimised: the terms, and `Config.logit_weight` times the mean squared logit.
+    target, sparsity, covariance: the terms of `losses.LossTerms`.
+    accuracy:    of the prediction the step made, through the relaxed masks.
+    soft_share:  kept in expectation.
+    hard_share:  kept by the masks of test time, at the thresholds of training.
+    """
+
+    loss: Float[Array, ""]
+    target: Float[Array, ""]
+    sparsity: Float[Array, ""]
+    covariance: Float[Array, ""]
+    accuracy: Float[Array, ""]
+    soft_share: Float[Array, ""]
+    hard_share: Float[Array, ""]
+
+
+def init_state(model: P2P, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    params, _ = _split(model)
+    return TrainState(model, optimizer.init(params), jnp.int32(0))
+
+
+def learning_rates(peak: float, schedule: str, warmup: float, total: int) -> optax.Schedule:
+    """The learning rate by step; see `trainer.fit`."""
+    rise = round(warmup * total)
+    start = 0.0 if rise else peak
+    if schedule == "constant":
+        return optax.warmup_constant_schedule(start, peak, rise)
+    return optax.warmup_cosine_decay_schedule(start, peak, rise, total)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: Key[Array, ""],
+    *,
+    optimizer: optax.GradientTransformation,
+    steps_per_epoch: int,
+    select: bool = True,
+) -> tuple[TrainState, Metrics]:
+    """One step of the published training: `(state, metrics)`. Pure; jit it with `state` donated.
+
+    key:    of the whole run; the step's own randomness follows from it and `state.step`.
+    select: False trains the classifier alone on whole images, by its cross entropy: the black-box twin, and the first
+            `config.whole_epochs` of a model. The shares are 1, and the selector gets no gradient.
+    """
+    key = jax.random.fold_in(key, state.step)
+    epoch = state.step // steps_per_epoch
+    params, statistics = _split(state.model)
+    objective = _objective if select else _whole_objective
+    gradients, (statistics, metrics) = jax.grad(objective, has_aux=True)(
+        params, statistics, batch, key, epoch, state.model.config
+    )
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, params)
+    trained: Any = optax.apply_updates(params, updates)
+    model = P2P(*(nnx.merge_state(p, s) for p, s in zip(trained, statistics, strict=True)), state.model.config)
+    return TrainState(model, optimizer_state, state.step + 1), metrics
+
+
+def _objective(
+    params: Any, statistics: Any, batch: Batch, key: Array, epoch: Any, config: Config
+) -> tuple[Array, tuple[Any, Metrics]]:
+    selector, classifier = modules = _modules(config, params, statistics)
+    tau_key, sample_key, relax_key = jax.random.split(key, 3)
+    images = normalize(batch.images, config)
+    count = len(images)
+    tau = jnp.full(count, config.threshold)
+    if config.dynamic_threshold:
+        tau = jax.random.uniform(tau_key, (count,), minval=config.min_threshold, maxval=config.max_threshold)
+    epoch, num_epochs = epoch - config.whole_epochs, config.num_epochs - config.whole_epochs
+
+    means, shares = group_means(selector(images), batch.regions, config.num_groups)
+    mu, embeddings = at_threshold(selector, means, shares, tau, config)
+    if config.embedding_size:
+        logits = sample_logits(sample_key, mu, embeddings, config.num_samples)
+        spread = covariance(embeddings)
+    else:
+        logits, spread = jnp.broadcast_to(mu, (config.num_samples, *mu.shape)), None
+    kept = sample_relaxed(
+        relax_key, logits, temperature(epoch, num_epochs, config.final_temperature), hard=config.straight_through
+    )
+    if config.exact_budget:
+        budget = jnp.broadcast_to(tau, kept.shape[:-1])
+        fits = within_budget(kept, logits, jnp.broadcast_to(shares, kept.shape), budget)
+        kept = kept - jax.lax.stop_gradient(kept * ~fits)  # what is cut still learns what it would have been worth
+    masks = over_pixels(kept, batch.regions)[..., None]  # [S, B, H, W, 1]
+    fill = fill_colour(config)
+    seen = (fill + (images - fill) * masks).reshape(-1, *images.shape[1:])
+    log_probs = mean_log_probs(classifier(seen).reshape(config.num_samples, count, -1))
+
+    probs = jax.nn.sigmoid(mu)
+    weight = regulariser_weight(
+        epoch, num_epochs, config.regulariser_weight, anneal=config.anneal, full_first_epoch=config.full_first_epoch
+    )
+    terms = p2p_loss(
+        log_probs, batch.labels, probs, shares, spread, tau,
+        regulariser=config.regulariser, weight=weight, covariance_weight=config.covariance_weight,
+    )  # fmt: skip
+    total = terms.total + config.logit_weight * jnp.mean(mu**2)  # a group without pixels has the logit 0
+    metrics = Metrics(
+        loss=total,
+        target=terms.target,
+        sparsity=terms.sparsity,
+        covariance=terms.covariance,
+        accuracy=jnp.mean(jnp.argmax(log_probs, -1) == batch.labels),
+        soft_share=jnp.mean(terms.kept),
+        hard_share=jnp.mean(jnp.sum(kept_groups(mu, shares, tau, config) * shares, -1)),
+    )
+    return total, (_statistics(modules), metrics)
+
+
+def _whole_objective(
+    params: Any, statistics: Any, batch: Batch, key: Array, epoch: Any, config: Config
+) -> tuple[Array, tuple[Any, Metrics]]:
+    del key, epoch  # nothing is drawn, nothing scheduled
+    modules = _modules(config, params, statistics)
+    logits = modules[1](normalize(batch.images, config))
+    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
+    accuracy = jnp.mean(jnp.argmax(logits, -1) == batch.labels)
+    none, whole = jnp.zeros(()), jnp.ones(())
+    metrics = Metrics(loss, loss, sparsity=none, covariance=none, accuracy=accuracy, soft_share=whole, hard_share=whole)
+    return loss, (_statistics(modules), metrics)
+
+
+def _statistics(modules: Any) -> tuple[Any, Any]:
+    """What a step has changed besides the parameters: BatchNorm's statistics."""
+    return tuple(nnx.state(module, nnx.Not(nnx.Param)) for module in modules)  # type: ignore[return-value]
+
+
+def _split(model: P2P) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """(parameters, statistics), each of selector and classifier."""
+    pairs = [nnx.split_state(state, nnx.Param, ...) for state in (model.selector, model.classifier)]
+    return tuple(p for p, _ in pairs), tuple(s for _, s in pairs)  # type: ignore[return-value]
+
+
+def _modules(config: Config, params: Any, statistics: Any) -> tuple[Any, Any]:
+    """Selector and classifier in training mode."""
+    # Anew, in the trace of this call: what `jax.grad` hands through undifferentiated may not be changed inside it.
+    statistics = jax.tree.map(lambda x: x, statistics)
+    modules = tuple(
+        nnx.merge(structure, p, s) for structure, p, s in zip(_structures(config), params, statistics, strict=True)
+    )
+    for module in modules:
+        module.train()
+    return modules  # type: ignore[return-value]
+
+
+@functools.cache
+def _structures(config: Config) -> tuple[Any, Any]:
+    pair = nnx.eval_shape(lambda: networks(config, nnx.Rngs(0)))
+    return tuple(nnx.split(module)[0] for module in pair)  # type: ignore[return-value]

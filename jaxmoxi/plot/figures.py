@@ -1,0 +1,298 @@
+"""Pictures of explanations, as `matplotlib.figure.Figure`s: save one with `figure.savefig(path)`.
+
+Nothing here goes through pyplot, so no window opens, no global state changes and no display is needed. Matplotlib is
+imported inside the functions: it takes most of a second, and most users of this package never draw.
+
+In every function
+
+    photo:   uint8[H, W, 3], what the model sees: `model.crop(photo)`.
+    regions: int32[H, W], labels 0 .. P-1 (see `regions`).
+    result:  a `GreedyResult` of one image, or the order alone: int[<=P], players in the order chosen.
+    upto:    how much of the order is meant. "flip" (default) is the paper's choice: the players chosen until the
+             prediction flips, which is the first size at which the explained class leads (insertion) or no longer
+             leads (deletion); all that were chosen if it never flips or the result cannot tell. "all" is everything
+             that was chosen, an integer n in 1 .. number chosen the first n.
+
+and a ValueError says which of these does not fit the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from jaxmoxi.moxi.curves import trapezoid_area
+from jaxmoxi.plot.strokes import (
+    FLIP,
+    INK,
+    Scene,
+    borders,
+    bow,
+    centroids,
+    draw_group,
+    draw_heat,
+    draw_lines,
+    draw_photo,
+    draw_search,
+    fade,
+    new_figure,
+    style,
+)
+from jaxmoxi.regions.label_maps import count_regions
+from jaxmoxi.types import Curve, GreedyResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+__all__ = ["curves", "explanation", "flip_size", "group", "heat", "heatmap", "interactions"]
+
+
+def flip_size(result: GreedyResult) -> int | None:
+    """How many players were chosen when the prediction flipped: 0 if the start already was past the flip.
+
+    None if it never flipped, or if the value function could not tell who leads.
+    """
+    if result.leads is None:
+        return None
+    leads = np.asarray(result.leads)[: int(result.num_steps)]
+    if result.start_leads is not None:
+        leads = np.append(result.start_leads, leads)
+    else:  # an unknown start cannot be the flip
+        leads = np.append(not result.insertion, leads)
+    flipped = np.flatnonzero(leads == result.insertion)
+    return int(flipped[0]) if len(flipped) else None
+
+
+def heat(result: Any, num_players: int, *, upto: Any = "flip") -> np.ndarray:
+    """The paper's heat of each player, float32[P] in [0, 1]: (n - k) / n for the player chosen at rank k = 0 .. n-1 of
+    the n that `upto` means, 0 for the others. The first chosen is the hottest; all are 0 if n is 0.
+    """
+    players = _chosen(result, num_players, upto)
+    out = np.zeros(num_players, np.float32)
+    out[players] = 1 - np.arange(len(players)) / max(len(players), 1)
+    return out
+
+
+def heatmap(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: str | None = None) -> Figure:
+    """MoXI's heat map over the photo: the earlier a region was chosen, the hotter (`heat`)."""
+    scene = _scene(photo, regions)
+    figure = new_figure(4.6, 4.9, title)
+    axes = figure.add_subplot()
+    draw_heat(figure, axes, scene, heat(result, scene.num_players, upto=upto))
+    return figure
+
+
+def group(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: str | None = None) -> Figure:
+    """The chosen group alone: the other regions fade to grey, a line runs around the group."""
+    scene = _scene(photo, regions)
+    figure = new_figure(4.6, 4.7, title)
+    axes = figure.add_subplot()
+    draw_group(axes, scene, _chosen(result, scene.num_players, upto))
+    return figure
+
+
+def explanation(
+    photo: Any,
+    regions: Any,
+    result: GreedyResult,
+    *,
+    target: str = "the class",
+    upto: Any = "flip",
+    heat_upto: Any = None,
+    title: str | None = None,
+    caption: str | None = None,
+    whole: float | None = None,
+) -> Figure:
+    """One search in four panels: the players, the heat map, the group, and the probability while the group grows.
+
+    result:  a `GreedyResult`. Without probabilities the last panel shows the payoff.
+    target:  the explained class's name, for the labels.
+    upto:    the group; and the heat map too, unless `heat_upto` says otherwise.
+    caption: a line below, for credits and settings.
+    whole:   the class's probability in the whole photo, in [0, 1], drawn as a level; None leaves it out.
+    """
+    if not isinstance(result, GreedyResult):
+        raise ValueError(
+            f"expected a GreedyResult; got {type(result).__name__}: for an order alone use heatmap or group"
+        )
+    scene = _scene(photo, regions)
+    players = _chosen(result, scene.num_players, upto)
+    heats = heat(result, scene.num_players, upto=upto if heat_upto is None else heat_upto)
+    figure = new_figure(14.0, 4.35, title)
+    panels = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.15])
+    draw_photo(panels[0], scene.photo, f"{scene.num_players} regions")
+    draw_lines(panels[0], borders(scene.regions), "white", 0.6)
+    draw_heat(figure, panels[1], scene, heats)
+    draw_group(panels[2], scene, players)
+    verb = "inserted" if result.insertion else "deleted"
+    panels[1].set_title(f"{_regions(int(np.count_nonzero(heats)))} {verb}, in order", fontsize=10)
+    what = "alone" if result.insertion else "that were deleted"
+    panels[2].set_title(f"the {_regions(len(players))} {what}", fontsize=10)
+    panels[3].set_box_aspect(scene.photo.shape[0] / scene.photo.shape[1] / 1.15)
+    draw_search(panels[3], result, flip_size(result), target, whole)
+    if caption:
+        figure.supxlabel(caption, fontsize=8, color=INK)
+    return figure
+
+
+def interactions(
+    photo: Any, regions: Any, matrix: Any, *, top: int = 30, limit: float | None = None, title: str | None = None
+) -> Figure:
+    """The strongest pairwise interactions as lines between the regions' centroids.
+
+    Red pairs do more together than the sum of each alone (synergy, I > 0), blue ones less (redundancy, I < 0); the
+    stronger, the wider and the more opaque.
+
+    matrix: float[P, P], symmetric (`pairwise_interactions`); the diagonal is ignored.
+    top:    how many pairs to draw, >= 1, by |I|; pairs that do not interact at all are never drawn.
+    limit:  |I| at the ends of the colour scale, > 0, to compare pictures; None takes the strongest pair's.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.lines import Line2D
+
+    scene = _scene(photo, regions)
+    count = scene.num_players
+    matrix = np.array(matrix, np.float64)
+    if matrix.shape != (count, count):
+        raise ValueError(f"expected interactions of {count} x {count} players; got shape {matrix.shape}")
+    np.fill_diagonal(matrix, 0.0)
+    if not np.isfinite(matrix).all() or np.abs(matrix - matrix.T).max() > 1e-3 * np.abs(matrix).max():
+        raise ValueError("expected a symmetric matrix of finite interactions, such as pairwise_interactions returns")
+    if top < 1:
+        raise ValueError(f"top is how many pairs to draw, at least 1; got {top}")
+    if limit is not None and not limit > 0:
+        raise ValueError(f"limit is the |interaction| at the ends of the colour scale, above 0; got {limit}")
+
+    first, second = np.triu_indices(count, 1)
+    strength = np.abs(matrix[first, second])
+    strongest = np.argsort(-strength, kind="stable")[:top]
+    strongest = strongest[strength[strongest] > 0][::-1]  # the strongest last, on top
+    pairs = np.stack([first[strongest], second[strongest]], axis=1)
+    values = matrix[first, second][strongest]
+    reach = limit or float(strength.max(initial=0.0)) or 1.0
+    share = np.minimum(np.abs(values) / reach, 1)
+
+    # White in the middle would be lost on a photo: the scale runs from clear blue to clear red through a little grey.
+    stops = zip((0, 0.35, 0.5, 0.65, 1), ("#0b3fd6", "#6f9bff", "#d0d0d0", "#ff8a66", FLIP), strict=True)
+    colours = LinearSegmentedColormap.from_list("interaction", list(stops))
+    norm = Normalize(-reach, reach)
+    figure = new_figure(5.4, 4.9, title)
+    axes = figure.add_subplot()
+    draw_photo(axes, fade(scene.photo, 0.35), "")
+    draw_lines(axes, borders(scene.regions), "white", 0.3)
+    if len(pairs):
+        ends = centroids(scene)[pairs]
+        paths = bow(ends)
+        widths = 0.8 + 3.2 * share
+        axes.add_collection(
+            LineCollection(list(paths), colors="white", linewidths=widths + 1.2, alpha=0.5 * share, zorder=3)
+        )
+        lines = LineCollection(
+            list(paths), colors=colours(norm(values)), linewidths=widths, alpha=0.6 + 0.4 * share, zorder=4
+        )
+        lines.set_gid("interactions")
+        axes.add_collection(lines)
+        dots = ends.reshape(-1, 2)
+        axes.scatter(dots[:, 0], dots[:, 1], s=12, color="white", edgecolors=INK, linewidths=0.6, zorder=5)
+    bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, shrink=0.85, pad=0.02)
+    bar.set_label("interaction $I(i, j)$", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    found = {sign: int((np.sign(values) == sign).sum()) for sign in (1, -1)}
+    handles = [
+        Line2D([], [], color=colours(1.0), linewidth=3, label=f"synergy ({found[1]})"),
+        Line2D([], [], color=colours(0.0), linewidth=3, label=f"redundancy ({found[-1]})"),
+    ]
+    pairs_drawn = f"the strongest {len(values)} of {len(strength):,} pairs" if len(values) else "no pair interacts"
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=2,
+        fontsize=8,
+        title=pairs_drawn,
+        title_fontsize=8,
+        frameon=False,
+    )
+    return figure
+
+
+def curves(
+    named: Mapping[str, Curve],
+    *,
+    quantity: Literal["payoff", "probability"] = "payoff",
+    title: str | None = None,
+    xlabel: str = "share of regions inserted or deleted",
+) -> Figure:
+    """Insertion or deletion curves over the share of regions, with the area under each in the legend.
+
+    named:    what to call each `Curve`; each of one image.
+    quantity: "payoff", or "probability" where every curve knows it.
+    """
+    if not named:
+        raise ValueError("expected at least one curve, {name: insertion_curve(...)}; got none")
+    if quantity not in ("payoff", "probability"):
+        raise ValueError(f"expected a quantity of 'payoff' or 'probability'; got {quantity!r}")
+    figure = new_figure(5.2, 3.8, title)
+    axes = figure.add_subplot()
+    for name, curve in named.items():
+        heights = np.asarray(curve.values) if quantity == "payoff" else curve.probabilities
+        if heights is None:
+            raise ValueError(
+                f"the curve {name!r} has no probabilities: its value function cannot tell; draw the payoff"
+            )
+        heights = np.asarray(heights)
+        if heights.ndim != 1 or len(heights) < 2:
+            raise ValueError(f"expected the curve of one image, [P+1]; {name!r} has shape {heights.shape}")
+        area = float(curve.area if quantity == "payoff" else trapezoid_area(heights))
+        axes.plot(np.linspace(0, 1, len(heights)), heights, linewidth=1.8, label=f"{name} (area {area:.3f})")
+    style(axes, xlabel, "payoff" if quantity == "payoff" else "probability")
+    axes.set_xlim(0, 1)
+    if quantity == "probability":
+        axes.set_ylim(-0.02, 1.02)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _scene(photo: Any, regions: Any) -> Scene:
+    photo, regions = np.asarray(photo), np.asarray(regions)
+    if photo.ndim != 3 or photo.shape[-1] != 3 or photo.dtype != np.uint8:
+        raise ValueError(
+            f"expected a photo uint8[H, W, 3]; got {photo.dtype} of shape {photo.shape}: "
+            "model.crop(photo) makes what the model sees"
+        )
+    if regions.shape != photo.shape[:2] or not np.issubdtype(regions.dtype, np.integer):
+        raise ValueError(
+            f"expected regions of integers {photo.shape[:2]}, the size of the photo; "
+            f"got {regions.dtype} of shape {regions.shape}"
+        )
+    return Scene(photo, regions, count_regions(regions))
+
+
+def _regions(count: int) -> str:
+    return f"{count} region{'' if count == 1 else 's'}"
+
+
+def _chosen(result: Any, num_players: int, upto: Any) -> np.ndarray:
+    """The players that `upto` means, in the order chosen."""
+    searched = isinstance(result, GreedyResult)
+    order = np.asarray(result.order if searched else result)
+    if order.ndim != 1 or not np.issubdtype(order.dtype, np.integer):
+        raise ValueError(f"expected the order of one image, int[P]; got {order.dtype} of shape {order.shape}")
+    if searched and len(order) != num_players:
+        raise ValueError(f"the result orders {len(order)} players, the regions are {num_players}")
+    order = order[: int(result.num_steps)] if searched else np.trim_zeros(order + 1, "b") - 1
+    outside = [int(p) for p in order if not 0 <= p < num_players]
+    if outside or len(np.unique(order)) != len(order):
+        wrong = f"{outside[:3]}, which are none of them" if outside else "a player twice"
+        raise ValueError(f"expected an order of the players 0 .. {num_players - 1}; got {wrong}")
+    if upto == "all":
+        return order
+    if upto == "flip":
+        return order[: flip_size(result)] if searched else order
+    if isinstance(upto, str) or not 1 <= upto <= len(order):
+        raise ValueError(f"expected upto of 'flip', 'all' or 1 .. {len(order)}, the players chosen; got {upto!r}")
+    return order[:upto]

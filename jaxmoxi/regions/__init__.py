@@ -1,0 +1,1 @@
+"""Players in pixel space: label maps, and the algorithms that make them."""

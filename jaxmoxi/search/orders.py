@@ -1,0 +1,239 @@
+"""Orders found with fewer or other questions than MoXI's: from both ends, and several players a step.
+
+A forward search chooses well while few players are chosen, and wanders later; a backward one, which starts where the
+model is at home, tells well who can come last, and takes many at a time for it. `complete_order` puts the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from jaxmoxi.moxi.greedy import check_stop, greedy_init
+from jaxmoxi.search.oracle import OUTSIDE, Oracle, neighbours
+from jaxmoxi.search.scorers import check_gates, gate_gradient, has_gates
+from jaxmoxi.search.trace import Trace
+from jaxmoxi.types import AnyArray, GreedyResult, Stop, is_concrete
+
+
+def bidirectional_greedy(
+    v: Callable[..., object], num_players: int, *, insertion: bool = True, batch_size: int | None = None
+) -> GreedyResult:
+    """An order made from both ends: in turn the best next player, and the one that can best come last.
+
+    The front grows as in MoXI: the player with which the group does best. The back grows from everybody: the player
+    whose absence does least harm. Each step asks only about players that neither end has, and the order is the front
+    followed by the back. P(P+1)/2 evaluations, half of them with few players visible for each with many.
+
+    Arguments, returns and errors are those of `screened_greedy`; there is no early stop, the middle comes last.
+    """
+    oracle = Oracle(v, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+    front, front_group = [], np.zeros(num_players, bool)
+    back, rest_group = [], np.ones(num_players, bool)
+    oracle.ask(front_group[None])
+    while len(front) + len(back) < num_players:
+        left = np.flatnonzero(rest_group & ~front_group)
+        if len(front) <= len(back):
+            scores, _ = oracle.ask(neighbours(front_group, left))
+            front.append(int(left[np.argmax(scores)]))
+            front_group[front[-1]] = True
+        else:
+            scores, _ = oracle.ask(neighbours(rest_group, left))
+            back.append(int(left[np.argmax(scores)]))
+            rest_group[back[-1]] = False
+    trace, group = Trace(oracle), np.zeros(num_players, bool)
+    trace.look(group)
+    for player in front + back[::-1]:  # all of these groups but one were asked about on the way
+        group[player] = True
+        trace.look(group, player)
+    return trace.result()
+
+
+class CompletedOrder(NamedTuple):
+    """Made by `complete_order` and `backward_forward_order`.
+
+    order:           int32[P], all players.
+    num_evaluations: int32[], forward passes, those of a search that stopped early not among them.
+    num_gradients:   int32[], forward-and-backward passes, not among those evaluations.
+    """
+
+    order: Int[Array, "P"]
+    num_evaluations: Int[Array, ""]
+    num_gradients: Int[Array, ""]
+
+
+def complete_order(
+    v: Callable[..., object],
+    result: GreedyResult,
+    *,
+    scorer: Literal["gradient", "all"] | None = None,
+    share: float | None = None,
+    batch_size: int | None = None,
+) -> CompletedOrder:
+    """The order of a search that stopped early, completed from the other end.
+
+    From everybody, the players that the search has not chosen are taken away, `share` of those left at a time, whoever
+    does least harm first; the first to go is the last of the order. So an insertion's later half is found where the
+    model sees nearly the whole image.
+
+    result: of `greedy_insertion`, `greedy_deletion`, `screened_greedy(...).greedy` or `blockwise_greedy`.
+    scorer: "gradient" asks a gradient (`gate_gradient`) who does least harm and evaluates three candidates for each
+            player that goes: about 3P evaluations and at most ln(P) / share gradients, no more than P. "all" evaluates
+            everybody that is left: about P / share evaluations. None: gradient where the value function has gates.
+    share:  in (0, 1]; at least one player goes at a time. None: 1/24 with gradients, else 1/12.
+
+    Raises ValueError for another scorer or share, for a gradient of a value function that has none, and inside `jit`;
+    NaNValueError that names the group.
+    """
+    backward = _Backward(v, result.order.shape[0], result.insertion, scorer, share, batch_size)
+    if not is_concrete(result):
+        raise ValueError(OUTSIDE)
+    front = np.asarray(result.order)[: int(result.num_steps)]
+    return backward.completed(front.tolist(), backward.run(front, keep=0))
+
+
+def backward_forward_order(
+    v: Callable[..., object],
+    num_players: int,
+    *,
+    insertion: bool = True,
+    first: Bool[AnyArray, "P"] | None = None,
+    keep: int | None = None,
+    scorer: Literal["gradient", "all"] | None = None,
+    share: float | None = None,
+    batch_size: int | None = None,
+) -> CompletedOrder:
+    """MoXI's greedy search among the players that survive a backward elimination; the others follow, last gone first.
+
+    first: bool[P], players that survive whatever the elimination says and come first, in the order that the greedy
+           search has them among themselves: a group that is known to do well, such as `backward_elimination`'s, which
+           the search by itself would miss. None: nobody.
+    keep:  how many survive, 0 .. P, those that come first among them; None is two fifths of all. The whole takes
+           keep^2 / 2 evaluations for the search, less where some come first, and those of `complete_order` for the
+           elimination: with gradients less than a fifth of the exact search's P(P+1)/2 from 100 players on, a quarter
+           at 49.
+
+    v, num_players, insertion, batch_size: as for `greedy_insertion`. scorer, share: as for `complete_order`.
+    Raises ValueError for another `first` or `keep`, and as `complete_order`.
+    """
+    keep = round(0.4 * num_players) if keep is None else keep
+    if not 0 <= keep <= num_players or keep != int(keep):
+        raise ValueError(f"keep must be a number of players from 0 to {num_players}; got {keep}")
+    early = np.zeros(num_players, bool) if first is None else np.asarray(first)
+    if early.shape != (num_players,) or early.dtype != bool:
+        raise ValueError(f"first must be bool[{num_players}]; got {early.dtype} {list(early.shape)}")
+    backward = _Backward(v, num_players, insertion, scorer, share, batch_size)
+    gone = backward.run(np.flatnonzero(early), max(0, keep - int(early.sum())))
+    late = ~early
+    late[gone] = False
+    order: list[int] = []
+    group = np.zeros(num_players, bool)
+    for left in (early.copy(), late):
+        while left.any():
+            players = np.flatnonzero(left)
+            if len(players) > 1:
+                players = players[[np.argmax(backward.oracle.ask(neighbours(group, players))[0])]]
+            order += players.tolist()
+            group[players], left[players] = True, False
+    return backward.completed(order, gone)
+
+
+class _Backward:
+    """Takes players away from everybody, several at a time."""
+
+    def __init__(
+        self,
+        v: Callable[..., object],
+        num_players: int,
+        insertion: bool,
+        scorer: Literal["gradient", "all"] | None,
+        share: float | None,
+        batch_size: int | None,
+    ):
+        if scorer not in (None, "gradient", "all"):
+            raise ValueError(f"expected a scorer of 'gradient' or 'all'; got {scorer!r}")
+        if share is not None and not 0 < share <= 1:
+            raise ValueError(f"share must lie in (0, 1]; got {share}")
+        if scorer == "gradient":
+            check_gates(v)
+        self.v, self.insertion = v, insertion
+        self.guided = has_gates(v) if scorer is None else scorer == "gradient"
+        self.share = share or (1 / 24 if self.guided else 1 / 12)
+        self.oracle = Oracle(v, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+        self.gradients = 0
+
+    def run(self, front: np.ndarray, keep: int) -> list[int]:
+        """The players that go, in their turn, until `keep` are left beside those of the front, which stay."""
+        left, group = (np.ones(self.oracle.num_players, bool) for _ in range(2))
+        left[front] = False
+        gone: list[int] = []
+        while left.sum() > keep:
+            players = np.flatnonzero(left)
+            count = min(max(1, int(self.share * len(players))), len(players) - keep)
+            if self.guided and len(players) > 1:
+                self.gradients += 1
+                guess = np.asarray(gate_gradient(self.v, jnp.asarray(group == self.insertion)))
+                # Of an insertion's visible players it says what hiding costs; of a deletion's hidden ones, which go by
+                # being shown again, what showing brings.
+                players = np.sort(players[np.argsort(guess[players], kind="stable")[: 3 * count]])
+            if len(players) > 1:
+                scores, _ = self.oracle.ask(neighbours(group, players))
+                players = players[np.argsort(-scores, kind="stable")][:count]
+            gone += players.tolist()
+            group[players] = left[players] = False
+        return gone
+
+    def completed(self, order: list[int], gone: list[int]) -> CompletedOrder:
+        return CompletedOrder(
+            jnp.asarray(order + gone[::-1], jnp.int32), jnp.int32(self.oracle.count), jnp.int32(self.gradients)
+        )
+
+
+def blockwise_greedy(
+    v: Callable[..., object],
+    num_players: int,
+    *,
+    players_per_step: int = 2,
+    choose: Literal["top", "together"] = "together",
+    insertion: bool = True,
+    stop: Stop | None = None,
+    batch_size: int | None = None,
+) -> GreedyResult:
+    """Greedy search that scores all candidates once for several choices.
+
+    players_per_step: r, at least 1; 1 is MoXI.
+    choose:           "top" takes the r players that do best one by one. "together" takes the best and then, one by one,
+                      whoever of the next 4r does best with those already taken, so that interactions count.
+    stop:             looked at after every player.
+
+    About P(P+1)/(2r) evaluations, and for "together" up to 4P more. Otherwise as `screened_greedy`.
+    """
+    if players_per_step < 1:
+        raise ValueError(f"players_per_step must be at least 1; got {players_per_step}")
+    if choose not in ("top", "together"):
+        raise ValueError(f"expected choose of 'top' or 'together'; got {choose!r}")
+    oracle = Oracle(v, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+    stop = stop or Stop()
+    check_stop(stop, greedy_init(v, num_players, insertion=insertion))
+    trace, group = Trace(oracle), np.zeros(num_players, bool)
+    trace.look(group)
+    while not trace.ended(stop):
+        left = np.flatnonzero(~group)
+        scores, _ = oracle.ask(neighbours(group, left))
+        ranked = left[np.argsort(-scores, kind="stable")]
+        listed = list(ranked[: players_per_step * (1 if choose == "top" else 5)])
+        for i in range(min(players_per_step, len(left))):
+            if i and choose == "together":
+                scores, _ = oracle.ask(neighbours(group, np.array(listed)))
+                player = listed.pop(int(np.argmax(scores)))
+            else:
+                player = listed.pop(0)
+            group[player] = True
+            trace.look(group, int(player))
+            if trace.ended(stop):
+                break
+    return trace.result()

@@ -1,0 +1,89 @@
+"""`jaxmoxi study`: what it prints and writes, and how it ends when an input is wrong."""
+
+import json
+
+import pytest
+from safetensors.numpy import save_file
+
+from jaxmoxi.cli import main as cli
+from jaxmoxi.models.networks import vit
+from support.games import golden_tensor
+from support.study import CLASSES, write_photos
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos"), 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny-vit"
+    path.mkdir()
+    config = vit.ViTConfig(
+        image_size=16, patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, num_classes=4
+    )
+    shapes = vit.expected_tensors(config, "vit")
+    save_file({n: golden_tensor("study", n, s, 0.7) for n, s in shapes.items()}, path / "model.safetensors")
+    settings = {
+        "model_type": "vit", "image_size": 16, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 32, "id2label": dict(enumerate(CLASSES)),
+    }  # fmt: skip
+    (path / "config.json").write_text(json.dumps(settings))
+    return path
+
+
+def run(*words):
+    return cli.main(["study", *map(str, words)])
+
+
+def test_a_study(photos, folder, tmp_path, capsys):
+    words = [
+        photos, "--model", folder, "--out", tmp_path / "out", "--methods", "random", "occlusion", "--metrics", "curves",
+        "--regions", "grid:2x2", "--only-correct", "False", "--num-photos", "2", "--quiet",
+    ]  # fmt: skip
+    assert run(*words) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'report.md'}\n"
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| occlusion | " in report
+    assert "Photos: 2 ok" in report
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "report.md", "table.parquet", "study.json", "shards", "figures",
+    }  # fmt: skip
+    assert run(*words) == 0  # finished: nothing to do
+    assert run(*words, "--seed", "1") == 2
+    assert "a study of other settings: config.seed (there 0, now 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "lime"], "expected methods among grad-cam, grad-cam++"),
+        (["--regions", "hexagons"], "expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got 'hexagons'"),
+        (["--process-id", "1"], "--coordinator, --num-processes and --process-id need --distributed"),
+        (["--distributed", "--process-id", "1"], "go together: give all three, or none"),
+        (["--shard-size", "0"], "shard_size must be at least 1; got 0"),
+    ],
+)
+def test_wrong_options_end_in_one_line(photos, folder, tmp_path, capsys, words, message):
+    assert run(photos, "--model", folder, "--out", tmp_path / "out", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_nothing_came_of_it(folder, tmp_path, capsys):
+    """Finished, but no photo has a result: a script is to notice. Without MoXI no order is compared with its."""
+    photos = write_photos(tmp_path / "photos", 2)
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"no photo")
+    words = [photos, "--model", folder, "--out", tmp_path / "out", "--methods", "random", "--regions", "grid:2x2"]
+    assert run(*words) == 2
+    assert "no photo has a result; " in capsys.readouterr().err
+    assert "unreadable" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_missing_folder(folder, tmp_path, capsys):
+    assert run(tmp_path / "nowhere", "--model", folder, "--out", tmp_path / "out") == 2
+    assert "expected a folder of photos or a CSV file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
