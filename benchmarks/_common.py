@@ -55,7 +55,8 @@ def compile_stages(v: Any, num_players: int, *, insertion: bool) -> None:
     import jax.numpy as jnp
 
     from jaxmoxi.moxi.greedy import check_stop, greedy_init, plan_stages, run_stage
-    from jaxmoxi.types import Stop, pack
+    from jaxmoxi.pytrees import pack
+    from jaxmoxi.types import Stop
 
     state = greedy_init(v, num_players, insertion=insertion)
     for stage in plan_stages(num_players, insertion=insertion):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaxmoxi import attribution, metrics, models, plot, search
 from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_linen, from_nnx
-from jaxmoxi.games.evaluation import NaNValueError, OutOfMemoryError, choose_batch_size, evaluate, readouts
+from jaxmoxi.errors import InputError, NaNValueError, OutOfMemoryError
+from jaxmoxi.games.evaluation import choose_batch_size, evaluate, readouts
 from jaxmoxi.games.image import blur_image, payoff_values, pixel_value_fn, token_value_fn
 from jaxmoxi.games.sharding import ShardedValueFn, local_mesh, shard_coalitions
 from jaxmoxi.moxi.batched import greedy_images
@@ -54,6 +55,7 @@ __all__ = [
     "GreedyInfo",
     "GreedyResult",
     "GreedyState",
+    "InputError",
     "NaNValueError",
     "OutOfMemoryError",
     "Readout",

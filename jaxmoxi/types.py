@@ -24,16 +24,12 @@ and every set of weights of the same shapes. A value never depends on what else 
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import jax
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
+
+from jaxmoxi.pytrees import record, static
 
 AnyArray = Array | np.ndarray  # what callers may pass; what this package returns is a jax.Array
 
@@ -56,36 +52,6 @@ class Readout(NamedTuple):
     values: Float[Array, "C"]
     leads: Bool[Array, "C"] | None = None
     probabilities: Float[Array, "C"] | None = None
-
-
-def record(cls: type) -> Any:
-    """A frozen dataclass registered as a pytree; fields made with `static()` become its structure."""
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    static_names = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static", False)]
-    data_names = [f.name for f in dataclasses.fields(cls) if f.name not in static_names]
-    keys = [jax.tree_util.GetAttrKey(name) for name in data_names]
-
-    def flatten(self: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        return tuple(getattr(self, n) for n in data_names), tuple(getattr(self, n) for n in static_names)
-
-    def flatten_with_keys(self: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        children, statics = flatten(self)
-        return tuple(zip(keys, children, strict=True)), statics
-
-    def unflatten(statics: tuple[Any, ...], children: Any) -> Any:
-        # Past __init__: JAX also unflattens shapes, batch axes and sentinels, which no field's annotation admits.
-        self = object.__new__(cls)
-        for name, value in zip([*data_names, *static_names], [*children, *statics], strict=True):
-            object.__setattr__(self, name, value)
-        return self
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
-    return cls
-
-
-def static(**kwargs: Any) -> Any:
-    """A field of a `record` that is part of the pytree's structure: compared and hashed, never traced."""
-    return dataclasses.field(metadata={"static": True}, **kwargs)
 
 
 @record
@@ -188,75 +154,3 @@ class Stop:
     value: float | None = None
     flip: bool = False
     probability: float | None = None
-
-
-class Packed:
-    """Any callable as a pytree whose leaves are all arrays, so that `jit` can take it as an argument.
-
-    Arrays inside it (parameters of a `tree_util.Partial`, of an Equinox or NNX module, of a method's object) become
-    leaves; everything else (code, activation functions, a plain function as a whole) becomes static structure. Two
-    packed callables of the same code and the same array shapes therefore share one compilation.
-    """
-
-    def __init__(self, arrays: tuple[Any, ...], structure: tuple[Any, ...]):
-        self.arrays = arrays
-        self.structure = structure
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.unpack()(*args, **kwargs)
-
-    def unpack(self) -> Callable[..., Any]:
-        treedef, statics = self.structure
-        arrays = iter(self.arrays)
-        return jax.tree.unflatten(treedef, [next(arrays) if s is _ARRAY else s for s in statics])
-
-
-_ARRAY = "<array>"  # stands for a dynamic leaf among the static ones
-
-jax.tree_util.register_pytree_node(
-    Packed, lambda p: ((p.arrays,), p.structure), lambda structure, children: Packed(children[0], structure)
-)
-
-
-def pack(fn: Any) -> Packed:
-    """Packs a callable, see `Packed`. Raises TypeError for what cannot be called or cannot be hashed."""
-    if isinstance(fn, Packed):
-        return fn
-    if not callable(fn):
-        raise TypeError(f"expected a function, got {type(fn).__name__}; pass something that can be called")
-    if inspect.ismethod(fn):  # model.logits: its object's arrays must be leaves, not part of the code
-        fn = jax.tree_util.Partial(fn.__func__, fn.__self__)
-    elif type(fn) is functools.partial:
-        fn = jax.tree_util.Partial(fn.func, *fn.args, **fn.keywords)
-    leaves, treedef = jax.tree.flatten(fn)
-    dynamic = [isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex) for leaf in leaves]
-    statics = tuple(_ARRAY if d else leaf for leaf, d in zip(leaves, dynamic, strict=True))
-    try:
-        hash((treedef, statics))
-    except TypeError as error:
-        raise TypeError(
-            f"the function {fn!r} holds something that is neither an array nor hashable ({error}); "
-            "pass its arrays as arguments of a jax.tree_util.Partial"
-        ) from None
-    return Packed(tuple(leaf for leaf, d in zip(leaves, dynamic, strict=True) if d), (treedef, statics))
-
-
-def output_shapes(fn: Callable[..., Any], tree: Any, *static_args: Any) -> Any:
-    """`jax.eval_shape(fn, tree, *static_args)`, remembered by the structure and shapes of `tree`.
-
-    Checks before a search would otherwise trace the model once more for every image. `fn` is a module-level function.
-    """
-    leaves, treedef = jax.tree.flatten(tree)
-    avals = tuple((np.shape(leaf), jax.numpy.result_type(leaf)) for leaf in leaves)
-    return _output_shapes(fn, treedef, avals, static_args)
-
-
-@functools.lru_cache(maxsize=256)
-def _output_shapes(fn: Callable[..., Any], treedef: Any, avals: tuple[Any, ...], static_args: tuple[Any, ...]) -> Any:
-    tree = jax.tree.unflatten(treedef, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals])
-    return jax.eval_shape(lambda t: fn(t, *static_args), tree)
-
-
-def is_concrete(tree: Any) -> bool:
-    """True if no leaf is being traced by `jit`, `vmap` or `grad`: its numbers can be looked at."""
-    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, need_attention, without_game
+from jaxmoxi.errors import InputError
 
 Heads = Literal["mean", "max", "min"]
 
@@ -35,7 +36,7 @@ def attention_rollout(key: Seed, problem: Problem, *, heads: Heads = "mean") -> 
     """
     del key
     if heads not in get_args(Heads):
-        raise ValueError(f"expected heads of {', '.join(get_args(Heads))}; got {heads!r}")
+        raise InputError(f"expected heads of {', '.join(get_args(Heads))}; got {heads!r}")
     need_attention(problem, "attention rollout")
     return _rollout(without_game(problem), heads)
 

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import Payoff, _check_payoff, payoff_values, pixel_value_fn
 from jaxmoxi.games.sharding import ShardedValueFn
 from jaxmoxi.models.inside import Features
+from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, pool_regions
-from jaxmoxi.types import AnyArray, Packed, is_concrete, output_shapes, pack, record, static
+from jaxmoxi.types import AnyArray
 
 Seed = Key[Array, ""] | UInt32[Array, "2"] | None  # None where nothing is drawn at random
 
@@ -74,31 +76,31 @@ def problem(model: Any, image: Any, target: Any, regions: Any, *, v: Any = None)
     another class.
     """
     if not hasattr(model, "logits") and not callable(model):
-        raise ValueError(
+        raise InputError(
             f"expected a Classifier or a function images [B, H, W, 3] -> logits [B, K]; got {type(model).__name__}"
         )
     if v is None:
         v = pixel_value_fn(model.logits if hasattr(model, "logits") else model, image, target, regions)
     image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
     if image.ndim != 3 or image.shape[-1] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
-        raise ValueError(f"expected one float image [H, W, 3]; got {image.dtype} of shape {image.shape}")
+        raise InputError(f"expected one float image [H, W, 3]; got {image.dtype} of shape {image.shape}")
     if target.shape != ():
-        raise ValueError(f"expected the target as one class index; got shape {target.shape}")
+        raise InputError(f"expected the target as one class index; got shape {target.shape}")
     regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
     v = pack(v)
     game = game_of(v)
     own = getattr(game, "num_players", None)
     num_players = own if num_players is None else num_players
     if num_players is None:
-        raise ValueError("the number of players of traced regions is not known; make the problem outside jit")
+        raise InputError("the number of players of traced regions is not known; make the problem outside jit")
     if own is not None and own != num_players:
-        raise ValueError(
+        raise InputError(
             f"the game has {own} players, the regions {num_players}; give regions of the same players "
             "(of tokens: grid_regions with the model's token_grid)"
         )
     theirs = getattr(game, "target", target)
     if is_concrete((theirs, target)) and int(np.asarray(theirs)) != int(target):
-        raise ValueError(f"the game explains class {int(np.asarray(theirs))}, the problem class {int(target)}")
+        raise InputError(f"the game explains class {int(np.asarray(theirs))}, the problem class {int(target)}")
     return Problem(
         v=v,
         model=model if hasattr(model, "logits") else pack(model),
@@ -116,7 +118,7 @@ def order_of(scores: Float[AnyArray, "P"]) -> Int[Array, "P"]:
     """
     scores = jnp.asarray(scores)
     if is_concrete(scores) and bool(jnp.isnan(scores).any()):
-        raise ValueError(
+        raise InputError(
             f"the score of player {int(np.argmax(np.isnan(scores)))} is NaN; check the model's logits for this image"
         )
     return jnp.argsort(-scores, stable=True).astype(jnp.int32)
@@ -141,7 +143,7 @@ def _no_game(masks: Any) -> Any:
 def need_key(key: Seed, name: str) -> Any:
     """The key. Raises ValueError if there is none."""
     if key is None:
-        raise ValueError(f"{name} draws at random: give it a key, such as jax.random.key(0); got None")
+        raise InputError(f"{name} draws at random: give it a key, such as jax.random.key(0); got None")
     return key
 
 
@@ -149,7 +151,7 @@ def need_features(problem: Problem, name: str) -> None:
     """Raises ValueError for a model without feature maps."""
     network = problem.network()
     if not (hasattr(network, "features") and hasattr(network, "classify")):
-        raise ValueError(
+        raise InputError(
             f"{name} needs a network's feature maps: a model with features(images) and classify(features), such as "
             "jaxmoxi.models.load gives (the Classifier itself, not its logits); got a function of images"
         )
@@ -159,7 +161,7 @@ def need_attention(problem: Problem, name: str) -> None:
     """Raises ValueError for a model without attention."""
     network = problem.network()
     if not hasattr(network, "scan_attention") or network.token_grid is None:
-        raise ValueError(
+        raise InputError(
             f"{name} needs a vision transformer's attention: a Classifier of a ViT or DeiT; this model has none"
         )
 
@@ -170,7 +172,7 @@ def need_gradients(problem: Problem, name: str) -> None:
         output_shapes(_differentiate, without_game(problem))
     except (ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{name} needs the gradient of the model's logits, which this model has not: {reason}") from (
+        raise InputError(f"{name} needs the gradient of the model's logits, which this model has not: {reason}") from (
             error
         )
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, class_scores, need_gradients, without_game
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import Payoff, fill_image
 
 
@@ -66,7 +67,7 @@ def integrated_gradients(
     """
     del key
     if num_steps < 1 or batch_size < 1:
-        raise ValueError(f"expected num_steps and batch_size of at least 1; got {num_steps} and {batch_size}")
+        raise InputError(f"expected num_steps and batch_size of at least 1; got {num_steps} and {batch_size}")
     start = fill_image(problem.image, _black(problem) if _is_black(baseline) else baseline)
     need_gradients(problem, "integrated gradients")
     return _integrated(without_game(problem), start, num_steps, batch_size, payoff or problem.payoff())
@@ -99,7 +100,7 @@ def _is_black(baseline: Any) -> bool:
 def _black(problem: Problem) -> Any:
     how = getattr(problem.network(), "preprocessing", None)
     if how is None:
-        raise ValueError(
+        raise InputError(
             "baseline='black' needs a Classifier, whose preprocessing says what black becomes; got a function of "
             "images: give the three numbers"
         )

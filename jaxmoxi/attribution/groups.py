@@ -17,10 +17,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, need_key
-from jaxmoxi.games.evaluation import NaNValueError, evaluate
+from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.games.evaluation import evaluate
 from jaxmoxi.moxi.contexts import full_context_shapley, sampled_shapley, self_context_shapley
 from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
-from jaxmoxi.types import Stop, is_concrete
+from jaxmoxi.pytrees import is_concrete
+from jaxmoxi.types import Stop
 
 
 def shapley(key: Seed, problem: Problem, *, num_samples: int = 16, batch_size: int | None = None) -> Float[Array, "P"]:
@@ -68,7 +70,7 @@ def moxi(
     del key
     num_players = problem.num_players
     if num_steps is not None and num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, or None for a full order; got {num_steps}")
+        raise InputError(f"num_steps must be at least 1, or None for a full order; got {num_steps}")
     count = num_players if num_steps is None else min(num_steps, num_players)
     search = greedy_insertion if insertion else greedy_deletion
     stop = None if count == num_players else Stop(size=count)

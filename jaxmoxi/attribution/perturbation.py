@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, game_of, need_key
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.evaluation import readouts
 from jaxmoxi.games.image import Payoff, PixelValueFn, _ImageGame
 from jaxmoxi.games.sharding import ShardedValueFn
 from jaxmoxi.moxi.contexts import full_context_shapley
-from jaxmoxi.types import pack, record, static
+from jaxmoxi.pytrees import pack, record, static
 
 
 def occlusion(key: Seed, problem: Problem, *, batch_size: int | None = None) -> Float[Array, "P"]:
@@ -68,7 +69,7 @@ def rise(
     given = need_key(key, "RISE")
     height, width = problem.image.shape[:2]
     if num_samples < 1 or not 0 < keep < 1 or not 1 <= cells <= min(height, width):
-        raise ValueError(
+        raise InputError(
             f"expected num_samples of at least 1, keep between 0 and 1 and cells from 1 to {min(height, width)}; "
             f"got {num_samples}, {keep} and {cells}"
         )
@@ -174,7 +175,7 @@ def hsic(key: Seed, problem: Problem, *, num_samples: int = 1500, batch_size: in
     """
     given = need_key(key, "HSIC attribution")
     if num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2; got {num_samples}")
+        raise InputError(f"num_samples must be at least 2; got {num_samples}")
     keys = jax.random.split(given, problem.num_players)
     half = jnp.arange(num_samples) < num_samples // 2
     masks = jax.vmap(lambda k: jax.random.permutation(k, half), out_axes=1)(keys)

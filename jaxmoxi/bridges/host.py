@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmoxi.types import record, static
+from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import record, static
 
 
 @record
@@ -49,11 +50,11 @@ def from_callable(fn: Callable[..., Any], num_classes: int, *, channels_first: b
     in `fn` later comes out of compiled code, as JAX's own error with the message inside.
     """
     if not callable(fn):
-        raise ValueError(f"expected a function of images float32[B, H, W, 3]; got {type(fn).__name__}")
+        raise InputError(f"expected a function of images float32[B, H, W, 3]; got {type(fn).__name__}")
     if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2; got {num_classes}")
+        raise InputError(f"num_classes must be at least 2; got {num_classes}")
     if getattr(fn, "training", False):
-        raise ValueError(
+        raise InputError(
             f"expected a model in evaluation mode; this {type(fn).__name__} is in training: call its eval()"
         )
     return CallableLogits(check_hashable(fn, "fn"), num_classes, channels_first)
@@ -73,12 +74,12 @@ def _call_host(fn: Callable[..., Any], num_classes: int, images: Any) -> np.ndar
     try:
         logits = np.asarray(out).astype(np.float32)
     except Exception as error:  # whatever a foreign array type raises
-        raise ValueError(
+        raise InputError(
             f"expected fn to return what numpy.asarray takes, logits [B, K]; got {type(out).__name__} ({error}). "
             "From PyTorch: run it under torch.no_grad() and return logits.float().cpu()"
         ) from error
     if logits.shape != (len(batch), num_classes):
-        raise ValueError(
+        raise InputError(
             f"expected fn to return logits of shape {[len(batch), num_classes]} for images {list(batch.shape)}; "
             f"got shape {list(logits.shape)}"
         )
@@ -90,5 +91,5 @@ def check_hashable(thing: Any, what: str) -> Any:
     try:
         hash(thing)
     except TypeError as error:
-        raise ValueError(f"expected {what} to be hashable, for it is compiled in; {error}") from None
+        raise InputError(f"expected {what} to be hashable, for it is compiled in; {error}") from None
     return thing

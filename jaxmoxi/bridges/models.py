@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmoxi.bridges.host import check_hashable
-from jaxmoxi.types import record, static
+from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import record, static
 
 _ARRAY = "<array>"  # stands for an array among the leaves that are structure
 
@@ -37,7 +38,7 @@ class LinenLogits:
         try:
             out = self.module.apply(self.variables, images, **dict(self.options))
         except (errors.InvalidRngError, errors.ModifyScopeVariableError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{type(self.module).__name__} is in training mode: it draws random numbers or updates statistics. "
                 "Pass what its __call__ takes for evaluation, as from_linen(module, variables, train=False) "
                 f"or deterministic=True ({str(error).splitlines()[0]})"
@@ -61,10 +62,10 @@ def from_linen(module: Any, variables: Mapping[str, Any], **apply_kwargs: Any) -
     _check_type(isinstance(module, flax.linen.Module), module, "flax.linen.Module", "from_linen")
     if not isinstance(variables, Mapping) or (variables and "params" not in variables):
         got = sorted(map(str, variables)) if isinstance(variables, Mapping) else type(variables).__name__
-        raise ValueError(f"expected the variables that module.init returns, {{'params': ...}}; got {got}")
+        raise InputError(f"expected the variables that module.init returns, {{'params': ...}}; got {got}")
     training = [name for name in ("rngs", "mutable") if apply_kwargs.get(name)]
     if training:
-        raise ValueError(f"expected a module in evaluation mode; got {training[0]}, which only training needs: drop it")
+        raise InputError(f"expected a module in evaluation mode; got {training[0]}, which only training needs: drop it")
     return LinenLogits(variables, check_hashable(module, "the module"), _constants(apply_kwargs))
 
 
@@ -161,7 +162,7 @@ def from_equinox(
 
 def _check_type(fits: bool, model: Any, name: str, adapter: str) -> None:
     if not fits:
-        raise ValueError(
+        raise InputError(
             f"{adapter} expected a {name}, got {type(model).__name__}; "
             "there are from_linen, from_nnx, from_equinox and from_callable"
         )
@@ -177,7 +178,7 @@ def _constants(kwargs: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 def _check_output(out: Any, images: Any) -> Float[Array, "B K"]:
     shape = getattr(out, "shape", None)
     if shape is None or len(shape) != 2 or shape[0] != len(images):
-        raise ValueError(
+        raise InputError(
             f"expected a model that returns logits [B, K] for images {list(images.shape)}; got "
             f"{type(out).__name__ if shape is None else f'shape {list(shape)}'}. Where they are part of something "
             "larger, write logits_fn(parameters, images) and pass jax.tree_util.Partial(logits_fn, parameters)"

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmoxi.games.evaluation import NaNValueError, check_batch_size, check_num_players, choose_batch_size, evaluate
-from jaxmoxi.types import pack
+from jaxmoxi.errors import NaNValueError
+from jaxmoxi.games.evaluation import check_batch_size, check_num_players, choose_batch_size, evaluate
+from jaxmoxi.pytrees import pack
 
 
 def as_shapiq_game(

@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import token_value_fn
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.models.classifier import Classifier
@@ -85,7 +86,7 @@ def throughput(
     players = rows * cols
     wrong = [n for n in tokens if not 2 <= n <= players + 1]
     if wrong:
-        raise ValueError(f"expected 2 to {players + 1} tokens (the class token and {players} patches); got {wrong}")
+        raise InputError(f"expected 2 to {players + 1} tokens (the class token and {players} patches); got {wrong}")
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.normal(size=(config.image_size, config.image_size, 3)), jnp.float32)
     for dtype in dtypes:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmoxi.cli.report import percent
 from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.errors import InputError
 from jaxmoxi.plot.strokes import short
 
 
@@ -119,7 +120,7 @@ def make_regions(spec: str, photo: np.ndarray) -> Any:
             return jm.grid_regions(*photo.shape[:2], rows=int(found[1]), cols=int(found[2]))
         if found := re.fullmatch(r"slic:(\d+)", spec):
             return jm.slic_regions(photo, num_segments=int(found[1]))
-        raise ValueError("expected grid:ROWSxCOLUMNS or slic:COUNT, such as grid:14x14 or slic:60")
+        raise InputError("expected grid:ROWSxCOLUMNS or slic:COUNT, such as grid:14x14 or slic:60")
 
 
 def parse_until(text: str, num_players: int) -> Any:

@@ -23,6 +23,7 @@ from jaxmoxi.cli.report import arrays, describe, group, percent, write_files
 from jaxmoxi.cli.shared import CommandError
 from jaxmoxi.cli.study import Study
 from jaxmoxi.cli.train import Train
+from jaxmoxi.errors import InputError
 
 _OPTION = tyro.conf.arg
 
@@ -140,7 +141,7 @@ class Bench:
             if self.model is not None:
                 model = jm.models.load(self.model)
                 if model.token_grid is None:
-                    raise ValueError(f"--model: {model.name} is no vision transformer: there are no tokens to count")
+                    raise InputError(f"--model: {model.name} is no vision transformer: there are no tokens to count")
             rows = _bench.throughput(
                 model,
                 tokens=self.tokens,

@@ -11,6 +11,7 @@ import tyro
 
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.errors import InputError
 
 _OPTION = tyro.conf.arg
 
@@ -142,5 +143,5 @@ class Study:
         models = [jm.models.load(folder) for folder in self.model] or [jm.models.demo()]
         names = [model.name for model in models]
         if len(set(names)) < len(names):
-            raise ValueError(f"--model: expected models of different names; got {', '.join(names)}")
+            raise InputError(f"--model: expected models of different names; got {', '.join(names)}")
         return {model.name: model.astype(self.dtype) for model in models}

@@ -12,6 +12,7 @@ import tyro
 
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.errors import InputError
 
 _OPTION = tyro.conf.arg
 _KINDS = "scenes, imagenet:DIR, imagenet9:DIR, bam:DIR, bam-scene:DIR, coco10:DIR, cifar10:PATH or folder:DIR"
@@ -200,7 +201,7 @@ def _sources(options: Train, kind: str, place: str, image_size: int) -> tuple[An
         )
         return train, test
     if not place:
-        raise ValueError(f"expected {_KINDS}; got {options.data!r}")
+        raise InputError(f"expected {_KINDS}; got {options.data!r}")
     folder = Path(place)
     if kind == "imagenet" or (kind == "folder" and (folder / "train").is_dir() and (folder / "val").is_dir()):
         return data.ImageFolder(folder / "train"), data.ImageFolder(folder / "val")
@@ -215,7 +216,7 @@ def _sources(options: Train, kind: str, place: str, image_size: int) -> tuple[An
         return data.COCO10(folder), data.COCO10(folder, split="val")
     if kind == "cifar10":
         return data.CIFAR10(folder), data.CIFAR10(folder, split="test")
-    raise ValueError(f"expected {_KINDS}; got {options.data!r}")
+    raise InputError(f"expected {_KINDS}; got {options.data!r}")
 
 
 def _print_epoch(line: dict[str, Any]) -> None:

@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmoxi.types import AnyArray, Packed, Readout, is_concrete, output_shapes, pack
+from jaxmoxi.errors import InputError, OutOfMemoryError
+from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack
+from jaxmoxi.types import AnyArray, Readout
 
 # A larger chunk gains nothing: on an accelerator the cores are full; on a CPU a chunk should stay in the
 # last-level cache (of 32 MiB on common servers): a DeiT-Tiny on two cores runs 74, 77, 78, 58
@@ -26,18 +28,6 @@ from jaxmoxi.types import AnyArray, Packed, Readout, is_concrete, output_shapes,
 _MAX_CHUNK = {"cpu": 64, "default": 2048}
 _CPU_BUDGET = 32 * 2**20
 _CPU_MEMORY, _CPU_FEW = 2**30, 4
-
-
-class OutOfMemoryError(MemoryError):
-    """A chunk of coalitions did not fit; the message gives the `batch_size` that failed and the one to try."""
-
-
-class NaNValueError(FloatingPointError):
-    """A value function returned NaN; `result` holds what was computed before (a GreedyResult, or None)."""
-
-    def __init__(self, message: str, result: Any = None):
-        super().__init__(message)
-        self.result = result
 
 
 def evaluate(
@@ -70,7 +60,7 @@ def readouts(
     """As `evaluate`, with the lead and the probability of each coalition where the value function can tell."""
     masks = jnp.asarray(masks)
     if masks.ndim != 2 or masks.dtype != bool:
-        raise ValueError(f"expected masks bool[C, P], True = visible; got {masks.dtype} of shape {masks.shape}")
+        raise InputError(f"expected masks bool[C, P], True = visible; got {masks.dtype} of shape {masks.shape}")
     return read_generated(
         v, _row, masks, count=len(masks), num_players=masks.shape[1], batch_size=batch_size, max_visible=max_visible
     )
@@ -137,7 +127,7 @@ def read(v: Packed, masks: Bool[Array, "C P"], max_visible: int | None) -> Reado
         out = Readout(fn(masks, **kwargs), leads, None)
     values = jnp.asarray(out.values)
     if values.shape != (len(masks),):
-        raise ValueError(
+        raise InputError(
             f"a value function takes masks bool[C, P] and returns float32[C]; for {list(masks.shape)} "
             f"it returned shape {list(values.shape)}"
         )
@@ -161,16 +151,16 @@ def _read_one(v: Packed, num_players: int) -> Readout:
 def check_num_players(v: Packed, num_players: int) -> None:
     """Raises ValueError if the value function says how many players it has, and it is another number."""
     if not isinstance(num_players, int) or num_players < 1:
-        raise ValueError(f"num_players must be an integer of at least 1; got {num_players!r}")
+        raise InputError(f"num_players must be an integer of at least 1; got {num_players!r}")
     own = getattr(v.unpack(), "num_players", None)
     if own is not None and own != num_players:
-        raise ValueError(f"the value function has {own} players; got num_players (or masks) for {num_players}")
+        raise InputError(f"the value function has {own} players; got num_players (or masks) for {num_players}")
 
 
 def check_batch_size(batch_size: int | None) -> None:
     """Raises ValueError unless `batch_size` is None or at least 1."""
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, or None to have it chosen; got {batch_size}")
+        raise InputError(f"batch_size must be at least 1, or None to have it chosen; got {batch_size}")
 
 
 def choose_batch_size(v: Callable[..., Any], num_players: int, *, max_visible: int | None = None) -> int:

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, token_players, visible_pixels
-from jaxmoxi.types import Packed, Readout, is_concrete, output_shapes, pack, record, static
+from jaxmoxi.types import Readout
 
 Payoff = Literal["log_odds", "log_prob", "logit", "prob", "margin"]
 Game = TypeVar("Game", bound="_ImageGame")
@@ -210,7 +212,7 @@ def token_value_fn(
     """
     grid = getattr(model, "token_grid", None)
     if grid is None:
-        raise ValueError(
+        raise InputError(
             "this model has no tokens to remove (it is not a vision transformer); hide pixels with pixel_value_fn"
         )
     image = _check_image(image)
@@ -246,10 +248,10 @@ def fill_image(image: Float[Array, "H W 3"], fill: Any) -> Float[Array, "H W 3"]
             return jnp.broadcast_to(jnp.mean(image, axis=(0, 1)), image.shape)
         if fill == "blur":
             return blur_image(image)
-        raise ValueError(f"expected a fill of 'mean', 'blur', a number, 3 numbers or an image; got {fill!r}")
+        raise InputError(f"expected a fill of 'mean', 'blur', a number, 3 numbers or an image; got {fill!r}")
     fill = jnp.asarray(fill, image.dtype)
     if fill.shape not in ((), (3,), image.shape):
-        raise ValueError(f"expected a fill of shape (), (3,) or {image.shape}; got shape {fill.shape}")
+        raise InputError(f"expected a fill of shape (), (3,) or {image.shape}; got shape {fill.shape}")
     return jnp.broadcast_to(fill, image.shape)
 
 
@@ -258,7 +260,7 @@ def blur_image(image: Float[Array, "H W 3"], *, sigma: float | None = None) -> F
     if sigma is None:
         sigma = min(image.shape[:2]) / 20
     if not sigma > 0:
-        raise ValueError(f"sigma must be positive, in pixels; got {sigma}")
+        raise InputError(f"sigma must be positive, in pixels; got {sigma}")
     radius = max(1, round(3 * sigma))
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = jnp.asarray(kernel / kernel.sum(), image.dtype)
@@ -274,9 +276,9 @@ def blur_image(image: Float[Array, "H W 3"], *, sigma: float | None = None) -> F
 def _check_image(image: Any) -> Float[Array, "H W 3"]:
     image = jnp.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"expected one image [H, W, 3]; got shape {image.shape}. For several, vmap over them")
+        raise InputError(f"expected one image [H, W, 3]; got shape {image.shape}. For several, vmap over them")
     if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise ValueError(
+        raise InputError(
             f"expected a float image as the classifier wants it, got {image.dtype}; model.preprocess(photo) makes one"
         )
     return image
@@ -285,15 +287,15 @@ def _check_image(image: Any) -> Float[Array, "H W 3"]:
 def _check_target(target: Any) -> Int[Array, ""]:
     target = jnp.asarray(target)
     if target.shape != () or not jnp.issubdtype(target.dtype, jnp.integer):
-        raise ValueError(f"expected the target as one class index; got {target.dtype} of shape {target.shape}")
+        raise InputError(f"expected the target as one class index; got {target.dtype} of shape {target.shape}")
     if is_concrete(target) and target < 0:
-        raise ValueError(f"expected a class index of at least 0; got {int(target)}")
+        raise InputError(f"expected a class index of at least 0; got {int(target)}")
     return target.astype(jnp.int32)
 
 
 def _check_payoff(payoff: Any) -> Payoff:
     if payoff not in get_args(Payoff):
-        raise ValueError(f"expected a payoff of {', '.join(get_args(Payoff))}; got {payoff!r}")
+        raise InputError(f"expected a payoff of {', '.join(get_args(Payoff))}; got {payoff!r}")
     return payoff
 
 
@@ -301,12 +303,12 @@ def _check_logits(v: Game) -> Game:
     """`v`, if its classifier returns logits [C, K] and its target is below K; ValueError otherwise."""
     shape = output_shapes(_one_row, v).shape
     if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
-        raise ValueError(
+        raise InputError(
             "expected a function of images [C, H, W, 3] that returns logits [C, K] of at least two classes; "
             f"got shape {list(shape)} for one image"
         )
     if is_concrete(v.target) and v.target >= shape[1]:
-        raise ValueError(f"expected a target among the {shape[1]} classes (0 .. {shape[1] - 1}); got {int(v.target)}")
+        raise InputError(f"expected a target among the {shape[1]} classes (0 .. {shape[1] - 1}); got {int(v.target)}")
     return v
 
 

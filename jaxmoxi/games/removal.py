@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import Payoff, pixel_value_fn, token_value_fn
 from jaxmoxi.types import ValueFn
 
@@ -38,11 +39,11 @@ def value_fns(
     """
     names = list(removals)
     if isinstance(removals, str) or not names or not set(names) <= set(get_args(Removal)):
-        raise ValueError(f"expected a sequence of removals among {', '.join(get_args(Removal))}; got {removals!r}")
+        raise InputError(f"expected a sequence of removals among {', '.join(get_args(Removal))}; got {removals!r}")
     if len(set(names)) != len(names):
-        raise ValueError(f"expected each removal once; got {names}")
+        raise InputError(f"expected each removal once; got {names}")
     if "tokens" in names and getattr(model, "token_grid", None) is None:
-        raise ValueError(
+        raise InputError(
             'the removal "tokens" needs a vision transformer, and this model has no tokens; leave it out: '
             f"removals={tuple(name for name in get_args(Removal) if name in names and name != 'tokens')}"
         )

@@ -18,8 +18,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.evaluation import is_sized, read
-from jaxmoxi.types import Packed, Readout, is_concrete, pack, record, static
+from jaxmoxi.pytrees import Packed, is_concrete, pack, record, static
+from jaxmoxi.types import Readout
 
 
 @record
@@ -91,7 +93,7 @@ class ShardedValueFn:
         """Whether the explained class leads, bool[C]. Raises ValueError if the value function inside cannot tell."""
         leads = self.readout(masks).leads
         if leads is None:
-            raise ValueError("the sharded value function cannot tell who leads: it has neither leads nor readout")
+            raise InputError("the sharded value function cannot tell who leads: it has neither leads nor readout")
         return leads
 
 
@@ -110,7 +112,7 @@ def shard_coalitions(v: Callable[..., Any], mesh: Mesh, *, axes: str | tuple[str
     axes = mesh.axis_names if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
     unknown = [a for a in axes if a not in mesh.axis_names]
     if unknown or not axes:
-        raise ValueError(f"expected axes of the mesh, which has {mesh.axis_names}; got {axes}")
+        raise InputError(f"expected axes of the mesh, which has {mesh.axis_names}; got {axes}")
     mesh = automatic(mesh)
     packed = pack(v)
     if is_concrete(packed):
@@ -133,7 +135,7 @@ def local_mesh(*, num_cores: int | None = None) -> Mesh:
     """
     cores = _num_cores() if num_cores is None else num_cores
     if cores < 1:
-        raise ValueError(f"num_cores must be at least 1; got {cores}")
+        raise InputError(f"num_cores must be at least 1; got {cores}")
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in flags:
         try:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.metrics._order import check_order, ranks_of
 from jaxmoxi.types import AnyArray
 
@@ -66,9 +67,9 @@ def top_k_overlap(
     a, b = _ranks(order_a, order_b)
     count = a.shape[0]
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= count:
-        raise ValueError(f"k must be a whole number from 1 to the {count} players; got {k!r}")
+        raise InputError(f"k must be a whole number from 1 to the {count} players; got {k!r}")
     if how not in ("jaccard", "share"):
-        raise ValueError(f"how must be 'jaccard' or 'share'; got {how!r}")
+        raise InputError(f"how must be 'jaccard' or 'share'; got {how!r}")
     both = jnp.sum((a < k) & (b < k)).astype(jnp.float32)
     return both / (2 * k - both if how == "jaccard" else k)
 
@@ -76,5 +77,5 @@ def top_k_overlap(
 def _ranks(order_a: Any, order_b: Any) -> tuple[Int[Array, "P"], Int[Array, "P"]]:
     a, b = check_order(order_a), check_order(order_b)
     if a.shape != b.shape:
-        raise ValueError(f"expected two orders of the same players; got {a.shape[0]} and {b.shape[0]} of them")
+        raise InputError(f"expected two orders of the same players; got {a.shape[0]} and {b.shape[0]} of them")
     return ranks_of(a), ranks_of(b)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.types import AnyArray, Curve, Readout
 
 Quantity = Literal["probabilities", "leads", "values"]
@@ -65,7 +66,7 @@ def curve_at(
     """
     shares = np.asarray(share, np.float64)
     if shares.ndim > 1 or not ((shares >= 0) & (shares <= 1)).all():
-        raise ValueError(f"expected a share of the players in [0, 1], or several; got {share}")
+        raise InputError(f"expected a share of the players in [0, 1], or several; got {share}")
     readings = _quantity(curve, quantity)
     # The small addition keeps 0.3 of 5, typed in decimals, from falling below one and a half.
     sizes = np.floor(shares * (readings.shape[-1] - 1) + 0.5 + 1e-6).astype(np.int32)
@@ -136,7 +137,7 @@ def bootstrap_curves(
     rows = _rows(curves)
     _check_level(level)
     if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1; got {num_samples}")
+        raise InputError(f"num_samples must be at least 1; got {num_samples}")
     count = len(rows)
 
     def resampled(key: Any) -> Float[Array, "P1"]:
@@ -152,10 +153,10 @@ def bootstrap_curves(
 
 def _quantity(curve: Curve | Readout, name: str) -> Shaped[Array, "*batch P1"]:
     if name not in ("probabilities", "leads", "values"):
-        raise ValueError(f"expected a quantity of 'probabilities', 'leads' or 'values'; got {name!r}")
+        raise InputError(f"expected a quantity of 'probabilities', 'leads' or 'values'; got {name!r}")
     found = getattr(curve, name)
     if found is None:
-        raise ValueError(
+        raise InputError(
             f"this curve has no {name}, as its value function cannot tell them; make it with pixel_value_fn or "
             "token_value_fn, or give the value function a `readout` (see jaxmoxi.types)"
         )
@@ -166,13 +167,13 @@ def _rows(curves: Any) -> Float[Array, "B P1"]:
     parts = [curves] if hasattr(curves, "ndim") else list(curves)
     shapes = [jnp.shape(part) for part in parts]
     if not parts or any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) != 1:
-        raise ValueError(f"expected curves [B, P+1], or several such arrays of one P; got shapes {shapes}")
+        raise InputError(f"expected curves [B, P+1], or several such arrays of one P; got shapes {shapes}")
     rows = jnp.concatenate([jnp.asarray(part, jnp.float32) for part in parts])
     if not len(rows):
-        raise ValueError("expected the curves of at least one image; got none")
+        raise InputError("expected the curves of at least one image; got none")
     return rows
 
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), such as 0.95; got {level}")
+        raise InputError(f"level must lie in (0, 1), such as 0.95; got {level}")

@@ -29,7 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxmoxi.types import AnyArray, is_concrete
+from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import is_concrete
+from jaxmoxi.types import AnyArray
 
 _COARSEST, _COARSEST_SWEEPS = 2, 4  # cells along a side, and sweeps that settle them
 
@@ -54,9 +56,9 @@ def noisy_linear_imputation(
     """
     image, hidden = jnp.asarray(image), jnp.asarray(hidden)
     if image.ndim != 3 or image.shape[-1] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
-        raise ValueError(f"expected an image float[H, W, 3]; got {image.dtype} of shape {list(image.shape)}")
+        raise InputError(f"expected an image float[H, W, 3]; got {image.dtype} of shape {list(image.shape)}")
     if hidden.shape != image.shape[:2] or hidden.dtype != bool:
-        raise ValueError(
+        raise InputError(
             f"expected hidden bool{list(image.shape[:2])}, True where a pixel is to be guessed; got {hidden.dtype} of "
             f"shape {list(hidden.shape)}"
         )
@@ -67,9 +69,9 @@ def noisy_linear_imputation(
 def check_imputation(noise: Any, num_iterations: int) -> None:
     """Raises ValueError for noise or iterations that cannot be."""
     if is_concrete(noise) and not noise >= 0:
-        raise ValueError(f"noise must be at least 0, a standard deviation in the image's units; got {noise}")
+        raise InputError(f"noise must be at least 0, a standard deviation in the image's units; got {noise}")
     if num_iterations < 1:
-        raise ValueError(f"num_iterations must be at least 1; got {num_iterations}")
+        raise InputError(f"num_iterations must be at least 1; got {num_iterations}")
 
 
 @partial(jax.jit, static_argnums=4)

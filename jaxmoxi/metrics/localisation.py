@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.metrics._order import doubled_pixels, leading_players
 from jaxmoxi.models.preprocess import Preprocessing, crop_geometry
+from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.regions.label_maps import check_regions, pool_regions, region_sizes
-from jaxmoxi.types import AnyArray, is_concrete
+from jaxmoxi.types import AnyArray
 
 
 def pointing_game(
@@ -79,7 +81,7 @@ def iou(
     """
     scores, sizes, inside = _areas(scores, regions, object_mask)
     if share is not None and not 0 < share <= 1:
-        raise ValueError(f"share must lie in (0, 1], of the image's pixels; got {share}")
+        raise InputError(f"share must lie in (0, 1], of the image's pixels; got {share}")
     found = jnp.sum(inside)
     order = jnp.argsort(-scores, stable=True).astype(jnp.int32)
     doubled = 2 * found if share is None else doubled_pixels(share, jnp.size(object_mask))
@@ -117,7 +119,7 @@ def crop_boxes(
     found = np.asarray(_check_boxes(boxes), np.float64)
     height, width = photo_size
     if min(height, width) < 1:
-        raise ValueError(f"photo_size must be (height, width) in pixels, at least 1; got {photo_size}")
+        raise InputError(f"photo_size must be (height, width) in pixels, at least 1; got {photo_size}")
     (new_height, new_width), (top, left), (crop_height, crop_width) = crop_geometry(photo_size, preprocessing)
     scaled = found * np.array([new_width / width, new_height / height] * 2) - np.array([left, top] * 2)
     return np.clip(scaled, 0, np.array([crop_width, crop_height] * 2)).astype(np.float32)
@@ -127,15 +129,15 @@ def _areas(scores: Any, regions: Any, object_mask: Any) -> tuple[Float[Array, "P
     """(scores, pixels of each region, pixels of each region that lie on the object)."""
     scores, mask = jnp.asarray(scores, jnp.float32), jnp.asarray(object_mask)
     if scores.ndim != 1 or scores.shape[0] < 1:
-        raise ValueError(f"expected scores [P], one a region; got shape {list(scores.shape)}")
+        raise InputError(f"expected scores [P], one a region; got shape {list(scores.shape)}")
     if mask.ndim != 2 or mask.dtype != bool:
-        raise ValueError(f"expected object_mask bool[H, W], True on the object; got {mask.dtype} {list(mask.shape)}")
+        raise InputError(f"expected object_mask bool[H, W], True on the object; got {mask.dtype} {list(mask.shape)}")
     regions, count = check_regions(regions, *mask.shape)
     num_players = scores.shape[0]
     if count not in (None, num_players):
-        raise ValueError(f"expected a score for each of the {count} regions; got {num_players} scores")
+        raise InputError(f"expected a score for each of the {count} regions; got {num_players} scores")
     if is_concrete(scores) and jnp.isnan(scores).any():
-        raise ValueError(f"the score of player {int(jnp.argmax(jnp.isnan(scores)))} is NaN; scores must be numbers")
+        raise InputError(f"the score of player {int(jnp.argmax(jnp.isnan(scores)))} is NaN; scores must be numbers")
     inside = pool_regions(mask.astype(jnp.int32), regions, num_players, how="sum")
     return scores, region_sizes(regions, num_players), inside.astype(jnp.int32)
 
@@ -148,12 +150,12 @@ def _ratio(part: Any, whole: Any, defined: Any) -> Float[Array, ""]:
 def _check_boxes(boxes: Any) -> Any:
     boxes = boxes if hasattr(boxes, "ndim") else np.asarray(boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"expected boxes [N, 4] of x0, y0, x1, y1; got shape {list(boxes.shape)}")
+        raise InputError(f"expected boxes [N, 4] of x0, y0, x1, y1; got shape {list(boxes.shape)}")
     if is_concrete(boxes):
         known = np.asarray(boxes)
         wrong = ~((known[:, 0] <= known[:, 2]) & (known[:, 1] <= known[:, 3]))
         if wrong.any():
-            raise ValueError(
+            raise InputError(
                 f"expected boxes of x0 <= x1 and y0 <= y1; got {known[wrong][0].tolist()}: a box of width and height "
                 "is x, y, x + width, y + height"
             )

@@ -18,11 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import PixelValueFn, pixel_value_fn
 from jaxmoxi.metrics._order import check_order, doubled_pixels, leading_players
 from jaxmoxi.metrics.imputation import check_imputation, impute
+from jaxmoxi.pytrees import record
 from jaxmoxi.regions.label_maps import region_sizes, visible_pixels
-from jaxmoxi.types import AnyArray, record
+from jaxmoxi.types import AnyArray
 
 
 @record
@@ -69,10 +71,10 @@ def road_curve(
     v = pixel_value_fn(logits_fn, image, target, regions)
     order = check_order(order)
     if v.num_players not in (None, order.shape[0]):
-        raise ValueError(f"expected an order of the {v.num_players} regions; got one of {order.shape[0]} players")
+        raise InputError(f"expected an order of the {v.num_players} regions; got one of {order.shape[0]} players")
     asked = np.asarray(shares, np.float64)
     if asked.ndim != 1 or not len(asked) or not ((asked >= 0) & (asked <= 1)).all():
-        raise ValueError(f"expected shares of the image to remove, numbers in [0, 1]; got {shares}")
+        raise InputError(f"expected shares of the image to remove, numbers in [0, 1]; got {shares}")
     check_imputation(noise, num_iterations)
     doubled = doubled_pixels(asked, v.image.shape[0] * v.image.shape[1])
     order = order if most_relevant_first else order[::-1]

@@ -13,11 +13,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models import inside
 from jaxmoxi.models.networks.cnn import CNNConfig, InvertedResidualNet
 from jaxmoxi.models.networks.vit import Tokens, ViT, ViTConfig
 from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
-from jaxmoxi.types import record, static
+from jaxmoxi.pytrees import record, static
 
 
 @record
@@ -46,7 +47,7 @@ class Classifier:
         Raises ValueError for another dtype.
         """
         if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float32):
-            raise ValueError(f"expected bfloat16 or float32; got {dtype}")
+            raise InputError(f"expected bfloat16 or float32; got {dtype}")
         last = {"norm", "head", "teacher_head"} if isinstance(self.config, ViTConfig) else {"classifier"}
         flat = nnx.to_flat_state(self.params)
         cast = [(path, leaf if path[0] in last else leaf.replace(leaf[...].astype(dtype))) for path, leaf in flat]
@@ -72,7 +73,7 @@ class Classifier:
         count = len(self.class_names)
         if isinstance(target, int | np.integer) or target.strip().isdigit():
             if not 0 <= int(target) < count:
-                raise ValueError(f"expected a class index from 0 to {count - 1}; got {target}")
+                raise InputError(f"expected a class index from 0 to {count - 1}; got {target}")
             return int(target)
         wanted = target.strip().lower()
         synonyms = {i: [s.strip().lower() for s in name.split(",")] for i, name in enumerate(self.class_names)}
@@ -82,13 +83,13 @@ class Classifier:
             return found[0]
         if found:
             choices = ", ".join(f"{i} ({self.class_names[i]})" for i in found)
-            raise ValueError(f"the class name {target!r} is ambiguous: {choices}; give the index")
+            raise InputError(f"the class name {target!r} is ambiguous: {choices}; give the index")
         everything = [s for names in synonyms.values() for s in names]
         near = difflib.get_close_matches(wanted, everything, n=3, cutoff=0.6)
         hint = (
             f"did you mean {', '.join(map(repr, near))}?" if near else "give a name from model.class_names or an index"
         )
-        raise ValueError(f"{self.name} has no class {target!r} among its {count}; {hint}")
+        raise InputError(f"{self.name} has no class {target!r} among its {count}; {hint}")
 
     @property
     def token_grid(self) -> tuple[int, int] | None:
@@ -124,7 +125,7 @@ class Classifier:
         Raises ValueError for a network without tokens and an image of another size.
         """
         if self.token_grid is None:
-            raise ValueError(f"{self.name} has no attention (it is not a vision transformer)")
+            raise InputError(f"{self.name} has no attention (it is not a vision transformer)")
         self._check_size(image)
         return inside.scan_attention(self.network(), image, step, start)
 
@@ -139,7 +140,7 @@ class Classifier:
     def _check_size(self, image: Any) -> None:
         size = self.config.image_size
         if image.shape != (size, size, 3):
-            raise ValueError(
+            raise InputError(
                 f"{self.name} takes images [{size}, {size}, 3]; got {list(image.shape)}: "
                 "model.preprocess(photo) makes one"
             )

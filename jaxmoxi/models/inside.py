@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.networks.vit import ViT
 
 
@@ -34,7 +35,7 @@ def features(network: Any, images: Float[Array, "B H W 3"]) -> Features:
         return Features(network.features(images))
     config = network.config
     if images.shape[1:] != (config.image_size, config.image_size, 3):
-        raise ValueError(
+        raise InputError(
             f"expected images [B, {config.image_size}, {config.image_size}, 3]; got {list(images.shape)}: "
             "model.preprocess(photo) makes one"
         )

@@ -18,6 +18,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
+from jaxmoxi.errors import InputError
+
 _RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
@@ -59,7 +61,7 @@ class Preprocessing:
 
     def __post_init__(self):
         if self.crop is None and not isinstance(self.resize, tuple):
-            raise ValueError(
+            raise InputError(
                 f"resize={self.resize} without a crop leaves the size of the result open; "
                 "give crop=(height, width), or both sides as resize=(height, width)"
             )
@@ -67,21 +69,21 @@ class Preprocessing:
             value = getattr(self, name)
             sides = value if isinstance(value, tuple) else (value,) * 2
             if value is not None and (len(sides) != 2 or not all(_is_count(side) for side in sides)):
-                raise ValueError(f"{name} must be pixels, whole numbers of at least 1; got {value!r}")
+                raise InputError(f"{name} must be pixels, whole numbers of at least 1; got {value!r}")
         if self.resize is not None and self.crop is not None:
             resized = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
             if any(c > r for c, r in zip(self.crop, resized, strict=True)):
-                raise ValueError(f"crop={self.crop} does not fit in a photo resized to {self.resize}; resize to more")
+                raise InputError(f"crop={self.crop} does not fit in a photo resized to {self.resize}; resize to more")
         if self.resample not in _RESAMPLING.values():
-            raise ValueError(f"resample must be one of Pillow's filters, 0 to 5; got {self.resample!r}")
+            raise InputError(f"resample must be one of Pillow's filters, 0 to 5; got {self.resample!r}")
         if self.crop_rounding not in ("down", "even"):
-            raise ValueError(f'crop_rounding must be "down" or "even"; got {self.crop_rounding!r}')
+            raise InputError(f'crop_rounding must be "down" or "even"; got {self.crop_rounding!r}')
         for name in ("mean", "std"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or len(value) != 3 or not all(math.isfinite(x) for x in value):
-                raise ValueError(f"{name} must be a tuple of three finite numbers, red, green, blue; got {value!r}")
+                raise InputError(f"{name} must be a tuple of three finite numbers, red, green, blue; got {value!r}")
         if min(self.std) <= 0 or not self.rescale_factor > 0:
-            raise ValueError(f"std and rescale_factor must be positive; got {self.std} and {self.rescale_factor}")
+            raise InputError(f"std and rescale_factor must be positive; got {self.std} and {self.rescale_factor}")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -104,15 +106,15 @@ class Preprocessing:
         kind = re.sub("(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(name))
         if kind not in _PROCESSORS:
             known = ", ".join(_PROCESSORS)
-            raise ValueError(f"expected the image processor of {known}; got {name!r}: build the Preprocessing by hand")
+            raise InputError(f"expected the image processor of {known}; got {name!r}: build the Preprocessing by hand")
         if config.get("include_top"):
-            raise ValueError("include_top (a second normalisation) is not understood; build the Preprocessing by hand")
+            raise InputError("include_top (a second normalisation) is not understood; build the Preprocessing by hand")
         resample, mean, std, crops = _PROCESSORS[kind]
         crops = _flag(config, "do_center_crop", crops)
         crop = _square(config.get("crop_size"), image_size) if crops else None
         crop_pct = config.get("crop_pct", 224 / 256 if kind in _CROP_PCT else None)
         if crops and crop_pct is not None:
-            raise ValueError(f"do_center_crop and crop_pct={crop_pct} both ask for a crop; leave one of them out")
+            raise InputError(f"do_center_crop and crop_pct={crop_pct} both ask for a crop; leave one of them out")
         resize = _resize(config.get("size"), crops, image_size) if _flag(config, "do_resize", True) else None
         if resize is not None and crop_pct is not None:
             side = resize if isinstance(resize, int) else min(resize)
@@ -139,10 +141,10 @@ class Preprocessing:
         """
         channels, *sides = pretrained_cfg.get("input_size", (3, 224, 224))
         if channels != 3 or len(sides) != 2 or sides[0] != sides[1] or not _is_count(sides[0]):
-            raise ValueError(f"expected input_size [3, s, s]; got {pretrained_cfg.get('input_size')}")
+            raise InputError(f"expected input_size [3, s, s]; got {pretrained_cfg.get('input_size')}")
         mode = pretrained_cfg.get("crop_mode") or "center"
         if mode not in ("center", "squash"):
-            raise ValueError(f"expected crop_mode 'center' or 'squash'; got {mode!r}: build the Preprocessing by hand")
+            raise InputError(f"expected crop_mode 'center' or 'squash'; got {mode!r}: build the Preprocessing by hand")
         side = math.floor(sides[0] / _fraction(pretrained_cfg.get("crop_pct") or 0.875))
         return cls(
             resize=side if mode == "center" else (side, side),
@@ -200,14 +202,14 @@ def crop_geometry(
     else:
         resized = p.resize, int(p.resize * width / height)
     if resized[0] * resized[1] > max(_MOST_PIXELS, height * width):
-        raise ValueError(
+        raise InputError(
             f"expected a photo of usual proportions; one of {height} x {width} pixels would be resized to "
             f"{resized[0]} x {resized[1]}: crop it first"
         )
     crop = p.crop or resized
     spare = resized[0] - crop[0], resized[1] - crop[1]
     if min(spare) < 0:
-        raise ValueError(
+        raise InputError(
             f"expected a photo of at least {crop[0]} x {crop[1]} pixels, as it is cropped without being resized; "
             f"got {height} x {width}: enlarge it first"
         )
@@ -222,16 +224,16 @@ def _to_rgb(photo: Any) -> Image.Image:
     if not isinstance(photo, Image.Image):
         photo = _array_to_image(photo)
     if 0 in photo.size:
-        raise ValueError(f"expected a photo; got an image of {photo.height} x {photo.width} pixels")
+        raise InputError(f"expected a photo; got an image of {photo.height} x {photo.width} pixels")
     photo = ImageOps.exif_transpose(photo)
     if photo.mode.startswith("I"):  # Pillow's own conversion would clip at 255: everything bright turns white
         grey = np.asarray(photo).astype(np.int64)
         low, high = grey.min(), grey.max()
         if low < 0 or high > 65535:
-            raise ValueError(f"expected 16-bit greys, 0 to 65535; got {low} to {high}: rescale to 8 bits first")
+            raise InputError(f"expected 16-bit greys, 0 to 65535; got {low} to {high}: rescale to 8 bits first")
         photo = Image.fromarray(np.round(grey / 257).astype(np.uint8))
     if photo.mode == "F":
-        raise ValueError("expected a photo of 8 or 16 bits; got floating-point greys (mode F): make them mode L first")
+        raise InputError("expected a photo of 8 or 16 bits; got floating-point greys (mode F): make them mode L first")
     if photo.has_transparency_data:
         photo = photo.convert("RGBA")
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
@@ -243,14 +245,14 @@ def _array_to_image(photo: Any) -> Image.Image:
         raise TypeError(f"expected a Pillow image or a uint8 array [H, W, 3]; got {type(photo).__name__}")
     array = np.asarray(photo)
     if array.dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             f"expected a uint8 array with values 0 to 255; got {array.dtype}: if it lies in 0 .. 1, pass "
             "(255 * photo).round().astype('uint8')"
         )
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ValueError(f"expected an array [H, W, 3], [H, W, 4] or [H, W]; got shape {list(array.shape)}")
+        raise InputError(f"expected an array [H, W, 3], [H, W, 4] or [H, W]; got shape {list(array.shape)}")
     if array.size == 0:
-        raise ValueError(f"expected a photo; got an empty array of shape {list(array.shape)}")
+        raise InputError(f"expected a photo; got an empty array of shape {list(array.shape)}")
     return Image.fromarray(array)
 
 
@@ -261,26 +263,26 @@ def _is_count(value: Any) -> bool:
 def _flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
     value = config.get(name)
     if value is not None and not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false; got {value!r}")
+        raise InputError(f"{name} must be true or false; got {value!r}")
     return default if value is None else value
 
 
 def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name} must be a number; got {value!r}")
+        raise InputError(f"{name} must be a number; got {value!r}")
     return float(value)
 
 
 def _fraction(value: Any) -> float:
     if not 0 < _number(value, "crop_pct") <= 1:
-        raise ValueError(f"crop_pct must lie in (0, 1]; got {value}")
+        raise InputError(f"crop_pct must lie in (0, 1]; got {value}")
     return float(value)
 
 
 def _triple(value: Any, name: str) -> tuple[float, float, float]:
     values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
     if len(values) != 3:
-        raise ValueError(f"{name} must be three numbers, red, green, blue; got {value!r}")
+        raise InputError(f"{name} must be three numbers, red, green, blue; got {value!r}")
     red, green, blue = (_number(x, name) for x in values)
     return red, green, blue
 
@@ -288,7 +290,7 @@ def _triple(value: Any, name: str) -> tuple[float, float, float]:
 def _resample(value: Any) -> int:
     found = _RESAMPLING.get(value) if isinstance(value, str) else value
     if not isinstance(found, int):
-        raise ValueError(f"expected a resampling filter of {', '.join(_RESAMPLING)}, or 0 to 5; got {value!r}")
+        raise InputError(f"expected a resampling filter of {', '.join(_RESAMPLING)}, or 0 to 5; got {value!r}")
     return int(found)
 
 
@@ -313,7 +315,7 @@ def _resize(size: Any, crops: bool, image_size: int) -> int | tuple[int, int]:
 def _sides(value: Any, name: str) -> tuple[int, int]:
     if not isinstance(value, Mapping) or set(value) != {"height", "width"} or not all(map(_is_count, value.values())):
         short = ', {"shortest_edge": pixels}' if name == "size" else ""
-        raise ValueError(
+        raise InputError(
             f'expected {name} to be pixels, {{"height": pixels, "width": pixels}}{short}; got {value!r}: correct it'
         )
     return value["height"], value["width"]

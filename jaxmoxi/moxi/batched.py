@@ -16,10 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxmoxi.games.evaluation import NaNValueError, check_batch_size, choose_batch_size, is_sized, memory_advice
+from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.games.evaluation import check_batch_size, choose_batch_size, is_sized, memory_advice
 from jaxmoxi.games.sharding import automatic
 from jaxmoxi.moxi.greedy import Limits, Stage, check_stop, finish, greedy_init, plan_stages, run_stage
-from jaxmoxi.types import GreedyResult, Packed, Stop, pack
+from jaxmoxi.pytrees import Packed, pack
+from jaxmoxi.types import GreedyResult, Stop
 
 
 def greedy_images(
@@ -47,7 +49,7 @@ def greedy_images(
     """
     packed = [pack(v) for v in vs]
     if not packed:
-        raise ValueError("expected at least one value function; got none")
+        raise InputError("expected at least one value function; got none")
     _check_alike(packed)
     check_batch_size(batch_size)
     single = greedy_init(packed[0], num_players, insertion=insertion)
@@ -133,7 +135,7 @@ def _check_alike(packed: list[Packed]) -> None:
     first = describe(packed[0])
     for i, v in enumerate(packed):
         if describe(v) != first:
-            raise ValueError(
+            raise InputError(
                 f"expected value functions of one structure and the same shapes; number {i} differs from number 0: "
                 "make all of them with one model, one payoff, images of one size and as many players"
             )

@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from jaxmoxi.games.evaluation import NaNValueError, check_num_players, read_generated
-from jaxmoxi.types import AnyArray, ShapleyEstimate, is_concrete, pack
+from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.games.evaluation import check_num_players, read_generated
+from jaxmoxi.pytrees import is_concrete, pack
+from jaxmoxi.types import AnyArray, ShapleyEstimate
 
 
 def self_context_shapley(
@@ -90,7 +92,7 @@ def pairwise_interactions(
     else:
         context = jnp.asarray(context)
         if context.shape != (num_players,) or context.dtype != bool:
-            raise ValueError(f"expected a context bool[{num_players}]; got {context.dtype} of shape {context.shape}")
+            raise InputError(f"expected a context bool[{num_players}]; got {context.dtype} of shape {context.shape}")
         # Not the context's own size: that would compile anew for every context.
         max_visible = num_players
     context = jnp.asarray(context)
@@ -141,7 +143,7 @@ def sampled_shapley(
     Raises ValueError for fewer than two samples, NaNValueError (outside `jit`) if a value is NaN.
     """
     if num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2, for a standard error; got {num_samples}")
+        raise InputError(f"num_samples must be at least 2, for a standard error; got {num_samples}")
     check_num_players(pack(v), num_players)
     orders = jax.vmap(lambda k: jax.random.permutation(k, num_players))(jax.random.split(key, num_samples))
     ranks = jnp.argsort(orders, axis=1).astype(jnp.int32)

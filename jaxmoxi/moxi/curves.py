@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.evaluation import is_sized, read_generated
-from jaxmoxi.types import AnyArray, Curve, Readout, is_concrete, pack
+from jaxmoxi.pytrees import is_concrete, pack
+from jaxmoxi.types import AnyArray, Curve, Readout
 
 
 def insertion_curve(v: Callable[..., Any], order: Int[AnyArray, "P"], *, batch_size: int | None = None) -> Curve:
@@ -56,7 +58,7 @@ def curve_readouts(
     """
     orders = jnp.asarray(orders)
     if orders.ndim != 2:
-        raise ValueError(f"expected orders int[M, P]; got shape {orders.shape}: order[None] makes one of one")
+        raise InputError(f"expected orders int[M, P]; got shape {orders.shape}: order[None] makes one of one")
     for row in orders if is_concrete(orders) else ():
         _check_order(row)
     count, num_players = orders.shape
@@ -64,7 +66,7 @@ def curve_readouts(
     if at.ndim != 1 or not len(at) or at.dtype.kind not in "iu" or at[0] < 0 or at[-1] > num_players or (
         np.diff(at) <= 0
     ).any():  # fmt: skip
-        raise ValueError(f"expected ascending sizes in 0 .. {num_players}; got {sizes}")
+        raise InputError(f"expected ascending sizes in 0 .. {num_players}; got {sizes}")
     ranks = jnp.argsort(orders, axis=1).astype(jnp.int32)
     visible = at if insertion else num_players - at
     limits = sorted({-(-num_players * k // 4) for k in (1, 2, 3, 4)}) if is_sized(pack(v)) else [num_players]
@@ -102,10 +104,10 @@ def _row_without_first(operands: Any, index: Any) -> Bool[Array, "P"]:
 def _check_order(order: Any) -> None:
     num_players = order.shape[0]
     if not jnp.issubdtype(order.dtype, jnp.integer):
-        raise ValueError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
+        raise InputError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
     if not np.array_equal(np.sort(order), np.arange(num_players)):
         missing = num_players - len(np.intersect1d(order, np.arange(num_players)))
-        raise ValueError(
+        raise InputError(
             f"expected a permutation of the players 0 .. {num_players - 1}; {missing} of them are missing: a search "
             "that stopped early has no complete order, run it with stop=None"
         )
@@ -114,7 +116,7 @@ def _check_order(order: Any) -> None:
 def _curve(v: Callable[..., Any], order: Any, insertion: bool, batch_size: int | None) -> Curve:
     order = jnp.asarray(order)
     if order.ndim != 1 or not jnp.issubdtype(order.dtype, jnp.integer):
-        raise ValueError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
+        raise InputError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
     num_players = order.shape[0]
     if is_concrete(order):
         _check_order(order)

@@ -40,8 +40,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from jaxmoxi.errors import InputError, NaNValueError
 from jaxmoxi.games.evaluation import (
-    NaNValueError,
     check_batch_size,
     check_num_players,
     choose_batch_size,
@@ -51,7 +51,8 @@ from jaxmoxi.games.evaluation import (
     tells,
 )
 from jaxmoxi.moxi.contexts import full_context_shapley, self_context_shapley
-from jaxmoxi.types import GreedyInfo, GreedyResult, Packed, Readout, Stop, is_concrete, pack, record, static
+from jaxmoxi.pytrees import Packed, is_concrete, pack, record, static
+from jaxmoxi.types import GreedyInfo, GreedyResult, Readout, Stop
 
 
 @record
@@ -323,7 +324,7 @@ def _search(
     limits = check_stop(stop or Stop(), state)
     check_batch_size(batch_size)
     if callback is not None and not is_concrete((v, state)):
-        raise ValueError("callback needs a search outside jit and vmap: there is no host to call inside")
+        raise InputError("callback needs a search outside jit and vmap: there is no host to call inside")
     last = num_players if stop is None or stop.size is None else min(stop.size, num_players)
     coarse = None if is_concrete((v, state)) else True
     for stage in plan_stages(num_players, insertion=insertion, sized=is_sized(v), coarse=coarse):
@@ -385,18 +386,18 @@ def run_stage(
 def check_stop(stop: Stop, state: GreedyState) -> Limits:
     """The limits as arrays. Raises ValueError for levels that cannot be, or that this value function cannot answer."""
     if stop.size is not None and stop.size < 1:
-        raise ValueError(f"stop.size is the number of players to choose, at least 1; got {stop.size}")
+        raise InputError(f"stop.size is the number of players to choose, at least 1; got {stop.size}")
     if stop.probability is not None and not 0 < stop.probability < 1:
-        raise ValueError(f"stop.probability must lie between 0 and 1; got {stop.probability}")
+        raise InputError(f"stop.probability must lie between 0 and 1; got {stop.probability}")
     if stop.value is not None and np.isnan(stop.value):
-        raise ValueError("stop.value is NaN; give the payoff at which to stop")
+        raise InputError("stop.value is NaN; give the payoff at which to stop")
     if stop.flip and state.start.leads is None:
-        raise ValueError(
+        raise InputError(
             "stop.flip needs to know whether the explained class leads; give the value function a method "
             "`leads(masks) -> bool[C]`, or use jaxmoxi.pixel_value_fn or token_value_fn"
         )
     if stop.probability is not None and state.start.probabilities is None:
-        raise ValueError(
+        raise InputError(
             "stop.probability needs the explained class's probability; give the value function a method `readout` "
             "that returns it, use jaxmoxi.pixel_value_fn or token_value_fn, or stop by stop.value"
         )

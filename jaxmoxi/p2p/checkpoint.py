@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import check_tensors
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.model import P2P, init
@@ -43,7 +44,7 @@ def save(directory: str | os.PathLike[str], model: P2P, *, class_names: tuple[st
     Raises ValueError for a wrong number of names, OSError where the folder cannot be written.
     """
     if class_names is not None and len(class_names) != model.config.num_classes:
-        raise ValueError(f"expected {model.config.num_classes} class names; got {len(class_names)}")
+        raise InputError(f"expected {model.config.num_classes} class names; got {len(class_names)}")
     record = {"config": json.loads(model.config.to_json()), "class_names": class_names and list(class_names)}
     commit(Path(directory), record, model)
 
@@ -86,12 +87,12 @@ def load(directory: str | os.PathLike[str], *, best: bool = False) -> P2P:
     if record.get("arrays") and not best:
         return unflatten(expected, _read(folder / record["arrays"]), str(folder))
     if not (folder / _STEPS).is_dir():
-        raise ValueError(f"{folder} holds no checkpoints; expected a folder of a training run")
+        raise InputError(f"{folder} holds no checkpoints; expected a folder of a training run")
     with Checkpoints(folder, writes=False) as checkpoints:
         step = checkpoints.best if best else checkpoints.latest
     if step is None:
         kind = "validated checkpoint" if best else "checkpoint"
-        raise ValueError(f"{folder} holds no {kind} yet; expected one under {_STEPS}/, which training writes")
+        raise InputError(f"{folder} holds no {kind} yet; expected one under {_STEPS}/, which training writes")
     source = folder / _STEPS / str(step)
     prefix = "state/model/"
     arrays = {n.removeprefix(prefix): a for n, a in _read(source).items() if n.startswith(prefix)}
@@ -109,14 +110,14 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / _RECORD
     if not path.is_file():
         found = "a folder without it" if folder.is_dir() else "no such folder"
-        raise ValueError(f"expected a P2P checkpoint, a folder with {_RECORD}; {folder} is {found}")
+        raise InputError(f"expected a P2P checkpoint, a folder with {_RECORD}; {folder} is {found}")
     try:
         record = json.loads(path.read_text("utf-8"))
         known = isinstance(record, dict) and isinstance(record["config"], dict)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError):
         known = False
     if not known:
-        raise ValueError(f"{path} is not the record of a P2P checkpoint; is it damaged, or another program's?")
+        raise InputError(f"{path} is not the record of a P2P checkpoint; is it damaged, or another program's?")
     return record
 
 
@@ -243,7 +244,7 @@ def _read(folder: Path) -> dict[str, Any]:
         return arrays
     except Exception as error:  # Orbax and its storage raise a dozen kinds, for what is to a user one
         reason = str(error).strip().partition("\n")[0][:200]
-        raise ValueError(f"{folder} is damaged or no checkpoint ({type(error).__name__}: {reason})") from error
+        raise InputError(f"{folder} is damaged or no checkpoint ({type(error).__name__}: {reason})") from error
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any, Literal
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.networks.vit import ViTConfig as _FullViTConfig
 
 
@@ -32,7 +33,7 @@ class ResNetConfig:
 
     def __post_init__(self):
         if self.depth not in (18, 34):
-            raise ValueError(f"expected a ResNet depth of 18 or 34; got {self.depth!r}")
+            raise InputError(f"expected a ResNet depth of 18 or 34; got {self.depth!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class CNNConfig:
 
     def __post_init__(self):
         if not self.widths or any(not isinstance(w, int) or w < 8 or w % 8 for w in self.widths):
-            raise ValueError(f"expected widths that are multiples of 8; got {self.widths!r}")
+            raise InputError(f"expected widths that are multiples of 8; got {self.widths!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,36 +121,36 @@ class Config:
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+                raise InputError(f"{name} must be a whole number of at least {least}; got {value!r}")
         if self.embedding_size < 0:
-            raise ValueError(f"embedding_size must be at least 0; got {self.embedding_size}")
+            raise InputError(f"embedding_size must be at least 0; got {self.embedding_size}")
         if not 0 <= self.whole_epochs < self.num_epochs:
-            raise ValueError(
+            raise InputError(
                 f"whole_epochs must lie in 0 .. num_epochs - 1 = {self.num_epochs - 1}; got {self.whole_epochs!r}"
             )
         if self.selector not in ("lraspp", "small"):
-            raise ValueError(f'expected a selector of "lraspp" or "small"; got {self.selector!r}')
+            raise InputError(f'expected a selector of "lraspp" or "small"; got {self.selector!r}')
         if self.regulariser not in ("kl", "l1"):
-            raise ValueError(f'expected a regulariser of "kl" or "l1"; got {self.regulariser!r}')
+            raise InputError(f'expected a regulariser of "kl" or "l1"; got {self.regulariser!r}')
         if self.threshold_input not in ("shift", "rerank"):
-            raise ValueError(f'expected a threshold_input of "shift" or "rerank"; got {self.threshold_input!r}')
+            raise InputError(f'expected a threshold_input of "shift" or "rerank"; got {self.threshold_input!r}')
         if self.threshold_input == "rerank" and not self.dynamic_threshold:
-            raise ValueError('threshold_input="rerank" needs dynamic_threshold=True: a fixed threshold is no input')
+            raise InputError('threshold_input="rerank" needs dynamic_threshold=True: a fixed threshold is no input')
         for name in ("threshold", "min_threshold", "max_threshold", "final_temperature"):
             value = getattr(self, name)
             if not 0 < value <= 1:
-                raise ValueError(f"{name} must lie in (0, 1]; got {value!r}")
+                raise InputError(f"{name} must lie in (0, 1]; got {value!r}")
         if self.min_threshold > self.max_threshold:
-            raise ValueError(
+            raise InputError(
                 f"expected min_threshold <= max_threshold; got {self.min_threshold!r} and {self.max_threshold!r}"
             )
         for name in ("regulariser_weight", "covariance_weight", "logit_weight"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0; got {getattr(self, name)!r}")
+                raise InputError(f"{name} must be at least 0; got {getattr(self, name)!r}")
         if isinstance(self.classifier, ViTConfig):
             self.classifier.full(self.image_size, self.num_classes)
         elif not isinstance(self.classifier, ResNetConfig | CNNConfig):
-            raise ValueError(f"expected a classifier of ViTConfig, ResNetConfig or CNNConfig; got {self.classifier!r}")
+            raise InputError(f"expected a classifier of ViTConfig, ResNetConfig or CNNConfig; got {self.classifier!r}")
 
     @property
     def channels(self) -> int:
@@ -173,7 +174,7 @@ class Config:
             classifier = {name: tuple(x) if isinstance(x, list) else x for name, x in classifier.items()}
             return cls(classifier=kind(**classifier), **fields)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"expected the JSON of a p2p.Config: {type(error).__name__}: {error}") from None
+            raise InputError(f"expected the JSON of a p2p.Config: {type(error).__name__}: {error}") from None
 
 
 _KINDS = {"vit": ViTConfig, "resnet": ResNetConfig, "cnn": CNNConfig}

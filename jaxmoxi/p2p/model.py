@@ -16,12 +16,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.networks import lraspp, resnet, vit
 from jaxmoxi.models.networks.selector import Reranking, SmallSelector
 from jaxmoxi.models.networks.small_cnn import SmallCNN
 from jaxmoxi.p2p.config import CNNConfig, Config, ViTConfig
 from jaxmoxi.p2p.distribution import group_means, most_likely, over_pixels, within_budget
-from jaxmoxi.types import record, static
+from jaxmoxi.pytrees import record, static
 
 
 @record
@@ -95,10 +96,10 @@ def normalize(images: Any, config: Config) -> Float[Array, "B H W 3"]:
     if images.dtype == jnp.uint8:
         images = images.astype(jnp.float32) / 255
     elif not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"expected uint8 images, or float ones in [0, 1]; got {images.dtype}")
+        raise InputError(f"expected uint8 images, or float ones in [0, 1]; got {images.dtype}")
     side = config.image_size
     if images.ndim != 4 or images.shape[1:] != (side, side, 3):
-        raise ValueError(f"expected images [B, {side}, {side}, 3]; got shape {list(images.shape)}")
+        raise InputError(f"expected images [B, {side}, {side}, 3]; got shape {list(images.shape)}")
     return (images - jnp.asarray(config.mean)) / jnp.asarray(config.std)
 
 
@@ -167,11 +168,11 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
     Hugging Face ViT or a torchvision ResNet. Raises ValueError that lists missing, extra and misshapen tensors.
     """
     if config.selector != "lraspp":
-        raise ValueError('the published selector is LR-ASPP; use a Config with selector="lraspp"')
+        raise InputError('the published selector is LR-ASPP; use a Config with selector="lraspp"')
     if config.threshold_input != "shift":
-        raise ValueError('the published threshold shifts; use a Config with threshold_input="shift"')
+        raise InputError('the published threshold shifts; use a Config with threshold_input="shift"')
     if isinstance(config.classifier, CNNConfig):
-        raise ValueError("the published classifiers are vision transformers and ResNets; use a Config with one of them")
+        raise InputError("the published classifiers are vision transformers and ResNets; use a Config with one of them")
     prefixes = ("selector.importance_predictor.model.", "classifier.model.")
     parts: tuple[dict[str, np.ndarray], ...] = ({}, {})
     ignored = ("min_vals", "selector.curr_temp")  # constants that the configuration knows
@@ -182,7 +183,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
                 break
         else:
             if name not in ignored:
-                raise ValueError(f"expected tensors under {' and '.join(prefixes)}; got {name!r}")
+                raise InputError(f"expected tensors under {' and '.join(prefixes)}; got {name!r}")
     selector = lraspp.from_tensors(config.channels, parts[0], source="the state dict's selector")
     if isinstance(config.classifier, ViTConfig):
         full = config.classifier.full(config.image_size, config.num_classes)

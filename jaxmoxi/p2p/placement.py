@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.sharding import automatic
 
 
@@ -35,7 +36,7 @@ def placement(mesh: Mesh | None, batch_size: int) -> Placement:
         return Placement(*[lambda x: x] * 4)
     mesh = spread = automatic(mesh)
     if batch_size % mesh.size:
-        raise ValueError(
+        raise InputError(
             f"batch_size must be a multiple of the mesh's {mesh.size} devices; got {batch_size}: take "
             f"{max(batch_size // mesh.size, 1) * mesh.size}"
         )

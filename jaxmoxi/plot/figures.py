@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.moxi.curves import trapezoid_area
 from jaxmoxi.plot.strokes import (
     FLIP,
@@ -115,7 +116,7 @@ def explanation(
     whole:   the class's probability in the whole photo, in [0, 1], drawn as a level; None leaves it out.
     """
     if not isinstance(result, GreedyResult):
-        raise ValueError(
+        raise InputError(
             f"expected a GreedyResult; got {type(result).__name__}: for an order alone use heatmap or group"
         )
     scene = _scene(photo, regions)
@@ -159,14 +160,14 @@ def interactions(
     count = scene.num_players
     matrix = np.array(matrix, np.float64)
     if matrix.shape != (count, count):
-        raise ValueError(f"expected interactions of {count} x {count} players; got shape {matrix.shape}")
+        raise InputError(f"expected interactions of {count} x {count} players; got shape {matrix.shape}")
     np.fill_diagonal(matrix, 0.0)
     if not np.isfinite(matrix).all() or np.abs(matrix - matrix.T).max() > 1e-3 * np.abs(matrix).max():
-        raise ValueError("expected a symmetric matrix of finite interactions, such as pairwise_interactions returns")
+        raise InputError("expected a symmetric matrix of finite interactions, such as pairwise_interactions returns")
     if top < 1:
-        raise ValueError(f"top is how many pairs to draw, at least 1; got {top}")
+        raise InputError(f"top is how many pairs to draw, at least 1; got {top}")
     if limit is not None and not limit > 0:
-        raise ValueError(f"limit is the |interaction| at the ends of the colour scale, above 0; got {limit}")
+        raise InputError(f"limit is the |interaction| at the ends of the colour scale, above 0; got {limit}")
 
     first, second = np.triu_indices(count, 1)
     strength = np.abs(matrix[first, second])
@@ -233,20 +234,20 @@ def curves(
     quantity: "payoff", or "probability" where every curve knows it.
     """
     if not named:
-        raise ValueError("expected at least one curve, {name: insertion_curve(...)}; got none")
+        raise InputError("expected at least one curve, {name: insertion_curve(...)}; got none")
     if quantity not in ("payoff", "probability"):
-        raise ValueError(f"expected a quantity of 'payoff' or 'probability'; got {quantity!r}")
+        raise InputError(f"expected a quantity of 'payoff' or 'probability'; got {quantity!r}")
     figure = new_figure(5.2, 3.8, title)
     axes = figure.add_subplot()
     for name, curve in named.items():
         heights = np.asarray(curve.values) if quantity == "payoff" else curve.probabilities
         if heights is None:
-            raise ValueError(
+            raise InputError(
                 f"the curve {name!r} has no probabilities: its value function cannot tell; draw the payoff"
             )
         heights = np.asarray(heights)
         if heights.ndim != 1 or len(heights) < 2:
-            raise ValueError(f"expected the curve of one image, [P+1]; {name!r} has shape {heights.shape}")
+            raise InputError(f"expected the curve of one image, [P+1]; {name!r} has shape {heights.shape}")
         area = float(curve.area if quantity == "payoff" else trapezoid_area(heights))
         axes.plot(np.linspace(0, 1, len(heights)), heights, linewidth=1.8, label=f"{name} (area {area:.3f})")
     style(axes, xlabel, "payoff" if quantity == "payoff" else "probability")
@@ -260,12 +261,12 @@ def curves(
 def _scene(photo: Any, regions: Any) -> Scene:
     photo, regions = np.asarray(photo), np.asarray(regions)
     if photo.ndim != 3 or photo.shape[-1] != 3 or photo.dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             f"expected a photo uint8[H, W, 3]; got {photo.dtype} of shape {photo.shape}: "
             "model.crop(photo) makes what the model sees"
         )
     if regions.shape != photo.shape[:2] or not np.issubdtype(regions.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"expected regions of integers {photo.shape[:2]}, the size of the photo; "
             f"got {regions.dtype} of shape {regions.shape}"
         )
@@ -281,18 +282,18 @@ def _chosen(result: Any, num_players: int, upto: Any) -> np.ndarray:
     searched = isinstance(result, GreedyResult)
     order = np.asarray(result.order if searched else result)
     if order.ndim != 1 or not np.issubdtype(order.dtype, np.integer):
-        raise ValueError(f"expected the order of one image, int[P]; got {order.dtype} of shape {order.shape}")
+        raise InputError(f"expected the order of one image, int[P]; got {order.dtype} of shape {order.shape}")
     if searched and len(order) != num_players:
-        raise ValueError(f"the result orders {len(order)} players, the regions are {num_players}")
+        raise InputError(f"the result orders {len(order)} players, the regions are {num_players}")
     order = order[: int(result.num_steps)] if searched else np.trim_zeros(order + 1, "b") - 1
     outside = [int(p) for p in order if not 0 <= p < num_players]
     if outside or len(np.unique(order)) != len(order):
         wrong = f"{outside[:3]}, which are none of them" if outside else "a player twice"
-        raise ValueError(f"expected an order of the players 0 .. {num_players - 1}; got {wrong}")
+        raise InputError(f"expected an order of the players 0 .. {num_players - 1}; got {wrong}")
     if upto == "all":
         return order
     if upto == "flip":
         return order[: flip_size(result)] if searched else order
     if isinstance(upto, str) or not 1 <= upto <= len(order):
-        raise ValueError(f"expected upto of 'flip', 'all' or 1 .. {len(order)}, the players chosen; got {upto!r}")
+        raise InputError(f"expected upto of 'flip', 'all' or 1 .. {len(order)}, the players chosen; got {upto!r}")
     return order[:upto]

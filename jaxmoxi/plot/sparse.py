@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.inference.evaluation import Evaluation
 from jaxmoxi.p2p.inference.predict import Prediction
 from jaxmoxi.plot.strokes import FLIP, GROUP, HEAT, INK, borders, draw_lines, draw_photo, fade, new_figure, style
@@ -36,12 +37,12 @@ def clusters(
 
     embeddings, areas = np.asarray(embeddings, np.float64), np.asarray(areas)
     if embeddings.ndim != 2 or not embeddings.shape[1] or areas.shape != embeddings.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"expected embeddings [G, E] of at least one dimension and areas [G]; got {list(embeddings.shape)} and "
             f"{list(areas.shape)}"
         )
     if num_clusters < 1:
-        raise ValueError(f"num_clusters must be at least 1; got {num_clusters}")
+        raise InputError(f"num_clusters must be at least 1; got {num_clusters}")
     present = np.flatnonzero(areas > 0)
     found = np.full(len(areas), -1, np.int32)
     if len(present) < 2:
@@ -114,14 +115,14 @@ def contact_sheet(
     """
     images, seen = np.asarray(images), np.asarray(result.pixel_mask)
     if images.dtype != np.uint8 or images.ndim != 4 or seen.shape != images.shape[:3]:
-        raise ValueError(
+        raise InputError(
             f"expected images uint8[B, H, W, 3] and their prediction at one certainty; got {images.dtype}"
             f"{list(images.shape)} and pixel_mask {list(seen.shape)}"
         )
     if labels is not None and np.shape(labels) != images.shape[:1]:
-        raise ValueError(f"expected labels int[{len(images)}]; got shape {list(np.shape(labels))}")
+        raise InputError(f"expected labels int[{len(images)}]; got shape {list(np.shape(labels))}")
     if columns < 1:
-        raise ValueError(f"columns must be at least 1; got {columns}")
+        raise InputError(f"columns must be at least 1; got {columns}")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     classes, chances = np.asarray(result.classes), np.asarray(result.probabilities).max(-1)
@@ -150,7 +151,7 @@ def history(lines: Sequence[Mapping[str, Any]], *, title: str | None = None) -> 
     from matplotlib.ticker import MaxNLocator
 
     if not lines or not all("epoch" in line for line in lines):
-        raise ValueError("expected the history of `fit`, a mapping with an epoch for each; got none or another kind")
+        raise InputError("expected the history of `fit`, a mapping with an epoch for each; got none or another kind")
     figure = new_figure(12.6, 3.5, title)
     names = (("loss", "target", "sparsity", "covariance"), ("accuracy",), ("soft_share", "hard_share"))
     for axes, group, ylabel in zip(figure.subplots(1, 3), names, ("loss", "accuracy", "share of pixels"), strict=True):
@@ -245,18 +246,18 @@ def _one(photo: Any, regions: Any, result: Prediction, index: int) -> tuple[np.n
     """The checked inputs of a picture of one image."""
     photo, regions = np.asarray(photo), np.asarray(regions)
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3:
-        raise ValueError(f"expected a photo uint8[H, W, 3]; got {photo.dtype} of shape {list(photo.shape)}")
+        raise InputError(f"expected a photo uint8[H, W, 3]; got {photo.dtype} of shape {list(photo.shape)}")
     if regions.shape != photo.shape[:2] or not np.issubdtype(regions.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"expected regions int{list(photo.shape[:2])}; got {regions.dtype} of shape {list(regions.shape)}"
         )
     if result.pixel_mask.ndim != 3 or result.pixel_mask.shape[1:] != regions.shape:
-        raise ValueError(
+        raise InputError(
             f"expected a prediction at one certainty with pixel_mask [B, {regions.shape[0]}, {regions.shape[1]}]; got "
             f"{list(result.pixel_mask.shape)}"
         )
     if not 0 <= index < len(result.threshold):
-        raise ValueError(f"expected an index of 0 .. {len(result.threshold) - 1}; got {index}")
+        raise InputError(f"expected an index of 0 .. {len(result.threshold) - 1}; got {index}")
     return photo, regions, result
 
 

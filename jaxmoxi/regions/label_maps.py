@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Num
 
+from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.regions.slic import choose_grid, slic
-from jaxmoxi.types import AnyArray, is_concrete
+from jaxmoxi.types import AnyArray
 
 
 def grid_regions(height: int, width: int, *, rows: int, cols: int) -> Int[Array, "H W"]:
@@ -26,7 +28,7 @@ def grid_regions(height: int, width: int, *, rows: int, cols: int) -> Int[Array,
     Raises ValueError unless 1 <= rows <= height and 1 <= cols <= width.
     """
     if not (1 <= rows <= height and 1 <= cols <= width):
-        raise ValueError(
+        raise InputError(
             f"a grid needs 1 <= rows <= height and 1 <= cols <= width; got {rows} x {cols} rectangles "
             f"on {height} x {width} pixels"
         )
@@ -62,11 +64,11 @@ def slic_regions(
     """
     images = _check_images(images)
     if num_segments < 1:
-        raise ValueError(f"num_segments must be at least 1; got {num_segments}")
+        raise InputError(f"num_segments must be at least 1; got {num_segments}")
     if num_iterations < 1:
-        raise ValueError(f"num_iterations must be at least 1; got {num_iterations}")
+        raise InputError(f"num_iterations must be at least 1; got {num_iterations}")
     if is_concrete(compactness) and not compactness > 0:
-        raise ValueError(f"compactness must be positive; got {compactness}")
+        raise InputError(f"compactness must be positive; got {compactness}")
     if backend == "jax":
         batch = images if images.ndim == 4 else images[None]
         labels = slic(
@@ -91,7 +93,7 @@ def slic_regions(
             )
 
         return _each_on_host(segment, images)
-    raise ValueError(f"backend must be 'jax' or 'skimage'; got {backend!r}")
+    raise InputError(f"backend must be 'jax' or 'skimage'; got {backend!r}")
 
 
 def watershed_regions(images: Any, *, num_segments: int = 100, compactness: float = 0.002) -> Int[Array, "*B H W"]:
@@ -110,9 +112,9 @@ def watershed_regions(images: Any, *, num_segments: int = 100, compactness: floa
 
     images = _check_images(images)
     if num_segments < 1:
-        raise ValueError(f"num_segments must be at least 1; got {num_segments}")
+        raise InputError(f"num_segments must be at least 1; got {num_segments}")
     if not compactness >= 0:
-        raise ValueError(f"compactness must be at least 0; got {compactness}")
+        raise InputError(f"compactness must be at least 0; got {compactness}")
 
     def segment(photo: np.ndarray) -> Any:
         height, width = photo.shape[:2]
@@ -132,14 +134,14 @@ def _check_images(images: Any) -> Any:
     if not isinstance(images, jax.Array):
         images = np.asarray(images)
     if images.ndim not in (3, 4) or images.shape[-1] != 3 or 0 in images.shape:
-        raise ValueError(
+        raise InputError(
             f"superpixels need a colour photo [H, W, 3], or a batch [B, H, W, 3]; got shape {images.shape}"
         )
     floats = jnp.issubdtype(images.dtype, jnp.floating)
     if not floats and images.dtype != np.uint8:
-        raise ValueError(f"superpixels need a photo of uint8, or of floats in [0, 1]; got {images.dtype}")
+        raise InputError(f"superpixels need a photo of uint8, or of floats in [0, 1]; got {images.dtype}")
     if floats and is_concrete(images) and not (images.min() >= 0 and images.max() <= 1):
-        raise ValueError(
+        raise InputError(
             "a photo of floats must lie in [0, 1] for its colours to mean anything; got "
             f"[{images.min():.3g}, {images.max():.3g}]: pass the photo before normalisation"
         )
@@ -149,7 +151,7 @@ def _check_images(images: Any) -> Any:
 def _each_on_host(segment: Callable[[np.ndarray], Any], images: Any) -> Array:
     """What a function of scikit-image makes of each image, relabelled."""
     if not is_concrete(images):
-        raise ValueError("scikit-image's superpixels are made on the host, outside of jit and vmap; got a traced image")
+        raise InputError("scikit-image's superpixels are made on the host, outside of jit and vmap; got a traced image")
     photos = np.asarray(images)
     if photos.ndim == 3:
         return relabel(segment(photos))
@@ -160,7 +162,7 @@ def relabel(labels: Any) -> Int[Array, "H W"]:
     """Any integer label map as int32[H, W] with labels 0 .. P-1, numbered in raster order of first appearance."""
     labels = np.asarray(labels)
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"a label map is integers [H, W]; got {labels.dtype} of shape {labels.shape}")
+        raise InputError(f"a label map is integers [H, W]; got {labels.dtype} of shape {labels.shape}")
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -174,7 +176,7 @@ def count_regions(regions: Int[AnyArray, "H W"]) -> int:
     """
     present = np.unique(np.asarray(regions))
     if present[0] != 0 or present[-1] != len(present) - 1:
-        raise ValueError(
+        raise InputError(
             f"the label map's labels must be 0 .. P-1 without a gap; got {len(present)} labels from {present[0]} "
             f"to {present[-1]}: pass it through jaxmoxi.relabel first"
         )
@@ -210,7 +212,7 @@ def pool_regions(
     if how == "mean":
         return jax.ops.segment_sum(flat, labels, num_players) / jnp.maximum(sizes, 1).astype(jnp.float32)
     if how not in pools:
-        raise ValueError(f"how must be 'mean', 'sum', 'max' or 'min'; got {how!r}")
+        raise InputError(f"how must be 'mean', 'sum', 'max' or 'min'; got {how!r}")
     return jnp.where(sizes > 0, pools[how](flat, labels, num_players), jnp.zeros((), values.dtype))
 
 
@@ -246,16 +248,16 @@ def pad_regions(
     """
     shapes = {jnp.shape(r) for r in regions}
     if len(shapes) != 1 or len(next(iter(shapes))) != 2:
-        raise ValueError(f"expected label maps [H, W] of one size; got shapes {sorted(shapes)}")
+        raise InputError(f"expected label maps [H, W] of one size; got shapes {sorted(shapes)}")
     stacked = jnp.stack([jnp.asarray(r, jnp.int32) for r in regions])
     counts = num_regions(stacked)
     if is_concrete(counts):
         most = int(jnp.max(counts))
         if num_players is not None and most > num_players:
-            raise ValueError(f"a label map has {most} players, more than num_players = {num_players}")
+            raise InputError(f"a label map has {most} players, more than num_players = {num_players}")
         num_players = most if num_players is None else num_players
     elif num_players is None:
-        raise ValueError("the number of players of traced label maps is not known; give num_players")
+        raise InputError("the number of players of traced label maps is not known; give num_players")
     return stacked, jnp.arange(num_players) < counts[:, None]
 
 
@@ -276,7 +278,7 @@ def token_players(regions: Int[AnyArray, "H W"], *, rows: int, cols: int, num_pl
     """
     height, width = regions.shape
     if height % rows or width % cols:
-        raise ValueError(
+        raise InputError(
             f"regions of {height} x {width} pixels do not divide into {rows} x {cols} tokens; "
             "make them at the size of the image that the model sees"
         )
@@ -293,7 +295,7 @@ def check_regions(regions: Any, height: int, width: int) -> tuple[Int[Array, "H 
     """
     regions = jnp.asarray(regions)
     if regions.shape != (height, width) or not jnp.issubdtype(regions.dtype, jnp.integer):
-        raise ValueError(
+        raise InputError(
             f"expected regions of integers [{height}, {width}], the size of the image; "
             f"got {regions.dtype} of shape {regions.shape}"
         )

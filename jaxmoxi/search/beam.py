@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import pack, record
 from jaxmoxi.search.climb import Climber
 from jaxmoxi.search.holding import Stability, check_alternatives, stability
 from jaxmoxi.search.minimal import minimal_group, refine
 from jaxmoxi.search.oracle import Goal, Oracle, neighbours
-from jaxmoxi.types import pack, record
 
 
 @record
@@ -71,12 +72,12 @@ def beam_search(
     """
     for name, number, least in (("width", width, 1), ("num_groups", num_groups, 1), ("rounds", rounds, 0)):
         if number < least:
-            raise ValueError(f"{name} must be at least {least}; got {number}")
+            raise InputError(f"{name} must be at least {least}; got {number}")
     if max_size is not None:
         if not 1 <= max_size <= num_players:
-            raise ValueError(f"max_size must lie between 1 and the {num_players} players; got {max_size}")
+            raise InputError(f"max_size must lie between 1 and the {num_players} players; got {max_size}")
         if probability is not None or value is not None or num_groups > 1 or alternatives:
-            raise ValueError(
+            raise InputError(
                 "max_size looks at every size, without a goal: leave out probability, value, num_groups, alternatives"
             )
     goal = Goal(pack(v), num_players, probability=probability, value=value) if max_size is None else None

@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.evaluation import readouts
 from jaxmoxi.games.image import Payoff, pixel_value_fn, token_value_fn
-from jaxmoxi.types import AnyArray, record
+from jaxmoxi.pytrees import record
+from jaxmoxi.types import AnyArray
 
 
 @record
@@ -59,7 +61,7 @@ def alternatives(
     """
     image = jnp.asarray(image)
     if not 0 <= shift < min(image.shape[:2]) // 2:
-        raise ValueError(f"expected a shift from 0 to less than {min(image.shape[:2]) // 2} pixels; got {shift}")
+        raise InputError(f"expected a shift from 0 to less than {min(image.shape[:2]) // 2} pixels; got {shift}")
     games: list[Callable[..., Any]] = [
         pixel_value_fn(model.logits, image, target, regions, fill=f, payoff=payoff) for f in fills
     ]
@@ -88,10 +90,10 @@ def stability(
     Raises ValueError for no value function and for a group that is not bool[P] or bool[G, P].
     """
     if not vs:
-        raise ValueError("expected at least one value function to hold the group against; got none")
+        raise InputError("expected at least one value function to hold the group against; got none")
     group = jnp.asarray(group)
     if group.ndim not in (1, 2) or group.dtype != bool:
-        raise ValueError(
+        raise InputError(
             f"expected a group bool[P], or several as bool[G, P]; got {group.dtype} of shape {group.shape}"
         )
     masks = jnp.atleast_2d(group if insertion else ~group)

@@ -19,11 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
+from jaxmoxi.pytrees import pack
 from jaxmoxi.search.climb import Climber, eliminate
 from jaxmoxi.search.holding import check_alternatives
 from jaxmoxi.search.oracle import BudgetSpent, Goal, GroupResult, Oracle, neighbours
-from jaxmoxi.types import Stop, pack
+from jaxmoxi.types import Stop
 
 # Stuck for good: so many disturbed starts in a row that led to nothing. Without it small games, whose every group is
 # soon known, would never spend their budget.
@@ -103,12 +105,12 @@ def backward_elimination(
     oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
     group = search_down(Climber(oracle), 0)
     if group is None:
-        raise ValueError("everybody together misses the goal, so there is nothing to take away; try `minimal_group`")
+        raise InputError("everybody together misses the goal, so there is nothing to take away; try `minimal_group`")
     return oracle.result(group, alternatives)
 
 
-def _unreachable(insertion: bool) -> ValueError:
-    return ValueError(
+def _unreachable(insertion: bool) -> InputError:
+    return InputError(
         "no group reaches the goal, not even everybody: is this the class that the model predicts?"
         if insertion
         else "hiding everybody does not change what the goal asks about; there is no necessary group"
@@ -118,7 +120,7 @@ def _unreachable(insertion: bool) -> ValueError:
 def check_budget(budget: int | None, num_players: int) -> int:
     """The number of evaluations that a budget stands for. Raises ValueError unless it is None or at least 1."""
     if budget is not None and budget < 1:
-        raise ValueError(f"the budget is a number of evaluations, at least 1; got {budget}")
+        raise InputError(f"the budget is a number of evaluations, at least 1; got {budget}")
     return num_players * (num_players + 1) // 2 if budget is None else budget
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import pack
 from jaxmoxi.search.climb import Climber
 from jaxmoxi.search.holding import check_alternatives
 from jaxmoxi.search.minimal import check_budget, search_down
 from jaxmoxi.search.oracle import Goal, GroupResult, Oracle
-from jaxmoxi.types import Readout, pack
+from jaxmoxi.types import Readout
 
 
 class BothOracle(Oracle):
@@ -51,7 +53,7 @@ def necessary_and_sufficient(
     oracle = BothOracle(v, num_players, goal=goal, batch_size=batch_size)
     group = search_down(Climber(oracle), check_budget(budget, num_players))
     if group is None:
-        raise ValueError(
+        raise InputError(
             "not even everybody is necessary and sufficient: the goal must be met with all players and missed with none"
         )
     return oracle.result(group, alternatives)

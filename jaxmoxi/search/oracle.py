@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.errors import InputError, NaNValueError
 from jaxmoxi.games.evaluation import (
-    NaNValueError,
     check_batch_size,
     check_num_players,
     choose_batch_size,
@@ -28,8 +28,9 @@ from jaxmoxi.games.evaluation import (
     readouts,
     tells,
 )
+from jaxmoxi.pytrees import Packed, is_concrete, pack, record
 from jaxmoxi.search.holding import Stability, stability
-from jaxmoxi.types import Packed, Readout, is_concrete, pack, record
+from jaxmoxi.types import Readout
 
 # Questions are often small, and padded to a chunk: on a CPU 32 short coalitions are as fast as more.
 _CPU_CHUNK = 32
@@ -50,18 +51,18 @@ class Goal:
         check_num_players(v, num_players)
         told = tells(v, num_players)
         if probability is not None and value is not None:
-            raise ValueError("expected one level, probability or value; got both")
+            raise InputError("expected one level, probability or value; got both")
         if probability is not None and not 0 < probability < 1:
-            raise ValueError(f"probability must lie between 0 and 1; got {probability}")
+            raise InputError(f"probability must lie between 0 and 1; got {probability}")
         if value is not None and not math.isfinite(value):
-            raise ValueError(f"value must be a finite payoff; got {value}")
+            raise InputError(f"value must be a finite payoff; got {value}")
         if probability is not None and told.probabilities is None:
-            raise ValueError(
+            raise InputError(
                 "a probability as the level needs a value function whose `readout` tells it (pixel_value_fn and "
                 "token_value_fn do); give a payoff instead: value=..."
             )
         if probability is None and value is None and told.leads is None:
-            raise ValueError(
+            raise InputError(
                 "this value function cannot tell whether the class leads (pixel_value_fn and token_value_fn can); give "
                 "a payoff as the level: value=..."
             )
@@ -131,7 +132,7 @@ class Oracle:
         check_batch_size(batch_size)
         own = v.unpack() if isinstance(v, Packed) else v
         if not is_concrete(pack(own)):
-            raise ValueError(OUTSIDE)
+            raise InputError(OUTSIDE)
         self._own = None
         if goal is not None and goal.flips and hasattr(own, "with_payoff"):
             self._own = pack(own)
@@ -192,7 +193,7 @@ class Oracle:
                 padded = masks[rows[np.minimum(np.arange(size), len(rows) - 1)]]
                 read = readouts(self.v, padded, batch_size=size, max_visible=most)
                 if not is_concrete(read):  # of a closure over traced arrays
-                    raise ValueError(OUTSIDE)
+                    raise InputError(OUTSIDE)
                 out = jax.device_get(read)
                 for i, row in enumerate(rows):
                     found[row] = jax.tree.map(lambda x, i=i: x[i], out)

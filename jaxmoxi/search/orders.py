@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.moxi.greedy import check_stop, greedy_init
+from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.search.oracle import OUTSIDE, Oracle, neighbours
 from jaxmoxi.search.scorers import check_gates, gate_gradient, has_gates
 from jaxmoxi.search.trace import Trace
-from jaxmoxi.types import AnyArray, GreedyResult, Stop, is_concrete
+from jaxmoxi.types import AnyArray, GreedyResult, Stop
 
 
 def bidirectional_greedy(
@@ -91,7 +93,7 @@ def complete_order(
     """
     backward = _Backward(v, result.order.shape[0], result.insertion, scorer, share, batch_size)
     if not is_concrete(result):
-        raise ValueError(OUTSIDE)
+        raise InputError(OUTSIDE)
     front = np.asarray(result.order)[: int(result.num_steps)]
     return backward.completed(front.tolist(), backward.run(front, keep=0))
 
@@ -122,10 +124,10 @@ def backward_forward_order(
     """
     keep = round(0.4 * num_players) if keep is None else keep
     if not 0 <= keep <= num_players or keep != int(keep):
-        raise ValueError(f"keep must be a number of players from 0 to {num_players}; got {keep}")
+        raise InputError(f"keep must be a number of players from 0 to {num_players}; got {keep}")
     early = np.zeros(num_players, bool) if first is None else np.asarray(first)
     if early.shape != (num_players,) or early.dtype != bool:
-        raise ValueError(f"first must be bool[{num_players}]; got {early.dtype} {list(early.shape)}")
+        raise InputError(f"first must be bool[{num_players}]; got {early.dtype} {list(early.shape)}")
     backward = _Backward(v, num_players, insertion, scorer, share, batch_size)
     gone = backward.run(np.flatnonzero(early), max(0, keep - int(early.sum())))
     late = ~early
@@ -155,9 +157,9 @@ class _Backward:
         batch_size: int | None,
     ):
         if scorer not in (None, "gradient", "all"):
-            raise ValueError(f"expected a scorer of 'gradient' or 'all'; got {scorer!r}")
+            raise InputError(f"expected a scorer of 'gradient' or 'all'; got {scorer!r}")
         if share is not None and not 0 < share <= 1:
-            raise ValueError(f"share must lie in (0, 1]; got {share}")
+            raise InputError(f"share must lie in (0, 1]; got {share}")
         if scorer == "gradient":
             check_gates(v)
         self.v, self.insertion = v, insertion
@@ -213,9 +215,9 @@ def blockwise_greedy(
     About P(P+1)/(2r) evaluations, and for "together" up to 4P more. Otherwise as `screened_greedy`.
     """
     if players_per_step < 1:
-        raise ValueError(f"players_per_step must be at least 1; got {players_per_step}")
+        raise InputError(f"players_per_step must be at least 1; got {players_per_step}")
     if choose not in ("top", "together"):
-        raise ValueError(f"expected choose of 'top' or 'together'; got {choose!r}")
+        raise InputError(f"expected choose of 'top' or 'together'; got {choose!r}")
     oracle = Oracle(v, num_players, goal=None, insertion=insertion, batch_size=batch_size)
     stop = stop or Stop()
     check_stop(stop, greedy_init(v, num_players, insertion=insertion))

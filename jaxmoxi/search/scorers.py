@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.evaluation import check_num_players
-from jaxmoxi.types import AnyArray, Packed, pack
+from jaxmoxi.pytrees import Packed, pack
+from jaxmoxi.types import AnyArray
 
 
 def has_gates(v: Callable[..., Any]) -> bool:
@@ -29,7 +31,7 @@ def has_gates(v: Callable[..., Any]) -> bool:
 def check_gates(v: Callable[..., Any]) -> None:
     """Raises ValueError for a value function without gates."""
     if not has_gates(v):
-        raise ValueError(
+        raise InputError(
             "gate_gradient needs a value function with `relaxed(gates float32[C, P]) -> float32[C]`, such as those of "
             "token_value_fn and pixel_value_fn"
         )
@@ -50,7 +52,7 @@ def gate_gradient(v: Callable[..., Any], mask: Bool[AnyArray, "P"]) -> Float[Arr
     check_gates(packed)
     mask = jnp.asarray(mask)
     if mask.ndim != 1 or mask.dtype != bool:
-        raise ValueError(f"expected one mask bool[P]; got {mask.dtype} of shape {mask.shape}")
+        raise InputError(f"expected one mask bool[P]; got {mask.dtype} of shape {mask.shape}")
     check_num_players(packed, mask.shape[0])
     return _gradient(packed, mask)
 
@@ -70,6 +72,6 @@ def class_attention(model: Any, image: Float[AnyArray, "H W 3"]) -> Float[Array,
     """
     grid = getattr(model, "token_grid", None)
     if grid is None or not hasattr(model, "attention_maps"):
-        raise ValueError("class_attention needs a vision transformer with `attention_maps`; this model has none")
+        raise InputError("class_attention needs a vision transformer with `attention_maps`; this model has none")
     weights = model.attention_maps(jnp.asarray(image))
     return jnp.mean(weights[:, :, 0, -grid[0] * grid[1] :], axis=(0, 1))

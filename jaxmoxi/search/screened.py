@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.moxi.greedy import check_stop, greedy_init
+from jaxmoxi.pytrees import record
 from jaxmoxi.search.oracle import Oracle, neighbours
 from jaxmoxi.search.scorers import check_gates, gate_gradient, has_gates
 from jaxmoxi.search.trace import Trace
-from jaxmoxi.types import AnyArray, GreedyResult, Stop, record
+from jaxmoxi.types import AnyArray, GreedyResult, Stop
 
 Scorer = Literal["mixed", "stale", "gradient"] | Float[AnyArray, "P"]
 
@@ -137,14 +139,14 @@ def _ranked(players: np.ndarray, guesses: list[np.ndarray]) -> np.ndarray:
 
 def _check(scorer: Any, num_candidates: int | None, audit: float | None, num_players: int) -> np.ndarray | None:
     if num_candidates is not None and num_candidates < 1:
-        raise ValueError(f"num_candidates must be at least 1, or None to have it adapted; got {num_candidates}")
+        raise InputError(f"num_candidates must be at least 1, or None to have it adapted; got {num_candidates}")
     if audit is not None and not 0 <= audit <= 1:
-        raise ValueError(f"audit is a share of the steps, in [0, 1], or None; got {audit}")
+        raise InputError(f"audit is a share of the steps, in [0, 1], or None; got {audit}")
     if isinstance(scorer, str):
         if scorer not in ("mixed", "stale", "gradient"):
-            raise ValueError(f"expected a scorer of 'mixed', 'stale', 'gradient' or scores float[P]; got {scorer!r}")
+            raise InputError(f"expected a scorer of 'mixed', 'stale', 'gradient' or scores float[P]; got {scorer!r}")
         return None
     scores = np.asarray(scorer, np.float32)
     if scores.shape != (num_players,):
-        raise ValueError(f"expected fixed scores of shape [{num_players}]; got {list(scores.shape)}")
+        raise InputError(f"expected fixed scores of shape [{num_players}]; got {list(scores.shape)}")
     return scores

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxmoxi.attribution import METHODS
+from jaxmoxi.errors import InputError
 from jaxmoxi.study.photos import Photo
 
 Removal = Literal["tokens", "zero", "mean", "blur"]
@@ -65,15 +66,15 @@ class StudyConfig:
         _among("masking", (self.masking or "zero",), get_args(Removal))
         _among("target", (self.target,), ("label", "prediction"))
         if not re.fullmatch(r"grid:[1-9]\d*x[1-9]\d*|slic:[1-9]\d*", self.regions):
-            raise ValueError(f"expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got {self.regions!r}")
+            raise InputError(f"expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got {self.regions!r}")
         for name, least in (("steps", 1), ("samples", 2), ("sizes", 2), ("num_photos", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}; got {value}")
+                raise InputError(f"{name} must be at least {least}; got {value}")
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"expected a seed in 0 .. 2**32 - 1; got {self.seed}")
+            raise InputError(f"expected a seed in 0 .. 2**32 - 1; got {self.seed}")
         if "agreement" in self.metrics and "moxi" not in self.methods:
-            raise ValueError('the metric "agreement" compares orders with those of the method "moxi"; add it')
+            raise InputError('the metric "agreement" compares orders with those of the method "moxi"; add it')
 
     def to_json(self) -> str:
         """These settings as JSON."""
@@ -93,12 +94,12 @@ class StudyConfig:
 
 def _among(name: str, values: Sequence[str], allowed: Any) -> None:
     if not values:
-        raise ValueError(f"expected at least one of {', '.join(allowed)} as {name}; got none")
+        raise InputError(f"expected at least one of {', '.join(allowed)} as {name}; got none")
     unknown = [value for value in values if value not in allowed]
     if unknown:
-        raise ValueError(f"expected {name} among {', '.join(allowed)}; got {', '.join(map(repr, unknown))}")
+        raise InputError(f"expected {name} among {', '.join(allowed)}; got {', '.join(map(repr, unknown))}")
     if len(set(values)) < len(values):
-        raise ValueError(f"{name} names {', '.join(v for v in set(values) if values.count(v) > 1)} twice")
+        raise InputError(f"{name} names {', '.join(v for v in set(values) if values.count(v) > 1)} twice")
 
 
 def fingerprint(model: Any, photos: Sequence[Photo]) -> dict[str, str]:

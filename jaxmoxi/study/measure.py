@@ -16,11 +16,12 @@ from jaxtyping import Array, Key
 import jaxmoxi.metrics as metrics
 from jaxmoxi.attribution import METHODS, Problem, order_of
 from jaxmoxi.attribution import problem as make_problem
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.moxi.curves import curve_readouts
+from jaxmoxi.pytrees import pack
 from jaxmoxi.regions.label_maps import grid_regions, slic_regions
 from jaxmoxi.study.config import Removal, StudyConfig
-from jaxmoxi.types import pack
 
 DIRECTIONS = ("insertion", "deletion")
 ROAD_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -53,7 +54,7 @@ def setting(model: Any, config: StudyConfig, *, mesh: Mesh | None = None, batch_
     if model.token_grid is None:
         removals = tuple(removal for removal in removals if removal != "tokens")
         if masking == "tokens" or not removals:
-            raise ValueError(f"{model.name} has no tokens to remove; ask for zero, mean or blur")
+            raise InputError(f"{model.name} has no tokens to remove; ask for zero, mean or blur")
     size = model.preprocessing.size
     blank = jnp.zeros((*size, 3))
     probe = _problem(model, blank, 0, _regions(config.regions, np.zeros((*size, 3), np.uint8)), masking, config)
@@ -65,7 +66,7 @@ def setting(model: Any, config: StudyConfig, *, mesh: Mesh | None = None, batch_
             continue
         methods.append(name)
     if not methods:
-        raise ValueError(f"none of the methods {', '.join(config.methods)} applies to {model.name}")
+        raise InputError(f"none of the methods {', '.join(config.methods)} applies to {model.name}")
     if mesh is not None:  # once, not with every photo
         model = jax.device_put(model, NamedSharding(mesh, PartitionSpec()))
     return Setting(model, config, tuple(methods), masking, removals, mesh, batch_size)
@@ -89,7 +90,7 @@ def measure_photo(
     """
     model, config = task.model, task.config
     if label < 0 and (config.only_correct or config.target == "label"):
-        raise ValueError("its label is not known; study the prediction instead")
+        raise InputError("its label is not known; study the prediction instead")
     image = model.preprocess(photo)
     logits = jax.jit(type(model).logits)(model, image[None])[0]
     top = int(jnp.argmax(logits))

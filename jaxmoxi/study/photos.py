@@ -21,6 +21,7 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageOps
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.preprocess import _to_rgb
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -43,7 +44,7 @@ class Photo(NamedTuple):
     mask: str = ""
 
 
-class UnreadableError(ValueError):
+class UnreadableError(InputError):
     """A file that is no photo, with the reason."""
 
 
@@ -68,14 +69,14 @@ def list_photos(root: Any, class_names: Sequence[str]) -> list[Photo]:
         root = root / "labels.csv"
     if root.suffix.lower() == ".csv":
         if not root.exists():
-            raise ValueError(f"expected a folder of photos or a CSV file; {root} does not exist")
+            raise InputError(f"expected a folder of photos or a CSV file; {root} does not exist")
         photos = _from_table(root, class_names)
     elif root.is_dir():
         photos = _from_folders(root, class_names)
     else:
-        raise ValueError(f"expected a folder of photos or a CSV file; {root} does not exist")
+        raise InputError(f"expected a folder of photos or a CSV file; {root} does not exist")
     if not photos:
-        raise ValueError(
+        raise InputError(
             f"{root} holds no photo; expected files ({', '.join(SUFFIXES)}) in class folders, or labels.csv"
         )
     return photos
@@ -154,7 +155,7 @@ def _from_folders(root: epath.Path, class_names: Sequence[str]) -> list[Photo]:
     wordnet = [p.name for p in folders if re.fullmatch(r"n\d{8}", p.name)]
     if wordnet and len(wordnet) == len(folders):
         if len(wordnet) != len(class_names):
-            raise ValueError(
+            raise InputError(
                 f"{root} has {len(wordnet)} folders called by WordNet identifiers, the model {len(class_names)} "
                 "classes; their order tells what they are when all are there: call them by class names or indices"
             )
@@ -179,19 +180,19 @@ def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:
     columns = set(rows[0]) if rows else set()
     column = next((name for name in ("label", "index") if name in columns), None)
     if "file" not in columns or column is None:
-        raise ValueError(
+        raise InputError(
             f"expected the columns file and label (or index) in {path}; got {', '.join(sorted(map(str, columns)))}"
         )
     box = ("x0", "y0", "x1", "y1")
     if columns & set(box) and not set(box) <= columns:
-        raise ValueError(
+        raise InputError(
             f"expected all of the columns x0, y0, x1, y1 in {path}, or none; got {', '.join(sorted(map(str, columns)))}"
         )
     find = _class_finder(class_names)
     photos: dict[str, Photo] = {}
     for number, row in enumerate(rows, 2):
         if not row["file"]:
-            raise ValueError(f"line {number} of {path}: expected a photo's path under file; got none")
+            raise InputError(f"line {number} of {path}: expected a photo's path under file; got none")
         name = posixpath.normpath(row["file"])
         label = find(row[column], f"line {number} of {path}") if row[column] else -1
         boxes = ()
@@ -199,9 +200,9 @@ def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:
             try:
                 x0, y0, x1, y1 = (float(row[corner]) for corner in box)
             except (TypeError, ValueError):
-                raise ValueError(f"line {number} of {path}: expected numbers in x0, y0, x1, y1") from None
+                raise InputError(f"line {number} of {path}: expected numbers in x0, y0, x1, y1") from None
             if not (x0 <= x1 and y0 <= y1):
-                raise ValueError(
+                raise InputError(
                     f"line {number} of {path}: expected x0 <= x1 and y0 <= y1; got {x0:g}, {y0:g}, {x1:g}, {y1:g}"
                 )
             boxes = ((x0, y0, x1, y1),)
@@ -209,12 +210,12 @@ def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:
         credit = ", ".join(filter(None, (row.get("author"), _licence_name(row.get("license") or ""))))
         before = photos.get(name, Photo(name, label))
         if before.label != label:
-            raise ValueError(f"line {number} of {path}: {name} already has the label {before.label}; got {label}")
+            raise InputError(f"line {number} of {path}: {name} already has the label {before.label}; got {label}")
         if mask and before.mask not in ("", mask):
-            raise ValueError(f"line {number} of {path}: {name} already has the mask {before.mask}; got {mask}")
+            raise InputError(f"line {number} of {path}: {name} already has the mask {before.mask}; got {mask}")
         photo = Photo(name, label, before.boxes + boxes, credit or before.credit, mask or before.mask)
         if photo.mask and photo.boxes:
-            raise ValueError(f"line {number} of {path}: {name} has a mask and a box; give one of them")
+            raise InputError(f"line {number} of {path}: {name} has a mask and a box; give one of them")
         photos[name] = photo
     return list(photos.values())
 
@@ -235,12 +236,12 @@ def _class_finder(class_names: Sequence[str]) -> Any:
     def find(text: str, where: str) -> int:
         if text.strip().isdigit():
             if int(text) >= len(class_names):
-                raise ValueError(f"{where}: expected a class from 0 to {len(class_names) - 1}; got {text}")
+                raise InputError(f"{where}: expected a class from 0 to {len(class_names) - 1}; got {text}")
             return int(text)
         found = places.get(_folded(text), set())
         if len(found) != 1:
             what = "is no class of the model" if not found else f"names several classes ({sorted(found)})"
-            raise ValueError(f"{where}: {text!r} {what}; give a class's name, or its index")
+            raise InputError(f"{where}: {text!r} {what}; give a class's name, or its index")
         return next(iter(found))
 
     return find

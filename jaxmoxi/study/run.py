@@ -18,7 +18,7 @@ from etils import epath
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from jaxmoxi.games.evaluation import NaNValueError
+from jaxmoxi.errors import InputError, NaNValueError
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
 from jaxmoxi.study.photos import (
@@ -68,18 +68,18 @@ def run_study(
     """
     out = epath.Path(out)
     if shard_size < 1:
-        raise ValueError(f"shard_size must be at least 1; got {shard_size}")
+        raise InputError(f"shard_size must be at least 1; got {shard_size}")
     index, count = process
     if not 0 <= index < count:
-        raise ValueError(f"expected a process (index, count) with index in 0 .. count - 1; got {process}")
+        raise InputError(f"expected a process (index, count) with index in 0 .. count - 1; got {process}")
     if not models:
-        raise ValueError("expected at least one model; got none")
+        raise InputError("expected at least one model; got none")
     names = {model.class_names for model in models.values()}
     if len(names) > 1:
-        raise ValueError("expected models of the same classes; their class names differ")
+        raise InputError("expected models of the same classes; their class names differ")
     listed = _chosen(list_photos(photos, names.pop()), config)
     if all(photo.label < 0 for photo in listed) and (config.only_correct or config.target == "label"):
-        raise ValueError(
+        raise InputError(
             f"{photos} does not tell what its photos show, and the study asks for it: put them into class folders, "
             "name a CSV file with labels, or study the predictions (target prediction, only_correct False)"
         )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.files import changed_settings
 
 _SETTINGS = "study.json"
@@ -48,16 +49,16 @@ def claim(folder: epath.Path, record: Mapping[str, Any]) -> None:
     path = folder / _SETTINGS
     if not path.exists():
         if folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
-            raise ValueError(f"{folder} holds other files and no study; name an empty folder, or a new one")
+            raise InputError(f"{folder} holds other files and no study; name an empty folder, or a new one")
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(record, indent=1).encode())
         return
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} is no study's settings ({error})") from None
+        raise InputError(f"{path} is no study's settings ({error})") from None
     if changed := changed_settings(found, record):
-        raise ValueError(
+        raise InputError(
             f"{folder} holds a study of other settings: {', '.join(changed)}. Use the same, or another folder"
         )
 
@@ -80,4 +81,4 @@ def read_shard(path: epath.PathLike) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(epath.Path(path).read_bytes()), allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:
-        raise ValueError(f"the shard {path} is damaged ({error}); delete it and run the study again") from None
+        raise InputError(f"the shard {path} is damaged ({error}); delete it and run the study again") from None

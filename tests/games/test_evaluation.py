@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
-from jaxmoxi.types import pack
+from jaxmoxi.pytrees import pack
 from support.games import lookup, table_game
 
 

@@ -8,7 +8,7 @@ import pytest
 import jaxmoxi as jm
 from jaxmoxi.models.networks.vit import ViTConfig
 from jaxmoxi.moxi.batched import _split
-from jaxmoxi.types import pack
+from jaxmoxi.pytrees import pack
 from support.games import ThresholdGame, lookup, table_game, vit_classifier
 
 CONFIG = ViTConfig(image_size=40, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5)

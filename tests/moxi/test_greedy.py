@@ -5,7 +5,7 @@ import pytest
 
 import jaxmoxi as jm
 from jaxmoxi.moxi.greedy import plan_stages
-from jaxmoxi.types import pack, record, static
+from jaxmoxi.pytrees import pack, record, static
 from support.games import SizedGame, ThresholdGame, brute_greedy, lookup, table_game
 
 SEARCHES = {True: jm.greedy_insertion, False: jm.greedy_deletion}

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 import jaxmoxi as jm
 from jaxmoxi import search
 from jaxmoxi.models.networks import vit
+from jaxmoxi.pytrees import record
 from jaxmoxi.search.oracle import visible_size
 from jaxmoxi.search.screened import _ranked as screened_ranked
-from jaxmoxi.types import Readout, record
+from jaxmoxi.types import Readout
 from support.games import SizedGame, ThresholdGame, lookup, table_game, vit_classifier
 
 

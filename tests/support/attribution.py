@@ -15,7 +15,7 @@ from jaxmoxi.models.networks import vit
 from jaxmoxi.models.networks.cnn import CNNConfig, InvertedResidualNet
 from jaxmoxi.models.networks.vit import ViTConfig
 from jaxmoxi.models.preprocess import Preprocessing
-from jaxmoxi.types import record
+from jaxmoxi.pytrees import record
 from support.games import golden_tensor
 
 CONFIG = ViTConfig(image_size=12, patch_size=4, hidden_size=12, num_layers=3, num_heads=3, mlp_dim=16, num_classes=4)

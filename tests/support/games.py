@@ -14,7 +14,8 @@ import numpy as np
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import vit
 from jaxmoxi.models.preprocess import Preprocessing
-from jaxmoxi.types import Readout, record, static
+from jaxmoxi.pytrees import record, static
+from jaxmoxi.types import Readout
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

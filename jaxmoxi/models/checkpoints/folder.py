@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.demo import DEMO_PREPROCESSING, demo_weights_path
 from jaxmoxi.models.checkpoints.torch_file import read_torch
 from jaxmoxi.models.classifier import Classifier, imagenet_classes
@@ -51,7 +52,7 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
     else:
         preprocessing = Preprocessing.from_huggingface({}, config.image_size)
     if preprocessing.size != (config.image_size, config.image_size):
-        raise ValueError(
+        raise InputError(
             f"{folder}: the preprocessing makes images of {preprocessing.size} pixels, the network takes "
             f"{config.image_size} x {config.image_size}; correct size and crop_size in {processor.name}"
         )
@@ -104,7 +105,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}); download or save it again") from None
+        raise InputError(f"{path} is not a readable safetensors file ({error}); download or save it again") from None
 
 
 def _network(settings: Mapping[str, Any], tensors: dict[str, np.ndarray], folder: Path) -> tuple[Any, Any]:
@@ -120,7 +121,7 @@ def _network(settings: Mapping[str, Any], tensors: dict[str, np.ndarray], folder
     if "efficientnet_lite0" in kind or kind.replace("_", "").startswith("mobilenetv2"):
         config = cnn.config_from_settings(settings, tensors)
         return config, _on_device(cnn.from_tensors(config, tensors, source=str(folder)))
-    raise ValueError(
+    raise InputError(
         f"{folder / 'config.json'}: expected a model_type of vit, deit or mobilenet_v2, or a timm architecture vit_*, "
         f"deit_*, efficientnet_lite0 or mobilenetv2_*; got {kind or 'neither key'!r}"
     )
@@ -154,7 +155,7 @@ def _timm_vit(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.n
         classes = tensors["head.weight"].shape[0]
         tokens = tensors["pos_embed"].shape[1]
     except (KeyError, ValueError, IndexError) as error:
-        raise ValueError(
+        raise InputError(
             f"expected timm's tensors for {kind} (patch_embed.proj.weight, head.weight, ...): {error}"
         ) from None
     distilled = "dist_token" in tensors
@@ -182,7 +183,7 @@ def _class_names(settings: Mapping[str, Any], count: int, folder: Path) -> tuple
     if isinstance(labels, Mapping) and len(labels) == count:
         names = {int(k): str(v) for k, v in labels.items()}
         if set(names) != set(range(count)):
-            raise ValueError(f"{folder / 'config.json'}: expected id2label to name the classes 0 .. {count - 1}")
+            raise InputError(f"{folder / 'config.json'}: expected id2label to name the classes 0 .. {count - 1}")
         return tuple(names[i] for i in range(count))
     if isinstance(labels, list) and len(labels) == count:
         return tuple(map(str, labels))
@@ -198,7 +199,7 @@ def _num_labels(settings: Mapping[str, Any]) -> int:
 def _side(size: Any) -> int:
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) != 1:
-        raise ValueError(f"expected square images and patches; got {size}")
+        raise InputError(f"expected square images and patches; got {size}")
     return int(sides.pop())
 
 
@@ -208,9 +209,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable JSON: {error}") from None
+        raise InputError(f"{path} is not readable JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object; got a {type(content).__name__}")
+        raise InputError(f"{path}: expected a JSON object; got a {type(content).__name__}")
     return content
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxmoxi.errors import InputError
+
 _LISTED = 8  # of each kind of complaint: enough to see the pattern, few enough to read
 
 
@@ -33,7 +35,7 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
     kinds = {"missing": missing, "extra": extra, "misshapen": misshapen}
     complaints = [_list(kind, names) for kind, names in kinds.items() if names]
     if complaints:
-        raise ValueError(
+        raise InputError(
             f"{source} does not hold the {len(expected)} tensors that the network expects: {'; '.join(complaints)}. "
             "Check that its config describes these weights"
         )

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.torch_pickle import FETCH, SAVE, Refusal, Storage, Tensor, brief, interpret
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the older format begins with
@@ -64,7 +65,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"expected a PyTorch checkpoint at {path}, found no file there; check the path")
     if not path.is_file():
-        raise ValueError(f"{path} is not a file; expected the path of a PyTorch checkpoint (.pth, .pt, .bin)")
+        raise InputError(f"{path} is not a file; expected the path of a PyTorch checkpoint (.pth, .pt, .bin)")
     try:
         with path.open("rb") as file:
             head, size = file.read(512), path.stat().st_size
@@ -74,7 +75,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 return _read_legacy(file, size)
             raise Refusal(_describe(head))
     except Refusal as refusal:
-        raise ValueError(f"{path} {refusal}") from refusal.__cause__
+        raise InputError(f"{path} {refusal}") from refusal.__cause__
 
 
 def _describe(head: bytes) -> str:

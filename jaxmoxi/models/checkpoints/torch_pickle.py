@@ -14,6 +14,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from jaxmoxi.errors import InputError
+
 _DTYPES: dict[str, Any] = {"Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": ml_dtypes.bfloat16, "Long": "i8"}
 _DTYPES |= {"Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
 _STORAGES = {f"{place}.{n}Storage": np.dtype(d) for place in ("torch", "torch.cuda") for n, d in _DTYPES.items()}
@@ -148,7 +150,7 @@ def _expect(value: Any, kind: type) -> Any:
 def _name(value: Any) -> str:
     """Equal long strings, compared again and again, would take forever as well."""
     if len(_expect(value, str)) > _MAX_NAME:
-        raise ValueError(f"a name of {len(value)} characters")
+        raise InputError(f"a name of {len(value)} characters")
     return value
 
 
@@ -176,12 +178,12 @@ def _storage(claim: Any, storages: dict[str, Storage]) -> Storage:
     dtype, key, total = _STORAGES[_expect(claim[1], _Global)], _name(claim[2]), _expect(claim[4], int)
     whole = Storage(key, dtype, total, 0, total)
     if storages.setdefault(key, whole) != whole:
-        raise ValueError(f"storage {key} has two descriptions")
+        raise InputError(f"storage {key} has two descriptions")
     if len(claim) < 6 or claim[5] is None:
         return whole
     _, start, length = _expect(claim[5], tuple)
     if _expect(start, int) < 0 or _expect(length, int) < 0 or start + length > total:
-        raise ValueError(f"a view reaches beyond storage {key}")
+        raise InputError(f"a view reaches beyond storage {key}")
     return dataclasses.replace(whole, start=start, length=length)
 
 
@@ -190,9 +192,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> 
     if len(rest) > 2 and rest[2]:
         raise Refusal(f"holds a tensor with pending arithmetic (conjugate or negative); resolve it and {SAVE}")
     if len(_expect(shape, tuple)) != len(_expect(strides, tuple)) or len(shape) > _MAX_DIMS:
-        raise ValueError(f"a tensor has {len(shape)} sizes and {len(strides)} strides")
+        raise InputError(f"a tensor has {len(shape)} sizes and {len(strides)} strides")
     if any(_expect(number, int) < 0 for number in (offset, *shape, *strides)):
-        raise ValueError("a tensor has a negative size, stride or offset")
+        raise InputError("a tensor has a negative size, stride or offset")
     return Tensor(_expect(storage, Storage), offset, shape, strides)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import check_tensors
 from jaxmoxi.models.networks.cnn_config import (
     BlockShape,
@@ -86,7 +87,7 @@ class InvertedResidualNet(nnx.Module):
     def features(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
         """The last convolution's map, in [0, 6]: h and w are H and W divided by 32, rounded up."""
         if images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f"expected images [B, H, W, 3]; got {list(images.shape)}: image[None] adds a batch axis")
+            raise InputError(f"expected images [B, H, W, 3]; got {list(images.shape)}: image[None] adds a batch axis")
         images = images.astype(self.stem.kernel.dtype)
         # Not chosen by jax.default_backend(): the program may be lowered for another platform than it is traced on.
         native = functools.partial(self._chain, depthwise=_convolve, pointwise=_convolve)

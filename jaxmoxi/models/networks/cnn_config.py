@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from jaxmoxi.errors import InputError
+
 # (expansion, channels, blocks, stride of the first, kernel size) of every stage.
 _STAGES = {
     "efficientnet_lite0": (
@@ -55,16 +57,16 @@ class CNNConfig:
 
     def __post_init__(self):
         if self.arch not in _STAGES:
-            raise ValueError(f"expected arch to be one of {', '.join(_STAGES)}; got {self.arch!r}")
+            raise InputError(f"expected arch to be one of {', '.join(_STAGES)}; got {self.arch!r}")
         if self.padding not in ("tf_same", "symmetric"):
-            raise ValueError(f'expected padding "tf_same" or "symmetric"; got {self.padding!r}')
+            raise InputError(f'expected padding "tf_same" or "symmetric"; got {self.padding!r}')
         for name in ("num_classes", "image_size"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}")
         if not self.width > 0 or (self.arch == "efficientnet_lite0" and self.width != 1):
-            raise ValueError(f"width must be positive, and 1 for EfficientNet-Lite0; got {self.width}")
+            raise InputError(f"width must be positive, and 1 for EfficientNet-Lite0; got {self.width}")
         if not self.norm_eps >= 0:
-            raise ValueError(f"norm_eps must not be negative; got {self.norm_eps}")
+            raise InputError(f"norm_eps must not be negative; got {self.norm_eps}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,7 @@ def detect_naming(tensors: Mapping[str, Any]) -> Naming:
         if f"{stem}.weight" in tensors:
             return naming  # type: ignore[return-value]
     signs = ", ".join(f"{naming} ({stem}.weight, ...)" for naming, (stem, *_) in _ENDS.items())
-    raise ValueError(
+    raise InputError(
         f"expected the tensors of EfficientNet-Lite0 or MobileNetV2 in the names of {signs}; "
         f"got {', '.join(sorted(tensors)[:4]) or 'none'}, ...: rename them"
     )
@@ -214,14 +216,14 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]
     lite = "efficientnet_lite0" in kind
     wrong = {k: settings[k] for k, v in _FIXED.items() if settings.get(k, v) != v}
     if wrong:
-        raise ValueError(f"expected {', '.join(f'{k} {_FIXED[k]}' for k in wrong)}; got {wrong}: not implemented")
+        raise InputError(f"expected {', '.join(f'{k} {_FIXED[k]}' for k in wrong)}; got {wrong}: not implemented")
     if lite != (naming == "efficientnet_pytorch") and naming != "timm":
-        raise ValueError(f"the config says {kind!r}, the tensors are named as in {naming}; correct one of them")
+        raise InputError(f"the config says {kind!r}, the tensors are named as in {naming}; correct one of them")
     width = settings.get("depth_multiplier", settings.get("width_mult", 1.0))
     if naming == "timm" and not lite:
         found = re.match(r"mobilenetv2_(\d{3})(\.|$)", kind)  # mobilenetv2_110d and 120d are also deeper
         if found is None:
-            raise ValueError(f"expected an architecture mobilenetv2_035 to _140; got {kind!r}: not implemented")
+            raise InputError(f"expected an architecture mobilenetv2_035 to _140; got {kind!r}: not implemented")
         width = int(found[1]) / 100
     tensorflow = kind.startswith("tf_") if naming == "timm" else naming != "torchvision"
     classifier = tensors.get(f"{classifier_name(naming)}.weight")

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import check_tensors
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -29,7 +30,7 @@ class ResNetConfig:
 
     def __post_init__(self):
         if self.depth not in _DEPTHS:
-            raise ValueError(f"expected a ResNet depth of 18 or 34; got {self.depth!r}")
+            raise InputError(f"expected a ResNet depth of 18 or 34; got {self.depth!r}")
 
 
 def _conv(fan_in: int, fan_out: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:

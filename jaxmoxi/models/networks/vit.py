@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import check_tensors
 
 _ACTIVATIONS = {
@@ -56,15 +57,15 @@ class ViTConfig:
         for name in ("image_size", "patch_size", "hidden_size", "num_layers", "num_heads", "mlp_dim", "num_classes"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+                raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+            raise InputError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+            raise InputError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         if self.activation not in _ACTIVATIONS:
-            raise ValueError(f"expected an activation of {', '.join(_ACTIVATIONS)}; got {self.activation!r}")
+            raise InputError(f"expected an activation of {', '.join(_ACTIVATIONS)}; got {self.activation!r}")
         if self.teacher and not self.distilled:
-            raise ValueError("teacher=True needs the distillation token of distilled=True")
+            raise InputError("teacher=True needs the distillation token of distilled=True")
 
     @property
     def grid(self) -> int:
@@ -277,7 +278,7 @@ def detect_naming(tensors: Mapping[str, Any]) -> Naming:
     ):
         if sign in tensors:
             return name  # type: ignore[return-value]
-    raise ValueError(
+    raise InputError(
         "expected a vision transformer's tensors in the names of Hugging Face (vit.embeddings.cls_token, "
         f"deit.embeddings.cls_token, ...) or timm (cls_token, ...); got {', '.join(sorted(tensors)[:4])}, ..."
     )

@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.example import Example
 
 MARGIN = 8 / 7  # 256 / 224
@@ -54,9 +55,9 @@ class Augmentation:
 
     def __post_init__(self):
         if self.crop not in ("resized", "shifted", None):
-            raise ValueError(f'expected a crop of "resized", "shifted" or None; got {self.crop!r}')
+            raise InputError(f'expected a crop of "resized", "shifted" or None; got {self.crop!r}')
         if not 0 <= self.colour <= 1:
-            raise ValueError(f"colour is a strength in [0, 1]; got {self.colour!r}")
+            raise InputError(f"colour is a strength in [0, 1]; got {self.colour!r}")
 
 
 class Geometry(NamedTuple):

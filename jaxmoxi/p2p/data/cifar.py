@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.files import read_image
 from jaxmoxi.p2p.data.sources import Arrays
 
@@ -31,7 +32,7 @@ class CIFAR10(Arrays):
 
     def __init__(self, path: str | Path, *, split: Literal["train", "test"] = "train"):
         if split not in ("train", "test"):
-            raise ValueError(f'expected a split of "train" or "test"; got {split!r}')
+            raise InputError(f'expected a split of "train" or "test"; got {split!r}')
         names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
         path = _find(Path(path))
         if (path / f"{names[0]}.png").is_file():
@@ -49,7 +50,7 @@ def _find(path: Path) -> Path:
         if candidate.exists():
             return candidate
     if not path.exists():
-        raise ValueError(f"expected cifar-10-binary.tar.gz, or the folder {FOLDER}, at {path}; there is nothing")
+        raise InputError(f"expected cifar-10-binary.tar.gz, or the folder {FOLDER}, at {path}; there is nothing")
     return path
 
 
@@ -58,7 +59,7 @@ def _unpacked(path: Path, names: list[str]) -> Callable[[str], bytes]:
     if path.is_dir():
         missing = [name for name in names if not (path / name).is_file()]
         if missing:
-            raise ValueError(f"expected {', '.join(names)} in {path}; {missing[0]} is missing")
+            raise InputError(f"expected {', '.join(names)} in {path}; {missing[0]} is missing")
         return lambda name: (path / name).read_bytes()
     contents: dict[str, bytes] = {}
     try:
@@ -70,17 +71,17 @@ def _unpacked(path: Path, names: list[str]) -> Callable[[str], bytes]:
                         raise _wrong_size(path / name, member.size)
                     contents[name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(
+        raise InputError(
             f"{path} cannot be read as cifar-10-binary.tar.gz ({error}): is the download complete?"
         ) from None
     missing = [name for name in names if name not in contents]
     if missing:
-        raise ValueError(f"expected {', '.join(names)} in {path}; {missing[0]} is missing: is it the binary version?")
+        raise InputError(f"expected {', '.join(names)} in {path}; {missing[0]} is missing: is it the binary version?")
     return contents.__getitem__
 
 
-def _wrong_size(path: Path, size: int) -> ValueError:
-    return ValueError(
+def _wrong_size(path: Path, size: int) -> InputError:
+    return InputError(
         f"expected {RECORDS} records of {RECORD} bytes, {RECORD * RECORDS} in all, in {path}; got {size} bytes: is it "
         "complete, and the binary version?"
     )
@@ -99,7 +100,7 @@ def _read_sheets(path: Path, names: list[str], labels_name: str) -> tuple[np.nda
     for name in names:
         sheet = read_image(path / f"{name}.png")
         if sheet.shape != (RECORDS, 1024, 3):
-            raise ValueError(
+            raise InputError(
                 f"expected {RECORDS} x 1024 pixels in {path / name}.png; got {sheet.shape[0]} x {sheet.shape[1]}"
             )
         sheets.append(sheet.reshape(-1, 32, 32, 3))
@@ -107,5 +108,5 @@ def _read_sheets(path: Path, names: list[str], labels_name: str) -> tuple[np.nda
     try:
         labels = np.array(json.loads(file.read_text()))
     except (OSError, ValueError) as error:
-        raise ValueError(f"the labels {file} cannot be read ({error})") from None
+        raise InputError(f"the labels {file} cannot be read ({error})") from None
     return np.concatenate(sheets), labels

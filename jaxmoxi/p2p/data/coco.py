@@ -28,6 +28,7 @@ from jaxtyping import Bool
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.augment import centre_geometry, place_image, place_labels
 from jaxmoxi.p2p.data.files import read_image
 
@@ -62,16 +63,16 @@ def build_coco10(
     """
     images, out = Path(images), Path(out)
     if train_per_class < 1 or val_per_class < 1:
-        raise ValueError(f"expected at least one image per class and split; got {train_per_class} and {val_per_class}")
+        raise InputError(f"expected at least one image per class and split; got {train_per_class} and {val_per_class}")
     if not images.is_dir():
-        raise ValueError(f"expected the folder of the images at {images}; there is none")
+        raise InputError(f"expected the folder of the images at {images}; there is none")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not an empty folder; name one that does not exist yet")
+        raise InputError(f"{out} is not an empty folder; name one that does not exist yet")
     chosen = _choose(Path(annotations), classes)
     needed = train_per_class + val_per_class
     for name, entries in chosen.items():
         if len(entries) < needed:
-            raise ValueError(
+            raise InputError(
                 f"expected {needed} images that show {name!r} and no other of the classes; {annotations} has "
                 f"{len(entries)}: ask for fewer per class"
             )
@@ -91,7 +92,7 @@ def build_coco10(
                 taken += 1
                 bar.update()
             if taken < needed:
-                raise ValueError(
+                raise InputError(
                     f"class {name!r} has {taken - train_per_class} test images whose object covers {min_share:.0%} to "
                     f"{max_share:.0%}, not {val_per_class}: ask for fewer per class; what is in {out} is incomplete"
                 )
@@ -110,7 +111,7 @@ def segmentation_mask(segmentation: Any, height: int, width: int) -> Bool[np.nda
         counts = np.array(_decode(counts) if isinstance(counts, str) else counts)
         size = segmentation.get("size")
         if size != [height, width] or counts.ndim != 1 or counts.min() < 0 or counts.sum() != height * width:
-            raise ValueError(
+            raise InputError(
                 f"expected run lengths of {height} x {width} pixels that add up to {height * width}; got size {size}, "
                 f"sum {counts.sum()}"
             )
@@ -120,7 +121,7 @@ def segmentation_mask(segmentation: Any, height: int, width: int) -> Bool[np.nda
     mask = np.zeros((height, width), bool)
     for corners in segmentation:
         if len(corners) < 6 or len(corners) % 2:
-            raise ValueError(f"expected polygons of at least three corners x, y; got {len(corners)} numbers")
+            raise InputError(f"expected polygons of at least three corners x, y; got {len(corners)} numbers")
         xy = np.reshape(np.asarray(corners, float), (-1, 2)) - 0.5
         mask[polygon(xy[:, 1], xy[:, 0], mask.shape)] = True
     return mask
@@ -152,10 +153,10 @@ def _choose(path: Path, classes: Sequence[str]) -> dict[str, list[tuple[dict[str
         photos = {entry["id"]: entry for entry in content["images"]}
         shown = [(entry["image_id"], entry["category_id"], entry["segmentation"]) for entry in content["annotations"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not an instances_*.json of MS COCO ({type(error).__name__}: {error})") from None
+        raise InputError(f"{path} is not an instances_*.json of MS COCO ({type(error).__name__}: {error})") from None
     missing = [name for name in classes if name not in categories]
     if missing:
-        raise ValueError(f"{path} has no category {missing[0]!r}; it has {', '.join(sorted(categories))}")
+        raise InputError(f"{path} has no category {missing[0]!r}; it has {', '.join(sorted(categories))}")
     names = {categories[name]: name for name in classes}
     segments: dict[int, dict[str, list[Any]]] = {}
     for image, category, segmentation in shown:
@@ -176,9 +177,9 @@ def _read(path: Path, entry: Mapping[str, Any], segments: Sequence[Any]) -> tupl
         with Image.open(path) as photo:
             size, turn = photo.size, photo.getexif().get(ORIENTATION, 1)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the annotated image {path} cannot be read ({error})") from None
+        raise InputError(f"the annotated image {path} cannot be read ({error})") from None
     if size != (width, height):
-        raise ValueError(f"{path} has {size[1]} x {size[0]} pixels; its annotations are for {height} x {width}")
+        raise InputError(f"{path} has {size[1]} x {size[0]} pixels; its annotations are for {height} x {width}")
     mask = np.zeros((height, width), bool)
     for segmentation in segments:
         mask |= segmentation_mask(segmentation, height, width)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.preprocess import _to_rgb
 from jaxmoxi.p2p.data.example import Example
 
@@ -37,7 +38,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
             return np.array(_to_rgb(photo))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).replace(f" {str(path)!r}", "")
-        raise ValueError(
+        raise InputError(
             f"{path} cannot be read as an image ({reason}): copy it again, or delete it from the data"
         ) from None
 
@@ -54,9 +55,9 @@ def read_mask(path: str | Path) -> Bool[np.ndarray, "H W"]:
             with Image.open(path) as picture:
                 values = np.asarray(picture.convert("L") if picture.mode not in ("1", "L", "P") else picture)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the mask {path} cannot be read ({error})") from None
+        raise InputError(f"the mask {path} cannot be read ({error})") from None
     if values.ndim != 2 or values.dtype.kind not in "buif":
-        raise ValueError(f"expected a mask of numbers [H, W] in {path}; got {values.dtype} of shape {values.shape}")
+        raise InputError(f"expected a mask of numbers [H, W] in {path}; got {values.dtype} of shape {values.shape}")
     return values != 0
 
 
@@ -81,7 +82,7 @@ class ImageFolder:
         for label, folder in enumerate(folders):
             paths = _files(folder, IMAGE_SUFFIXES)
             if not paths:
-                raise ValueError(
+                raise InputError(
                     f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): fill it or delete it"
                 )
             self._paths += paths
@@ -101,7 +102,7 @@ class ImageFolder:
 
     def _fitted(self, image: np.ndarray, mask: np.ndarray, index: int) -> np.ndarray:
         """The part of the image that a mask of another size covers, where the layout says which."""
-        raise ValueError(
+        raise InputError(
             f"the mask {self._masks and self._masks[index]} has {mask.shape[0]} x {mask.shape[1]} pixels, its image "
             f"{self._paths[index]} {image.shape[0]} x {image.shape[1]}: a mask must have the size of its image"
         )
@@ -130,7 +131,7 @@ class ImageNet9(ImageFolder):
         super().__init__(root / variant / split, masks=root / "fg_mask" / split if masks else None)
         found = tuple(name.partition("_")[2].replace("_", " ") for name in self.class_names)
         if found != IMAGENET9_CLASSES:
-            raise ValueError(
+            raise InputError(
                 f"expected the folders 00_dog to 08_fish in {self.root}; got {', '.join(self.class_names)}"
             )
         self.class_names = IMAGENET9_CLASSES
@@ -159,7 +160,7 @@ class BAM(ImageFolder):
         masks: bool | None = None,
     ):
         if labels not in ("object", "scene"):
-            raise ValueError(f'expected labels of "object" or "scene"; got {labels!r}')
+            raise InputError(f'expected labels of "object" or "scene"; got {labels!r}')
         folder = Path(root) / {"object": "obj", "scene": "scene"}[labels]
         masked = split == "val" if masks is None else masks
         super().__init__(folder / split, masks=folder / f"{split}_mask" if masked else None)
@@ -186,10 +187,10 @@ class COCO10(ImageFolder):
 
 def _class_folders(root: Path) -> list[Path]:
     if not root.is_dir():
-        raise ValueError(f"expected a folder of class folders at {root}; there is none")
+        raise InputError(f"expected a folder of class folders at {root}; there is none")
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
-        raise ValueError(f"expected one folder per class in {root}; it has no folders")
+        raise InputError(f"expected one folder per class in {root}; it has no folders")
     return folders
 
 
@@ -203,7 +204,7 @@ def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
 def _pair_masks(masks: Path, root: Path, images: list[Path]) -> list[Path]:
     """The mask of every image."""
     if not masks.is_dir():
-        raise ValueError(f"expected the masks of {root} in the folder {masks}; there is none")
+        raise InputError(f"expected the masks of {root} in the folder {masks}; there is none")
     found: dict[tuple[str, str], Path] = {}
     for folder in _class_folders(masks):
         found |= {(folder.name, path.stem): path for path in _files(folder, MASK_SUFFIXES)}
@@ -211,7 +212,7 @@ def _pair_masks(masks: Path, root: Path, images: list[Path]) -> list[Path]:
     for image in images:
         mask = found.get((image.parent.name, image.stem))
         if mask is None:
-            raise ValueError(
+            raise InputError(
                 f"the image {image} has no mask; expected {masks / image.parent.name / image.stem}.npy or .png"
             )
         paired.append(mask)

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.augment import Augmentation, augment, host, resize_and_crop
 from jaxmoxi.p2p.data.example import Batch, Example, Source
 from jaxmoxi.p2p.data.sources import Arrays
@@ -65,18 +66,18 @@ class Loader:
     ):
         counts = {"image_size": image_size, "num_groups": num_groups, "batch_size": batch_size}
         if any(value < 1 for value in counts.values()):
-            raise ValueError(f"expected whole numbers of at least 1; got {counts}")
+            raise InputError(f"expected whole numbers of at least 1; got {counts}")
         if not 0 <= seed < 2**32:
-            raise ValueError(f"expected a seed in 0 .. 2**32 - 1; got {seed}")
+            raise InputError(f"expected a seed in 0 .. 2**32 - 1; got {seed}")
         if num_threads < 0:
-            raise ValueError(f"num_threads must be at least 0; got {num_threads}")
+            raise InputError(f"num_threads must be at least 0; got {num_threads}")
         if not compactness > 0:
-            raise ValueError(f"compactness must be positive; got {compactness}")
+            raise InputError(f"compactness must be positive; got {compactness}")
         if not 0 <= shard[0] < shard[1]:
-            raise ValueError(f"expected a shard (index, count) with index in 0 .. count - 1; got {shard}")
+            raise InputError(f"expected a shard (index, count) with index in 0 .. count - 1; got {shard}")
         share = len(source) // shard[1]
         if share < (batch_size if train else 1):
-            raise ValueError(
+            raise InputError(
                 f"the source has {len(source)} examples, {share} for each of {shard[1]} shards; expected at least "
                 + (f"{batch_size}, a batch: choose a smaller batch_size" if train else "one")
             )
@@ -118,7 +119,7 @@ class Loader:
     def _check_step(self, step: int) -> None:
         if step < 0 or (not self.train and step >= self.steps_per_epoch):
             last = "" if self.train else f" to {self.steps_per_epoch - 1}"
-            raise ValueError(f"expected a step from 0{last}; got {step}")
+            raise InputError(f"expected a step from 0{last}; got {step}")
 
     def _dataset(self, shard: tuple[int, int]) -> Any:
         """Examples by their place in the order; places past the first epoch belong to the next ones."""
@@ -145,7 +146,7 @@ class Loader:
         if example.regions is not None:
             low, high = int(example.regions.min()), int(example.regions.max())
             if low < 0 or high >= self._num_groups:
-                raise ValueError(
+                raise InputError(
                     f"the regions of example {index} are numbered {low} to {high}; expected 0 to "
                     f"{self._num_groups - 1}, as num_groups is {self._num_groups}"
                 )
@@ -155,7 +156,7 @@ class Loader:
         with jax.default_device(host()):
             regions = np.asarray(relabel(self._segment(example.image)))
         if regions.shape != example.image.shape[:2]:
-            raise ValueError(
+            raise InputError(
                 f"segment must answer integers {list(example.image.shape[:2])} for example {index}; got shape "
                 f"{list(regions.shape)}"
             )
@@ -240,10 +241,10 @@ def _checked(example: Example, index: int) -> Example:
     """What a source of the user's own may get wrong."""
     shape = example.image.shape
     if example.image.dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3:
-        raise ValueError(f"expected the image of example {index} as uint8[H, W, 3]; got {example.image.dtype} {shape}")
+        raise InputError(f"expected the image of example {index} as uint8[H, W, 3]; got {example.image.dtype} {shape}")
     for name, labels in (("mask", example.mask), ("regions", example.regions)):
         if labels is not None and labels.shape != shape[:2]:
-            raise ValueError(
+            raise InputError(
                 f"the {name} of example {index} has shape {labels.shape}, its image {shape[:2]}: they must be the same"
             )
     return example
@@ -254,7 +255,7 @@ def _collate(examples: list[Example]) -> Batch:
     for name, maps in (("a mask", masks), ("regions", regions)):
         known = sum(x is not None for x in maps)
         if 0 < known < len(maps):
-            raise ValueError(
+            raise InputError(
                 f"{known} of {len(maps)} examples of a batch have {name}; expected all of a source or none"
             )
     masks, regions = (None if maps[0] is None else np.stack(maps) for maps in (masks, regions))

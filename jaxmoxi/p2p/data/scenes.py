@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
-from jaxmoxi.types import record
+from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import record
 
 CLASSES = ("disc", "square", "triangle", "cross", "ring", "star")
 
@@ -42,7 +43,7 @@ def synthetic_scenes(
     Raises ValueError for numbers that cannot be.
     """
     if count < 1 or image_size < 16 or not 2 <= num_classes <= len(CLASSES) or num_distractors < 0:
-        raise ValueError(
+        raise InputError(
             f"expected count >= 1, image_size >= 16, num_classes in 2 .. {len(CLASSES)}, num_distractors >= 0; got "
             f"{count}, {image_size}, {num_classes}, {num_distractors}"
         )

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.example import Example, Source
 from jaxmoxi.p2p.data.scenes import CLASSES, Scenes, synthetic_scenes
 
@@ -37,23 +38,23 @@ class Arrays:
     ):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f"expected images uint8[N, H, W, 3]; got {images.dtype} of shape {images.shape}")
+            raise InputError(f"expected images uint8[N, H, W, 3]; got {images.dtype} of shape {images.shape}")
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-            raise ValueError(
+            raise InputError(
                 f"expected integer labels [{len(images)}], one per image; got {labels.dtype} of shape {labels.shape}"
             )
         if not len(images):
-            raise ValueError("expected at least one image; got none")
+            raise InputError("expected at least one image; got none")
         if class_names is None:
             class_names = [str(i) for i in range(int(labels.max()) + 1)]
         if labels.min() < 0 or labels.max() >= len(class_names):
-            raise ValueError(
+            raise InputError(
                 f"expected labels in 0 .. {len(class_names) - 1}, one of {len(class_names)} classes; got "
                 f"{labels.min()} to {labels.max()}"
             )
         for name, maps, kinds in (("masks of booleans", masks, "b"), ("regions of integers", regions, "iu")):
             if maps is not None and (np.shape(maps) != images.shape[:3] or np.asarray(maps).dtype.kind not in kinds):
-                raise ValueError(
+                raise InputError(
                     f"expected {name} {list(images.shape[:3])}, of the images' size; got {np.asarray(maps).dtype} of "
                     f"shape {np.shape(maps)}"
                 )
@@ -96,10 +97,10 @@ class Subset:
     def __init__(self, source: Source, indices: Sequence[int] | Int[np.ndarray, "M"]):
         self._source, self._indices = source, np.asarray(indices)
         if self._indices.ndim != 1 or not len(self._indices) or self._indices.dtype.kind not in "iu":
-            raise ValueError("expected a list of at least one index; got none, or no whole numbers")
+            raise InputError("expected a list of at least one index; got none, or no whole numbers")
         low, high = int(self._indices.min()), int(self._indices.max())
         if low < 0 or high >= len(source):
-            raise ValueError(f"expected indices in 0 .. {len(source) - 1}; got {low} to {high}")
+            raise InputError(f"expected indices in 0 .. {len(source) - 1}; got {low} to {high}")
         self.class_names: tuple[str, ...] = source.class_names
 
     @property
@@ -130,14 +131,14 @@ def split(source: Source, *, validation: float, seed: int) -> tuple[Subset, Subs
     Raises ValueError for a share that cannot be, and for a class with a single example.
     """
     if not 0 < validation < 1:
-        raise ValueError(f"validation is a share in (0, 1); got {validation!r}")
+        raise InputError(f"validation is a share in (0, 1); got {validation!r}")
     labels = read_labels(source)
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
         if len(own) < 2:
-            raise ValueError(
+            raise InputError(
                 f"class {source.class_names[label]!r} has a single example; a hold-out needs two of every class"
             )
         count = min(max(round(validation * len(own)), 1), len(own) - 1)

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 from tqdm import tqdm
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p import metrics
 from jaxmoxi.p2p.data.example import Batch
 from jaxmoxi.p2p.inference.fidelity import SHARES, Fidelity, agreements, check_shares
@@ -128,7 +129,7 @@ def evaluate(
     levels = check_certainty(certainty if model.config.dynamic_threshold else 1.0)
     at = check_shares(shares)
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        raise InputError(f"batch_size must be at least 1; got {batch_size}")
     size = 0
     rows: list[dict[str, np.ndarray]] = []  # of each batch, [L, B, ...]
     labels: list[np.ndarray] = []
@@ -144,7 +145,7 @@ def evaluate(
             row |= {"deletion": deletion.swapaxes(1, 2), "insertion": insertion.swapaxes(1, 2)}
         rows.append(row)
     if not rows:
-        raise ValueError("expected at least one batch to evaluate; got none")
+        raise InputError("expected at least one batch to evaluate; got none")
     everything = {
         name: np.concatenate([row[name] for row in rows if name in row], axis=1)
         for name in {name: None for row in rows for name in row}
@@ -197,16 +198,16 @@ def _defined_mean(values: np.ndarray) -> np.ndarray:
 def _labels(labels: Any, count: int, num_classes: int) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"expected labels int[{count}]; got {labels.dtype} of shape {list(labels.shape)}")
+        raise InputError(f"expected labels int[{count}]; got {labels.dtype} of shape {list(labels.shape)}")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"expected labels 0 .. {num_classes - 1}; got {labels.min()} .. {labels.max()}")
+        raise InputError(f"expected labels 0 .. {num_classes - 1}; got {labels.min()} .. {labels.max()}")
     return labels
 
 
 def _masks(masks: Any, shape: tuple[int, ...]) -> np.ndarray:
     masks = np.asarray(masks)
     if masks.shape != shape or masks.dtype != bool:
-        raise ValueError(f"expected masks bool{list(shape)}; got {masks.dtype} of shape {list(masks.shape)}")
+        raise InputError(f"expected masks bool{list(shape)}; got {masks.dtype} of shape {list(masks.shape)}")
     return masks
 
 

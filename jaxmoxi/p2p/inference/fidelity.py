@@ -16,9 +16,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.inference.predict import Prediction, _classify, _full_batch, check_images, full_size
 from jaxmoxi.p2p.model import P2P
-from jaxmoxi.types import record
+from jaxmoxi.pytrees import record
 
 SHARES = (
     0.0, 0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0,
@@ -58,12 +59,12 @@ def fidelity(
     """
     images, regions = check_images(images, regions, model)
     if prediction.pixel_mask.shape[-3:] != regions.shape:
-        raise ValueError(
+        raise InputError(
             f"expected the prediction of these images, pixel_mask bool{list(regions.shape)}; got "
             f"{list(prediction.pixel_mask.shape)}"
         )
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        raise InputError(f"batch_size must be at least 1; got {batch_size}")
     curves = agreements(model, images, regions, prediction, check_shares(shares), size=min(batch_size, len(images)))
     return Fidelity(np.asarray(shares, np.float32), *(c.mean(-1, dtype=np.float32) for c in curves))
 
@@ -72,7 +73,7 @@ def check_shares(shares: Any) -> np.ndarray:
     """Shares as float32[T], or a ValueError."""
     found = np.asarray(shares, np.float32)
     if found.ndim != 1 or not ((found >= 0) & (found <= 1)).all():
-        raise ValueError(f"expected shares of the area, numbers in [0, 1]; got {shares}")
+        raise InputError(f"expected shares of the area, numbers in [0, 1]; got {shares}")
     return found
 
 

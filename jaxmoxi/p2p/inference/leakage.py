@@ -21,7 +21,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from jaxmoxi.types import pack, record
+from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import pack, record
 
 _SIDE = 32  # masks are looked at in this size
 _BATCH = 64
@@ -68,14 +69,14 @@ def mask_leakage(
     masks, labels = np.asarray(masks), np.asarray(labels)
     count = len(labels)
     if masks.ndim != 3 or masks.dtype != bool or len(masks) != count or count < 4:
-        raise ValueError(
+        raise InputError(
             f"expected masks bool[N, H, W] and labels int[N], N >= 4; got {masks.dtype}{list(masks.shape)} and "
             f"{list(labels.shape)}"
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"expected labels 0 .. {num_classes - 1}; got {labels.dtype} {labels.min()} .. {labels.max()}")
+        raise InputError(f"expected labels 0 .. {num_classes - 1}; got {labels.dtype} {labels.min()} .. {labels.max()}")
     if num_steps < 1 or not learning_rate > 0:
-        raise ValueError(f"expected num_steps >= 1 and learning_rate > 0; got {num_steps} and {learning_rate}")
+        raise InputError(f"expected num_steps >= 1 and learning_rate > 0; got {num_steps} and {learning_rate}")
     split_key, weights_key, batch_key = jax.random.split(key, 3)
     small = np.concatenate([_shrink(masks[i : i + 256]) for i in range(0, count, 256)])
     order = np.asarray(jax.random.permutation(split_key, count))
@@ -105,14 +106,14 @@ def heldout_accuracy(
     images, pixel_mask, labels = np.asarray(images), np.asarray(pixel_mask), np.asarray(labels)
     count = len(labels)
     if images.ndim != 4 or pixel_mask.shape != images.shape[:3] or labels.shape != images.shape[:1] or not count:
-        raise ValueError(
+        raise InputError(
             f"expected images [N, H, W, 3], pixel_mask [N, H, W] and labels [N] of one N >= 1; got "
             f"{list(images.shape)}, {list(pixel_mask.shape)} and {list(labels.shape)}"
         )
     if np.shape(fill) not in ((), (3,)):
-        raise ValueError(f"expected a fill of one number or three; got shape {list(np.shape(fill))}")
+        raise InputError(f"expected a fill of one number or three; got shape {list(np.shape(fill))}")
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        raise InputError(f"batch_size must be at least 1; got {batch_size}")
     packed, size, right = pack(logits_fn), min(batch_size, count), 0
     for start in range(0, count, size):
         rows = np.arange(start, start + size)

@@ -27,10 +27,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.distribution import over_pixels
 from jaxmoxi.p2p.model import P2P, normalize
 from jaxmoxi.p2p.placement import Placement, placement
-from jaxmoxi.types import record
+from jaxmoxi.pytrees import record
 
 
 @record
@@ -102,7 +103,7 @@ def predict(
     """
     images, regions = check_images(images, regions, model)
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        raise InputError(f"batch_size must be at least 1; got {batch_size}")
     levels = check_certainty(certainty)
     result = predict_levels(model, images, regions, levels, size=min(batch_size, len(images)), mesh=mesh)
     return result if np.ndim(certainty) else _first_level(result)
@@ -177,11 +178,11 @@ def check_images(images: Any, regions: Any, model: P2P) -> tuple[Any, Any]:
     images, regions = (x if isinstance(x, jax.Array) else np.asarray(x) for x in (images, regions))
     shape = jax.eval_shape(lambda x: normalize(x, model.config), images).shape[:3]
     if regions.shape != shape or not jnp.issubdtype(regions.dtype, jnp.integer):
-        raise ValueError(f"expected regions int{list(shape)}; got {regions.dtype} of shape {list(regions.shape)}")
+        raise InputError(f"expected regions int{list(shape)}; got {regions.dtype} of shape {list(regions.shape)}")
     if not len(images):
-        raise ValueError("expected at least one image; got none")
+        raise InputError("expected at least one image; got none")
     if regions.min() < 0:
-        raise ValueError(f"expected regions labelled from 0 on; got the label {regions.min()}")
+        raise InputError(f"expected regions labelled from 0 on; got the label {regions.min()}")
     return images, regions.astype(np.int32)
 
 
@@ -189,7 +190,7 @@ def check_certainty(certainty: Any) -> np.ndarray:
     """Certainties as float32[L], or a ValueError."""
     levels = np.atleast_1d(np.asarray(certainty, np.float32))
     if levels.ndim != 1 or not len(levels) or not ((levels > 0) & (levels <= 1)).all():
-        raise ValueError(f"certainty must lie in (0, 1]; got {certainty}")
+        raise InputError(f"certainty must lie in (0, 1]; got {certainty}")
     return levels
 
 

@@ -25,6 +25,7 @@ import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.checkpoint import Checkpoints
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.data import Augmentation, Loader, presegment, split
@@ -255,19 +256,19 @@ def _whole(model: P2P, images: Any) -> Any:
 def _check(config: Config, data: Any, **settings: Any) -> None:
     for name in ("batch_size", "learning_rate", "eval_every", "save_every"):
         if settings[name] is not None and not settings[name] > 0:
-            raise ValueError(f"{name} must be above 0; got {settings[name]}")
+            raise InputError(f"{name} must be above 0; got {settings[name]}")
     if settings["weight_decay"] < 0:
-        raise ValueError(f"weight_decay must be at least 0; got {settings['weight_decay']}")
+        raise InputError(f"weight_decay must be at least 0; got {settings['weight_decay']}")
     if settings["schedule"] not in ("cosine", "constant"):
-        raise ValueError(f'expected a schedule of "cosine" or "constant"; got {settings["schedule"]!r}')
+        raise InputError(f'expected a schedule of "cosine" or "constant"; got {settings["schedule"]!r}')
     if not 0 <= settings["warmup"] < 1:
-        raise ValueError(f"warmup is a share of the steps, in [0, 1); got {settings['warmup']}")
+        raise InputError(f"warmup is a share of the steps, in [0, 1); got {settings['warmup']}")
     for name in ("certainty", "validation_share"):
         if not 0 < settings[name] <= 1 or (name == "validation_share" and settings[name] == 1):
-            raise ValueError(f"{name} must lie in (0, 1{']' if name == 'certainty' else ')'}; got {settings[name]}")
+            raise InputError(f"{name} must lie in (0, 1{']' if name == 'certainty' else ')'}; got {settings[name]}")
     names = getattr(data, "class_names", None)
     if names and len(names) != config.num_classes:
-        raise ValueError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
+        raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
 
 
 def _batches(loader: Any, first: int, end: int) -> Iterable[Any]:

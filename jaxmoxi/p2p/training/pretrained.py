@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints import folder as model_folder
 from jaxmoxi.models.networks import vit
 from jaxmoxi.p2p.checkpoint import flatten
@@ -25,14 +26,14 @@ def pretrained_classifier(folder: str | os.PathLike[str], config: Config, *, see
     """
     loaded = model_folder.load(folder)
     if not isinstance(config.classifier, ViTConfig) or not isinstance(loaded.config, vit.ViTConfig):
-        raise ValueError(f"{folder}: expected a vision transformer, for a classifier that is one")
+        raise InputError(f"{folder}: expected a vision transformer, for a classifier that is one")
     ours, theirs = (
         dataclasses.asdict(c) for c in (config.classifier.full(config.image_size, config.num_classes), loaded.config)
     )
     # What a layer norm adds to a variance is not worth a refusal.
     wrong = [n for n in ours if ours[n] != theirs[n] and n not in ("num_classes", "norm_eps")]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"{folder} is not the configuration's classifier: "
             + ", ".join(f"{n} is {theirs[n]}, not {ours[n]}" for n in wrong)
         )
@@ -55,7 +56,7 @@ def start_from(model: P2P, weights: Any) -> P2P:
     shapes = [{n: a.shape for n, a in flatten(m).items()} for m in (model, start)]
     wrong = sorted(n for n in shapes[0].keys() | shapes[1].keys() if shapes[0].get(n) != shapes[1].get(n))
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"the weights to start from are not those of the configuration: {len(wrong)} arrays differ, such as "
             f"{wrong[0]} (expected {shapes[0].get(wrong[0])}, got {shapes[1].get(wrong[0])})"
         )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.files import changed_settings
 from jaxmoxi.p2p.checkpoint import commit, read_record, replace_text
 
@@ -23,12 +24,12 @@ def claim(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
         return
     found = read_record(folder)
     if "training" not in found:
-        raise ValueError(f"{folder} already holds a saved model; train in another directory")
+        raise InputError(f"{folder} already holds a saved model; train in another directory")
     if not resume:
-        raise ValueError(f"{folder} already holds a training run; resume it, or train in another directory")
+        raise InputError(f"{folder} already holds a training run; resume it, or train in another directory")
     there, now = ({**r["config"], **r["training"]} for r in (found, json.loads(json.dumps(record))))
     if changed := changed_settings(there, now):
-        raise ValueError(
+        raise InputError(
             f"{folder} holds a run with other settings: {', '.join(changed)}. Use the same, or another directory"
         )
 

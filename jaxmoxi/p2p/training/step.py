@@ -19,7 +19,7 @@ from jaxmoxi.p2p.data.example import Batch
 from jaxmoxi.p2p.distribution import covariance, group_means, over_pixels, sample_logits, sample_relaxed, within_budget
 from jaxmoxi.p2p.model import P2P, at_threshold, fill_colour, kept_groups, networks, normalize
 from jaxmoxi.p2p.training.losses import mean_log_probs, p2p_loss, regulariser_weight, temperature
-from jaxmoxi.types import record
+from jaxmoxi.pytrees import record
 
 
 @record

@@ -1,0 +1,38 @@
+"""The errors that are made for users, each in one place.
+
+What is wrong with an input is an `InputError`: a ValueError whose message says what was expected, what came and what to
+do. The command prints such an error as one line. Any other ValueError comes from a mistake inside this package, and
+keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class InputError(ValueError):
+    """An argument or a file that cannot be used; the message says what was expected, what came and what to do."""
+
+
+class OutOfMemoryError(MemoryError):
+    """A chunk of coalitions did not fit; the message gives the `batch_size` that failed and the one to try."""
+
+
+class NaNValueError(FloatingPointError):
+    """A value function returned NaN; `result` holds what was computed before (a GreedyResult, or None)."""
+
+    def __init__(self, message: str, result: Any = None):
+        super().__init__(message)
+        self.result = result
+
+
+def nan_error(where: str, *, result: Any = None, whose: str = "the value function") -> NaNValueError:
+    """The one error for a NaN value.
+
+    where:  which coalition it was of: "at step 3, for player 7", "of the group [1, 2]".
+    result: what was computed before.
+    whose:  the value function, where there are several.
+    """
+    return NaNValueError(
+        f"{whose} returned NaN {where}; check the model's logits for this coalition, and the fill", result
+    )
