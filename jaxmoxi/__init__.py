@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from jaxmoxi import attribution, metrics, models, plot, search
 from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_linen, from_nnx
 from jaxmoxi.errors import InputError, NaNValueError, OutOfMemoryError
+from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.evaluation import choose_batch_size, evaluate, readouts
-from jaxmoxi.games.image import blur_image, payoff_values, pixel_value_fn, token_value_fn
+from jaxmoxi.games.image import blur_image, pixel_value_fn, token_value_fn
+from jaxmoxi.games.payoff import payoff_values
 from jaxmoxi.games.sharding import ShardedValueFn, local_mesh, shard_coalitions
 from jaxmoxi.moxi.batched import greedy_images
 from jaxmoxi.moxi.contexts import (
@@ -40,7 +42,7 @@ from jaxmoxi.regions.label_maps import (
     visible_pixels,
     watershed_regions,
 )
-from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, ValueFn
+from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop
 
 if TYPE_CHECKING:
     from jaxmoxi import p2p, study

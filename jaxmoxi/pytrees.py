@@ -15,6 +15,9 @@ from jax.core import Tracer
 
 def record(cls: type) -> Any:
     """A frozen dataclass registered as a pytree; fields made with `static()` become its structure."""
+    for name, annotation in inspect.get_annotations(cls).items():
+        if name not in cls.__dict__ and "ClassVar" not in str(annotation):
+            setattr(cls, name, dataclasses.field())  # without it, what a base class has of that name were the default
     cls = dataclasses.dataclass(frozen=True)(cls)
     static_names = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static", False)]
     data_names = [f.name for f in dataclasses.fields(cls) if f.name not in static_names]
@@ -82,7 +85,7 @@ def pack(fn: Any) -> Packed:
     elif type(fn) is functools.partial:
         fn = jax.tree_util.Partial(fn.func, *fn.args, **fn.keywords)
     leaves, treedef = jax.tree.flatten(fn)
-    dynamic = [isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex) for leaf in leaves]
+    dynamic = [is_array(leaf) for leaf in leaves]
     statics = tuple(_ARRAY if d else leaf for leaf, d in zip(leaves, dynamic, strict=True))
     try:
         hash((treedef, statics))
@@ -92,6 +95,11 @@ def pack(fn: Any) -> Packed:
             "pass its arrays as arguments of a jax.tree_util.Partial"
         ) from None
     return Packed(tuple(leaf for leaf, d in zip(leaves, dynamic, strict=True) if d), (treedef, statics))
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf can be an argument of a compiled function: an array or a number."""
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex)
 
 
 def output_shapes(fn: Callable[..., Any], tree: Any, *static_args: Any) -> Any:

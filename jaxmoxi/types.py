@@ -1,4 +1,4 @@
-"""The contract everything hangs on, and the records the algorithms return.
+"""The records that algorithms return, and the names of their axes.
 
 Axis glossary, used in every shape of this package:
 
@@ -10,35 +10,21 @@ Axis glossary, used in every shape of this package:
     D      width of a token
     B      images in a batch
 
-A *value function* is any callable `masks bool[C, P] -> values float32[C]`, where True means that the player is
-visible. It may also offer, each looked up by name and never required:
-
-- the keyword `max_visible=m`, a static promise that no row shows more than `m` players; with the attribute
-  `sized = True` the searches use it to run cheap, small evaluations first;
-- `leads(masks) -> bool[C]`: whether the explained class is the model's top class;
-- `readout(masks, max_visible=m) -> Readout`: the value, the lead and the probability from one forward pass.
-
-Value functions are pytrees (arrays are leaves, code is static structure), so one compiled search serves every image
-and every set of weights of the same shapes. A value never depends on what else is in the batch.
+The contract that value functions keep is declared in `jaxmoxi.games.base`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.pytrees import record, static
 
 AnyArray = Array | np.ndarray  # what callers may pass; what this package returns is a jax.Array
-
-
-@runtime_checkable
-class ValueFn(Protocol):
-    """`masks bool[C, P] -> values float32[C]`; see the module's head for what else it may offer."""
-
-    def __call__(self, masks: Bool[Array, "C P"], /) -> Float[Array, "C"]: ...
 
 
 class Readout(NamedTuple):
@@ -139,7 +125,7 @@ class ShapleyEstimate:
 
 @record
 class Stop:
-    """When a greedy search ends early; what is first met counts, and nothing after it is computed.
+    """When a search ends early; what is first met counts, and nothing after it is computed.
 
     size:        after this many players (>= 1).
     value:       insertion: the payoff is at or above this; deletion: at or below.
@@ -150,7 +136,65 @@ class Stop:
     value function that answers them: those of `pixel_value_fn` and `token_value_fn` do.
     """
 
-    size: int | None = None
-    value: float | None = None
-    flip: bool = False
-    probability: float | None = None
+    size: int | Int[Array, ""] | None = None
+    value: float | Float[Array, ""] | None = None
+    flip: bool | Bool[Array, ""] = False
+    probability: float | Float[Array, ""] | None = None
+
+    def check(self, told: Readout) -> None:
+        """Raises InputError for levels that cannot be, or that the value function cannot answer.
+
+        told: what the value function can tell of a coalition; None where it cannot (numbers or shapes).
+        """
+        if self.size is not None and (isinstance(self.size, bool) or self.size < 1):
+            raise InputError(f"stop.size is the number of players to choose, at least 1; got {self.size}")
+        if self.probability is not None and not 0 < self.probability < 1:
+            raise InputError(f"the probability to stop at must lie between 0 and 1; got {self.probability}")
+        if self.value is not None and np.isnan(self.value):
+            raise InputError("the value to stop at is NaN; give the payoff at which to stop")
+        if self.flip and told.leads is None:
+            raise InputError(
+                "the stop `flip` needs to know whether the explained class leads, and this value function cannot tell: "
+                "give it a method `leads(masks) -> bool[C]`, use jaxmoxi.pixel_value_fn or token_value_fn, or stop at "
+                "a payoff: value=..."
+            )
+        if self.probability is not None and told.probabilities is None:
+            raise InputError(
+                "the stop `probability` needs the explained class's probability, and this value function cannot tell: "
+                "give it a method `readout` that returns it, use jaxmoxi.pixel_value_fn or token_value_fn, or stop at "
+                "a payoff: value=..."
+            )
+
+    def as_arrays(self) -> Stop:
+        """The same levels as arrays, so that another level is not another compilation; NaN and 2^31 - 1 for none."""
+        return Stop(
+            size=jnp.int32(2**31 - 1 if self.size is None else self.size),
+            value=jnp.float32(np.nan if self.value is None else self.value),
+            flip=jnp.asarray(self.flip),
+            probability=jnp.float32(np.nan if self.probability is None else self.probability),
+        )
+
+    def met(self, now: Readout, size: Any, insertion: bool) -> Any:
+        """Whether coalitions meet a condition, bool of their shape: the one rule by which every search ends.
+
+        now:       what the value function says of coalitions, NumPy or JAX arrays of one shape.
+        size:      int, how many players are chosen in each.
+        insertion: True: the levels are met from below; False: from above.
+
+        Levels are compared in float32. NaN meets no level.
+        """
+        sign = np.float32(1 if insertion else -1)
+        met = now.values < -np.inf  # nothing yet: False in the values' shape and library
+        if self.size is not None:
+            met = met | (size >= self.size)
+        if self.value is not None:
+            met = met | (sign * now.values >= sign * _as_float32(self.value))
+        if self.probability is not None and now.probabilities is not None:
+            met = met | (sign * now.probabilities >= sign * _as_float32(self.probability))
+        if now.leads is not None:
+            met = met | (self.flip & (now.leads == insertion))
+        return met
+
+
+def _as_float32(level: Any) -> Any:
+    return level if isinstance(level, Array) else np.float32(level)

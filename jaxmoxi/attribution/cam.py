@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, class_scores, cut, need_features, without_game
-from jaxmoxi.games.image import Payoff
+from jaxmoxi.games.payoff import Payoff
 
 
 def grad_cam(key: Seed, problem: Problem, *, payoff: Payoff = "logit") -> Float[Array, "P"]:

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.image import Payoff, _check_payoff, payoff_values, pixel_value_fn
-from jaxmoxi.games.sharding import ShardedValueFn
+from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.image import pixel_value_fn
+from jaxmoxi.games.payoff import Payoff, check_payoff, payoff_values
 from jaxmoxi.models.inside import Features
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, pool_regions
@@ -37,7 +38,7 @@ class Problem:
     num_players: static, P.
     """
 
-    v: Packed
+    v: Game
     model: Any
     image: Float[Array, "*batch H W 3"]
     target: Int[Array, "*batch"]
@@ -55,14 +56,14 @@ class Problem:
 
     def payoff(self) -> Payoff:
         """The payoff of the game; "log_odds" where the value function is a user's own and names none."""
-        return getattr(game_of(self.v), "payoff", "log_odds")
+        return self.v.payoff or "log_odds"
 
     def pool(self, pixels: Float[Array, "H W"]) -> Float[Array, "P"]:
         """The mean of a map over each player's pixels, float32[P]."""
         return pool_regions(pixels.astype(jnp.float32), self.regions, self.num_players)
 
 
-def problem(model: Any, image: Any, target: Any, regions: Any, *, v: Any = None) -> Problem:
+def problem(model: Any, image: Any, target: Any, regions: Any, *, v: ValueFn | None = None) -> Problem:
     """A `Problem` for attribution methods.
 
     model:   a Classifier, or any logits function float32[B, H, W, 3] -> float32[B, K]. Grad-CAM needs `features` and
@@ -87,9 +88,8 @@ def problem(model: Any, image: Any, target: Any, regions: Any, *, v: Any = None)
     if target.shape != ():
         raise InputError(f"expected the target as one class index; got shape {target.shape}")
     regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
-    v = pack(v)
-    game = game_of(v)
-    own = getattr(game, "num_players", None)
+    game = as_game(v)
+    own = game.num_players
     num_players = own if num_players is None else num_players
     if num_players is None:
         raise InputError("the number of players of traced regions is not known; make the problem outside jit")
@@ -98,11 +98,11 @@ def problem(model: Any, image: Any, target: Any, regions: Any, *, v: Any = None)
             f"the game has {own} players, the regions {num_players}; give regions of the same players "
             "(of tokens: grid_regions with the model's token_grid)"
         )
-    theirs = getattr(game, "target", target)
-    if is_concrete((theirs, target)) and int(np.asarray(theirs)) != int(target):
-        raise InputError(f"the game explains class {int(np.asarray(theirs))}, the problem class {int(target)}")
+    theirs = target if game.target is None else game.target
+    if is_concrete((theirs, target)) and int(theirs) != int(target):
+        raise InputError(f"the game explains class {int(theirs)}, the problem class {int(target)}")
     return Problem(
-        v=v,
+        v=game,
         model=model if hasattr(model, "logits") else pack(model),
         image=image,
         target=target,
@@ -124,19 +124,13 @@ def order_of(scores: Float[AnyArray, "P"]) -> Int[Array, "P"]:
     return jnp.argsort(-scores, stable=True).astype(jnp.int32)
 
 
-def game_of(v: Packed) -> Any:
-    """The value function itself, without the devices it may be spread over."""
-    fn = v.unpack()
-    return fn.v.unpack() if isinstance(fn, ShardedValueFn) else fn
-
-
 def without_game(problem: Problem) -> Problem:
     """For methods that ask the network alone: what they compile must not depend on the game, nor run on all the
     devices that the game may be spread over."""
-    return dataclasses.replace(problem, v=pack(_no_game))
+    return dataclasses.replace(problem, v=as_game(_no_game))
 
 
-def _no_game(masks: Any) -> Any:
+def _no_game(masks: Bool[Array, "C P"]) -> Float[Array, "C"]:
     raise TypeError("this problem was given without its game")
 
 
@@ -188,4 +182,4 @@ def cut(features: Any) -> Features:
 
 def class_scores(problem: Problem, logits: Float[Array, "B K"], payoff: Payoff) -> Float[Array, "B"]:
     """The payoff that each row of logits has for the class explained. Raises ValueError for an unknown payoff."""
-    return payoff_values(logits, problem.target, _check_payoff(payoff))
+    return payoff_values(logits, problem.target, check_payoff(payoff))

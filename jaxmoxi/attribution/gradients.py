@@ -18,7 +18,8 @@ from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, class_scores, need_gradients, without_game
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.image import Payoff, fill_image
+from jaxmoxi.games.image import fill_image
+from jaxmoxi.games.payoff import Payoff
 
 
 def gradient(key: Seed, problem: Problem, *, payoff: Payoff | None = None) -> Float[Array, "P"]:

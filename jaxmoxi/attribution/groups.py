@@ -10,18 +10,19 @@ last.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.attribution.game import Problem, Seed, need_key
-from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.errors import InputError, nan_error
+from jaxmoxi.games.base import Game
 from jaxmoxi.games.evaluation import evaluate
 from jaxmoxi.moxi.contexts import full_context_shapley, sampled_shapley, self_context_shapley
 from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
 from jaxmoxi.pytrees import is_concrete
+from jaxmoxi.search.shared import remove_in_rounds
 from jaxmoxi.types import Stop
 
 
@@ -60,10 +61,9 @@ def moxi(
 
     key:       unused, may be None.
     insertion: True inserts players one after the other, False deletes them.
-    num_steps: how many players the search chooses one by one, >= 1. The R left follow in eight rounds of about 9R/2
-               values in all. A round asks what is lost with each of them while most of the image is visible, and an
-               eighth gets its place: in an insertion those missed least, at the end of the order, which so is filled
-               backwards; in a deletion those missed most, next. None chooses all one by one: P(P+1)/2 values.
+    num_steps: how many players the search chooses one by one, >= 1. The remaining R are ranked in eight rounds, about
+               9R/2 evaluations. Each fixes an eighth: the least important last (insertion), the most important next
+               (deletion). None chooses all one by one: P(P+1)/2 values.
 
     A NaN value raises (outside `jit`; inside it, all scores are NaN). Raises ValueError for num_steps below 1.
     """
@@ -75,39 +75,38 @@ def moxi(
     search = greedy_insertion if insertion else greedy_deletion
     stop = None if count == num_players else Stop(size=count)
     result = search(problem.v, num_players, stop=stop, batch_size=batch_size)
-    scores = jnp.zeros(num_players).at[result.order[:count]].set(num_players - jnp.arange(count, dtype=jnp.float32))
-    for left in _rounds(num_players - count):
-        scores = _next_round(problem.v, scores, num_players - count, left, insertion, batch_size)
-    return jnp.where(result.num_steps < count, jnp.nan, scores)
-
-
-def _rounds(rest: int) -> list[tuple[int, int]]:
-    """(players left, players taken) of each round."""
-    ends = [rest - rest * k // 8 for k in range(9)]
-    return [(a, a - b) for a, b in pairwise(ends) if a > b]
-
-
-def _next_round(
-    v: Any, scores: Float[Array, "P"], rest: int, size: tuple[int, int], insertion: bool, batch_size: int | None
-) -> Float[Array, "P"]:
-    """Scores, 0 for the players left, with those of the players that one more of the rounds takes, `rest` in all."""
-    left, taken = size
-    num_players = scores.shape[0]
-    candidates = jnp.nonzero(scores == 0, size=left, fill_value=0)[0]
-    hidden = (scores > 0) & (scores <= rest) if insertion else scores > 0
-    masks = ~(hidden | (candidates[:, None] == jnp.arange(num_players)))
-    shown = num_players - (rest - left) - 1 if insertion else left - 1
-    values = evaluate(v, masks, batch_size=batch_size, max_visible=max(shown, 1))
-    if is_concrete(values) and jnp.isnan(values).any():
-        hides = jnp.flatnonzero(~masks[jnp.argmax(jnp.isnan(values))]).tolist()
-        raise NaNValueError(
-            f"the value function returned NaN with the players {hides} hidden; check the model's logits, and the fill"
+    first, rest = result.order[:count], num_players - count
+    last = jnp.zeros(0, jnp.int32)
+    broken = result.num_steps < count
+    if rest:
+        last, failed = _rank_rest(
+            problem.v, jnp.zeros(num_players, bool).at[first].set(True), rest, insertion, batch_size
         )
-    best = candidates[jnp.argsort(-values if insertion else values, stable=True)[:taken]]
-    places = jnp.arange(taken, dtype=jnp.float32)
-    failed = jnp.isnan(values).any() | jnp.isnan(scores).any()
-    scores = scores.at[best].set(rest - left + 1 + places if insertion else left - places)
-    return jnp.where(failed, jnp.nan, scores)
+        broken |= failed
+    order = jnp.concatenate([first, last[::-1] if insertion else last])
+    scores = jnp.zeros(num_players).at[order].set(num_players - jnp.arange(num_players, dtype=jnp.float32))
+    return jnp.where(broken, jnp.nan, scores)
+
+
+def _rank_rest(
+    game: Game, first: Bool[Array, "P"], rest: int, insertion: bool, batch_size: int | None
+) -> tuple[Int[Array, "R"], Bool[Array, ""]]:
+    """The players that were not chosen, from the least missed (insertion) or the most missed (deletion) on."""
+    num_players = first.shape[0]
+
+    def ask(group: Bool[Array, "P"], players: Int[Array, "C"]) -> Float[Array, "C"]:
+        masks = group & (players[:, None] != jnp.arange(num_players))
+        shown = len(players) - 1 + (num_players - rest if insertion else 0)
+        values = evaluate(game, masks, batch_size=batch_size, max_visible=max(shown, 1))
+        if is_concrete(values) and jnp.isnan(values).any():
+            hidden = jnp.flatnonzero(~masks[jnp.argmax(jnp.isnan(values))]).tolist()
+            raise nan_error(f"with the players {hidden} hidden")
+        return values if insertion else -values
+
+    visible = jnp.ones(num_players, bool) if insertion else ~first
+    ends = [rest - rest * k // 8 for k in range(9)]
+    rounds = [(a, a - b) for a, b in pairwise(ends) if a > b]
+    return remove_in_rounds(ask, visible, ~first, rounds)
 
 
 def random_scores(key: Seed, problem: Problem) -> Float[Array, "P"]:

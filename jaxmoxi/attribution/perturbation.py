@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmoxi.attribution.game import Problem, Seed, game_of, need_key
+from jaxmoxi.attribution.game import Problem, Seed, need_key
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.base import Game, GameWrapper
 from jaxmoxi.games.evaluation import readouts
-from jaxmoxi.games.image import Payoff, PixelValueFn, _ImageGame
-from jaxmoxi.games.sharding import ShardedValueFn
 from jaxmoxi.moxi.contexts import full_context_shapley
-from jaxmoxi.pytrees import pack, record, static
+from jaxmoxi.pytrees import record, static
+from jaxmoxi.types import Readout
 
 
 def occlusion(key: Seed, problem: Problem, *, batch_size: int | None = None) -> Float[Array, "P"]:
@@ -73,48 +73,44 @@ def rise(
             f"expected num_samples of at least 1, keep between 0 and 1 and cells from 1 to {min(height, width)}; "
             f"got {num_samples}, {keep} and {cells}"
         )
-    game = game_of(problem.v)
-    if not isinstance(game, PixelValueFn):
+    if not problem.v.blends:
         masks = jax.random.bernoulli(given, keep, (num_samples, problem.num_players))
         return _chance(readouts(problem.v, masks, batch_size=batch_size)) @ masks / (num_samples * keep)
-    soft: Any = SoftMaskGame(game, cells, game.payoff)
-    spread = problem.v.unpack()
-    if isinstance(spread, ShardedValueFn):
-        soft = dataclasses.replace(spread, v=pack(soft))
+    soft = SoftMaskGame(problem.v, cells, (height, width))
     codes = _draw(given, num_samples, keep, cells, (height, width))
     weights = _chance(readouts(soft, codes, batch_size=batch_size))
     return problem.pool(_weighted_masks(codes, weights, cells, (height, width)) / (num_samples * keep))
 
 
-def _chance(out: Any) -> Float[Array, "C"]:
+def _chance(out: Readout) -> Float[Array, "C"]:
     return out.values if out.probabilities is None else out.probabilities
 
 
 @record
-class SoftMaskGame(_ImageGame):
+class SoftMaskGame(GameWrapper):
     """RISE's masks as a game, so that they are chunked and spread over devices as every game is.
 
     Its "players" are the cells of the small mask, row by row, then one for each row and one for each column at which
     the enlarged mask may be cut out, of which one each is visible.
     """
 
-    sized: ClassVar[bool] = False
-
-    game: PixelValueFn
+    v: Game
     cells: int = static()
-    payoff: Payoff = static()
+    shape: tuple[int, int] = static()
 
-    @property
-    def target(self) -> Any:
-        """The class explained."""
-        return self.game.target
+    # Its players are not those of the game inside: a mask shows no number of players, and fades instead of blending.
+    num_players: ClassVar[None] = None
+    sized: ClassVar[bool] = False
+    gated: ClassVar[bool] = False
+    blends: ClassVar[bool] = False
 
-    def logits(self, masks: Bool[Array, "C Q"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
-        """The logits of the image under each mask."""
-        game = self.game
-        shape = (game.image.shape[0], game.image.shape[1])
-        shown = jax.vmap(partial(_enlarge, cells=self.cells, shape=shape))(masks)[..., None]
-        return game.logits_fn.unpack()(game.fill + shown * (game.image - game.fill))
+    def around(self, game: Game) -> SoftMaskGame:
+        """The same masks over another game."""
+        return dataclasses.replace(self, v=game)
+
+    def readout(self, masks: Bool[Array, "C Q"], *, max_visible: int | None = None) -> Readout:
+        """The readout of the image under each mask."""
+        return self.v.blended(jax.vmap(partial(_enlarge, cells=self.cells, shape=self.shape))(masks))
 
 
 def _steps(cells: int, shape: tuple[int, int]) -> tuple[int, int]:

@@ -6,19 +6,16 @@ Source: Muschalik et al., "shapiq: Shapley Interactions for Machine Learning", N
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from jaxmoxi.errors import NaNValueError
-from jaxmoxi.games.evaluation import check_batch_size, check_num_players, choose_batch_size, evaluate
-from jaxmoxi.pytrees import pack
+from jaxmoxi.errors import nan_error
+from jaxmoxi.games.base import ValueFn, as_game, check_num_players
+from jaxmoxi.games.evaluation import check_batch_size, choose_batch_size, evaluate
 
 
-def as_shapiq_game(
-    v: Callable[..., Any], num_players: int, *, batch_size: int | None = None, normalize: bool = True
-) -> Any:
+def as_shapiq_game(v: ValueFn, num_players: int, *, batch_size: int | None = None, normalize: bool = True) -> Any:
     """The same game as a `shapiq.Game`: for shapiq's exact indices, approximators and plots.
 
     v:           a value function, masks bool[C, P] -> float32[C].
@@ -32,11 +29,11 @@ def as_shapiq_game(
     it returns float64[n], float32 values widened. Raises ImportError without shapiq; ValueError for arguments that do
     not fit; NaNValueError, when it is called, that names the coalition whose value is NaN.
     """
-    v = pack(v)
-    check_num_players(v, num_players)
+    own = as_game(v)
+    check_num_players(own, num_players)
     check_batch_size(batch_size)
-    size = min(batch_size or choose_batch_size(v, num_players), 2**num_players)
-    game = _game_class()(v, num_players, size)
+    size = min(batch_size or choose_batch_size(own, num_players), 2**num_players)
+    game = _game_class()(own, num_players, size)
     if normalize:
         game.normalization_value = float(game.value_function(game.empty_coalition[None])[0])
     return game
@@ -66,10 +63,7 @@ def _game_class() -> Any:
                 values[start : start + size] = np.asarray(chunk)[: len(masks) - start]
             if np.isnan(values).any():
                 players = np.flatnonzero(masks[np.argmax(np.isnan(values))]).tolist()
-                raise NaNValueError(
-                    f"the value function returned NaN for the coalition of players {players}; check the model's "
-                    "logits for it, and the fill"
-                )
+                raise nan_error(f"for the coalition of players {players}")
             return values
 
     return ValueFnGame

@@ -1,8 +1,9 @@
 """The value of many coalitions: chunking, padding, the size of a chunk, and what happens when memory runs out.
 
-Every algorithm of this package evaluates coalitions through this module, and this module holds the one `jit`
-boundary they share. `evaluate` is compiled once for a value function's structure and shapes, whatever its image,
-weights or target; called from inside somebody's own `jit` or `vmap` it is simply traced along.
+Every algorithm of this package evaluates coalitions through this module. Two `jit` boundaries stand between a caller
+and a game: the chunks here, behind `evaluate`, `readouts`, `read_generated` and `read_rows`, and the stage and step of
+a greedy search (`jaxmoxi.moxi.greedy`). They are compiled once for a game's structure and shapes, whatever its image,
+weights or target; called from inside somebody's own `jit` or `vmap` they are traced along.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError, OutOfMemoryError
-from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack
+from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
+from jaxmoxi.pytrees import is_concrete, output_shapes
 from jaxmoxi.types import AnyArray, Readout
 
 # A larger chunk gains nothing: on an accelerator the cores are full; on a CPU a chunk should stay in the
@@ -31,7 +34,7 @@ _CPU_MEMORY, _CPU_FEW = 2**30, 4
 
 
 def evaluate(
-    v: Callable[..., Any],
+    v: ValueFn,
     masks: Bool[AnyArray, "C P"],
     *,
     batch_size: int | None = None,
@@ -39,7 +42,7 @@ def evaluate(
 ) -> Float[Array, "C"]:
     """The values of many coalitions, float32[C], a chunk of `batch_size` at a time.
 
-    v:           a value function (see `types`).
+    v:           a value function (see `jaxmoxi.games.base`).
     masks:       bool[C, P], True where a player is visible.
     batch_size:  coalitions per chunk; None chooses one that fits the memory (`choose_batch_size`). The last chunk is
                  padded, so every coalition meets the same compiled code, and a chunk changes no value beyond rounding.
@@ -51,7 +54,7 @@ def evaluate(
 
 
 def readouts(
-    v: Callable[..., Any],
+    v: ValueFn,
     masks: Bool[AnyArray, "C P"],
     *,
     batch_size: int | None = None,
@@ -62,7 +65,13 @@ def readouts(
     if masks.ndim != 2 or masks.dtype != bool:
         raise InputError(f"expected masks bool[C, P], True = visible; got {masks.dtype} of shape {masks.shape}")
     return read_generated(
-        v, _row, masks, count=len(masks), num_players=masks.shape[1], batch_size=batch_size, max_visible=max_visible
+        as_game(v),
+        _row,
+        masks,
+        count=len(masks),
+        num_players=masks.shape[1],
+        batch_size=batch_size,
+        max_visible=max_visible,
     )
 
 
@@ -71,7 +80,7 @@ def _row(masks: Bool[Array, "C P"], index: Any) -> Bool[Array, "P"]:
 
 
 def read_generated(
-    v: Callable[..., Any],
+    game: Game,
     make_mask: Callable[..., Any],
     operands: Any,
     *,
@@ -84,19 +93,19 @@ def read_generated(
 
     make_mask: `(operands, index) -> bool[P]`, traceable; a module-level function, so that it is compiled once.
     """
-    v = pack(v)
-    check_num_players(v, num_players)
+    check_num_players(game, num_players)
     check_batch_size(batch_size)
     if count == 0:
-        return Readout(jnp.zeros(0), None, None)
-    with memory_advice(v, num_players, max_visible, batch_size):
-        out = _read_chunks(v, make_mask, operands, count, num_players, batch_size, max_visible)
+        told = tells(game, num_players)
+        return jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), told)
+    with memory_advice(game, num_players, max_visible, batch_size):
+        out = _read_chunks(game, make_mask, operands, count, num_players, batch_size, max_visible)
         return jax.block_until_ready(out) if is_concrete(out) else out
 
 
 @partial(jax.jit, static_argnums=(1, 3, 4, 5, 6))
 def _read_chunks(
-    v: Packed,
+    game: Game,
     make_mask: Callable[..., Any],
     operands: Any,
     count: int,
@@ -104,27 +113,40 @@ def _read_chunks(
     batch_size: int | None,
     max_visible: int | None,
 ) -> Readout:
-    size = min(batch_size or choose_batch_size(v, num_players, max_visible=max_visible), count)
+    size = min(batch_size or choose_batch_size(game, num_players, max_visible=max_visible), count)
     chunks = math.ceil(count / size)
 
     def chunk(start: Any) -> Readout:
         # The last chunk's surplus rows repeat its last coalition: every chunk has the same shape.
         indices = jnp.minimum(start + jnp.arange(size), count - 1)
-        return read(v, jax.vmap(partial(make_mask, operands))(indices), max_visible)
+        return read(game, jax.vmap(partial(make_mask, operands))(indices), max_visible)
 
     out = jax.lax.map(chunk, jnp.arange(chunks) * size)
     return jax.tree.map(lambda x: x.reshape(chunks * size)[:count], out)
 
 
-def read(v: Packed, masks: Bool[Array, "C P"], max_visible: int | None) -> Readout:
-    """One chunk through the value function, with whatever it can tell. Traceable; no chunking, no `jit`."""
-    fn = v.unpack()
-    kwargs = {"max_visible": max_visible} if max_visible is not None and getattr(fn, "sized", False) else {}
-    if hasattr(fn, "readout"):
-        out = fn.readout(masks, **kwargs)
-    else:
-        leads = fn.leads(masks) if hasattr(fn, "leads") else None
-        out = Readout(fn(masks, **kwargs), leads, None)
+def read_rows(game: Game, masks: Bool[np.ndarray, "C P"], *, size: int, max_visible: int | None) -> Readout:
+    """Readouts of coalitions that the host chose, NumPy arrays [C], in chunks of one compiled shape.
+
+    size: rows a chunk; the last is padded. The device is given all chunks before the first is waited for.
+    Raises InputError for a game of traced arrays.
+    """
+    count, num_players = masks.shape
+    with memory_advice(game, num_players, max_visible, size):
+        rows = masks[np.minimum(np.arange(-(-count // size) * size), count - 1)].reshape(-1, size, num_players)
+        outs = [_read_chunk(game, chunk, max_visible) for chunk in rows]
+        if not is_concrete(outs):
+            raise InputError(OUTSIDE)
+        outs = jax.device_get(outs)
+    return jax.tree.map(lambda *chunks: np.concatenate(chunks)[:count], *outs)
+
+
+OUTSIDE = "this search decides on the host what to evaluate next: call it outside jit and vmap"
+
+
+def read(game: Game, masks: Bool[Array, "C P"], max_visible: int | None) -> Readout:
+    """One chunk through the game, with whatever it can tell. Traceable; no chunking, no `jit`."""
+    out = game.readout(masks, max_visible=max_visible if game.sized else None)
     values = jnp.asarray(out.values)
     if values.shape != (len(masks),):
         raise InputError(
@@ -134,27 +156,16 @@ def read(v: Packed, masks: Bool[Array, "C P"], max_visible: int | None) -> Reado
     return out._replace(values=values.astype(jnp.float32))
 
 
-def is_sized(v: Packed) -> bool:
-    """Whether the value function gains from `max_visible`."""
-    return bool(getattr(v.unpack(), "sized", False))
+_read_chunk = jax.jit(read, static_argnums=2)
 
 
-def tells(v: Packed, num_players: int) -> Readout:
-    """What the value function can tell of one coalition, as shapes (None where it cannot)."""
-    return output_shapes(_read_one, v, num_players)
+def tells(game: Game, num_players: int) -> Readout:
+    """What the game can tell of one coalition, as shapes (None where it cannot)."""
+    return output_shapes(_read_one, game, num_players)
 
 
-def _read_one(v: Packed, num_players: int) -> Readout:
-    return read(v, jnp.ones((1, num_players), bool), None)
-
-
-def check_num_players(v: Packed, num_players: int) -> None:
-    """Raises ValueError if the value function says how many players it has, and it is another number."""
-    if not isinstance(num_players, int) or num_players < 1:
-        raise InputError(f"num_players must be an integer of at least 1; got {num_players!r}")
-    own = getattr(v.unpack(), "num_players", None)
-    if own is not None and own != num_players:
-        raise InputError(f"the value function has {own} players; got num_players (or masks) for {num_players}")
+def _read_one(game: Game, num_players: int) -> Readout:
+    return read(game, jnp.ones((1, num_players), bool), None)
 
 
 def check_batch_size(batch_size: int | None) -> None:
@@ -163,19 +174,19 @@ def check_batch_size(batch_size: int | None) -> None:
         raise InputError(f"batch_size must be at least 1, or None to have it chosen; got {batch_size}")
 
 
-def choose_batch_size(v: Callable[..., Any], num_players: int, *, max_visible: int | None = None) -> int:
+def choose_batch_size(v: ValueFn, num_players: int, *, max_visible: int | None = None) -> int:
     """A chunk that fits the memory: a power of two between 1 and what the device can use, times the number of devices.
 
     The arrays one chunk of coalitions needs at once are read off the traced program (largest sum of live
     intermediates, fused or not, so on the safe side) and divided into a quarter of the free memory the device
     reports; on the CPU, where larger chunks only leave the caches, into 32 MiB (four coalitions may take 1 GiB).
     """
-    v = pack(v)
-    shards = getattr(v.unpack(), "num_shards", 1)
+    game = as_game(v)
+    shards = game.num_shards
     rows = 8 * shards
     masks = jax.ShapeDtypeStruct((rows, num_players), bool)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), v)
-    program = jax.make_jaxpr(lambda v, m: read(v, m, max_visible))(shapes, masks)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), game)
+    program = jax.make_jaxpr(lambda game, masks: read(game, masks, max_visible))(shapes, masks)
     per_row = max(1, _live_bytes(program.jaxpr) // 8)  # of one device, where the rows are shared among several
     backend = jax.default_backend()
     limit = _MAX_CHUNK.get(backend, _MAX_CHUNK["default"])
@@ -222,14 +233,14 @@ def _nbytes(variable: Any) -> int:
 
 
 @contextmanager
-def memory_advice(v: Packed, num_players: int, max_visible: int | None, batch_size: int | None):
+def memory_advice(game: Game, num_players: int, max_visible: int | None, batch_size: int | None):
     """Turns the runtime's out-of-memory error into one that names the batch size to try."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             raise
-        used = batch_size or choose_batch_size(v, num_players, max_visible=max_visible)
+        used = batch_size or choose_batch_size(game, num_players, max_visible=max_visible)
         advice = f"try batch_size={used // 2}" if used > 1 else "a single coalition does not fit on this device"
         first_line = str(error).splitlines()[0]
         raise OutOfMemoryError(f"out of memory with batch_size={used}: {advice} ({first_line})") from error

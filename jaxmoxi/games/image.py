@@ -2,14 +2,14 @@
 
 `pixel_value_fn` serves every classifier: a coalition's hidden pixels are replaced by a fill. `token_value_fn` serves
 vision transformers: a coalition's hidden tokens are absent from the encoder, as if they had never been there.
-Both return pytrees (see `types`), and both answer `leads`, `probabilities` and `readout` from one forward pass.
+Both return pytrees, and both answer `leads`, `probabilities` and `readout` from one forward pass.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,68 +17,42 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.base import Game
+from jaxmoxi.games.payoff import Payoff, check_payoff, payoff_values
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, token_players, visible_pixels
 from jaxmoxi.types import Readout
 
-Payoff = Literal["log_odds", "log_prob", "logit", "prob", "margin"]
-Game = TypeVar("Game", bound="_ImageGame")
+Logits = TypeVar("Logits", bound="ImageGame")
 
 
-def payoff_values(logits: Float[Array, "C K"], target: Int[Array, ""] | int, payoff: Payoff) -> Float[Array, "C"]:
-    """How strongly the model believes in class `target`, float32[C].
+class ImageGame(Game):
+    """What all games of images share: everything said about a coalition follows from a classifier's logits."""
 
-    With p the softmax probability of the target class:
-
-        "log_odds"  log p / (1 - p)  MoXI's payoff (the reference code calls it `modified`); any real number
-        "log_prob"  log p            (`normal`); at most 0
-        "logit"     the raw logit    (`yi`); any real number
-        "prob"      p                in [0, 1]
-        "margin"    the logit less the highest other one: above 0 where the class leads; any real number
-
-    All are computed from the logits without forming p, so a p that rounds to 0 or 1 stays finite.
-    """
-    logits = logits.astype(jnp.float32)
-    chosen = logits[:, target]
-    if payoff == "logit":
-        return chosen
-    if payoff in ("log_odds", "margin"):
-        others = jnp.where(jnp.arange(logits.shape[1]) == target, -jnp.inf, logits)
-        return chosen - (jax.nn.logsumexp(others, axis=1) if payoff == "log_odds" else jnp.max(others, axis=1))
-    log_prob = chosen - jax.nn.logsumexp(logits, axis=1)
-    return jnp.exp(log_prob) if payoff == "prob" else log_prob
-
-
-class _ImageGame:
-    """What both image value functions share: everything said about a coalition follows from its logits."""
-
-    payoff: Any
-    target: Any
-
-    def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
-        """The classifier's logits for each coalition, float32[C, K]."""
-        raise TypeError(f"{type(self).__name__} has no logits")
+    gated = True
+    payoff: Payoff  # pyright: ignore[reportIncompatibleVariableOverride]
+    target: Int[Array, "*batch"]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def readout(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Readout:
         """Value, lead and probability of each coalition from one forward pass."""
-        logits = self.logits(masks, max_visible=max_visible).astype(jnp.float32)
+        return self.read(self.logits(masks, max_visible=max_visible))
+
+    def read(self, logits: Float[Array, "C K"]) -> Readout:
+        """What rows of logits say about the class explained; between equal logits the lowest class leads."""
+        logits = logits.astype(jnp.float32)
         return Readout(
-            values=payoff_values(logits, self.target, self.payoff),
+            values=self.score(logits),
             leads=jnp.argmax(logits, axis=1) == self.target,
             probabilities=jax.nn.softmax(logits, axis=1)[:, self.target],
         )
 
+    def score(self, logits: Float[Array, "C K"]) -> Float[Array, "C"]:
+        """The payoff of rows of logits."""
+        return payoff_values(logits, self.target, self.payoff)
+
     def __call__(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C"]:
         """The payoff of each coalition, float32[C]."""
-        return payoff_values(self.logits(masks, max_visible=max_visible), self.target, self.payoff)
-
-    def leads(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Bool[Array, "C"]:
-        """Whether the target is the top class, bool[C]; between equal logits the lowest class leads."""
-        return self.readout(masks, max_visible=max_visible).leads  # type: ignore[return-value]
-
-    def probabilities(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C"]:
-        """The target's softmax probability, float32[C] in [0, 1]."""
-        return self.readout(masks, max_visible=max_visible).probabilities  # type: ignore[return-value]
+        return self.score(self.logits(masks, max_visible=max_visible))
 
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
         """The classifier's logits with players that are partly there, float32[C, K]. Differentiable in the gates."""
@@ -86,18 +60,18 @@ class _ImageGame:
 
     def relaxed(self, gates: Float[Array, "C P"]) -> Float[Array, "C"]:
         """The payoff with players that are partly there, float32[C]: gates in [0, 1], at 0 and 1 that of the masks."""
-        return payoff_values(self.relaxed_logits(gates), self.target, self.payoff)
+        return self.score(self.relaxed_logits(gates))
 
-    def with_payoff(self: Game, payoff: Payoff) -> Game:
-        """The same game under another payoff (see `payoff_values`). Raises ValueError for one that is unknown."""
-        return dataclasses.replace(self, payoff=_check_payoff(payoff))  # type: ignore[type-var]
+    def with_payoff(self: Logits, payoff: Payoff) -> Logits:
+        """The same game under another payoff (see `payoff_values`). Raises InputError for one that is unknown."""
+        return dataclasses.replace(self, payoff=check_payoff(payoff))  # type: ignore[type-var]
 
 
 @record
-class PixelValueFn(_ImageGame):
+class PixelValueFn(ImageGame):
     """Made by `pixel_value_fn`. Hidden pixels take the fill; `max_visible` is accepted and changes nothing."""
 
-    sized: ClassVar[bool] = False
+    blends: ClassVar[bool] = True
 
     logits_fn: Packed
     image: Float[Array, "*batch H W 3"]
@@ -108,17 +82,24 @@ class PixelValueFn(_ImageGame):
     num_players: int | None = static()
 
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
+        """The logits of the image with the hidden players' pixels filled."""
         shown = visible_pixels(masks, self.regions)[..., None]
-        return self.logits_fn.unpack()(jnp.where(shown, self.image, self.fill))
+        return self.logits_fn(jnp.where(shown, self.image, self.fill))
 
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
         """The logits of images blended, player by player, between the fill (gate 0) and the image (1)."""
-        share = jnp.take(gates, self.regions, axis=1)[..., None]
-        return self.logits_fn.unpack()(self.fill + share * (self.image - self.fill))
+        return self._blended_logits(jnp.take(gates, self.regions, axis=1))
+
+    def blended(self, shares: Float[Array, "C H W"]) -> Readout:
+        """The readout of images blended, pixel by pixel, between the fill (share 0) and the image (1)."""
+        return self.read(self._blended_logits(shares))
+
+    def _blended_logits(self, shares: Float[Array, "C H W"]) -> Float[Array, "C K"]:
+        return self.logits_fn(self.fill + shares[..., None] * (self.image - self.fill))
 
 
 @record
-class TokenValueFn(_ImageGame):
+class TokenValueFn(ImageGame):
     """Made by `token_value_fn`. Hidden tokens are gone; with `max_visible` the encoder runs on that many only."""
 
     sized: ClassVar[bool] = True
@@ -132,6 +113,7 @@ class TokenValueFn(_ImageGame):
     tokens_per_player: int | None = static()
 
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
+        """The logits of the visible tokens alone."""
         shown = jnp.take(masks, self.players, axis=1)
         count = shown.shape[1]
         if max_visible is not None and self.tokens_per_player is not None:
@@ -185,7 +167,7 @@ def pixel_value_fn(
         fill=fill_image(image, fill),
         regions=regions,
         target=_check_target(target),
-        payoff=_check_payoff(payoff),
+        payoff=check_payoff(payoff),
         num_players=num_players,
     )
     return _check_logits(v)
@@ -234,7 +216,7 @@ def token_value_fn(
         tokens=model.embed_tokens(image),
         players=players,
         target=_check_target(target),
-        payoff=_check_payoff(payoff),
+        payoff=check_payoff(payoff),
         num_players=num_players,
         tokens_per_player=tokens_per_player,
     )
@@ -293,13 +275,7 @@ def _check_target(target: Any) -> Int[Array, ""]:
     return target.astype(jnp.int32)
 
 
-def _check_payoff(payoff: Any) -> Payoff:
-    if payoff not in get_args(Payoff):
-        raise InputError(f"expected a payoff of {', '.join(get_args(Payoff))}; got {payoff!r}")
-    return payoff
-
-
-def _check_logits(v: Game) -> Game:
+def _check_logits(v: Logits) -> Logits:
     """`v`, if its classifier returns logits [C, K] and its target is below K; ValueError otherwise."""
     shape = output_shapes(_one_row, v).shape
     if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
@@ -312,5 +288,5 @@ def _check_logits(v: Game) -> Game:
     return v
 
 
-def _one_row(v: Any) -> Any:
+def _one_row(v: ImageGame) -> Float[Array, "1 K"]:
     return v.logits(jnp.ones((1, v.num_players or 1), bool))

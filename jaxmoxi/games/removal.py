@@ -1,4 +1,6 @@
-"""One order judged under several ways of removing players: does a result hold, or is it the fill's?
+"""Several games of one image: other ways of removing the same players, other fills, the image a little moved.
+
+A result that holds under one of them alone may be the fill's.
 
 Source: what "absent" means decides what insertion and deletion curves look like: Sturmfels, Lundberg and Lee,
 "Visualizing the Impact of Feature Attribution Baselines", Distill 2020. Token removal is that of MoXI (`values`).
@@ -9,9 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+import jax.numpy as jnp
+from jaxtyping import Float
+
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.image import Payoff, pixel_value_fn, token_value_fn
-from jaxmoxi.types import ValueFn
+from jaxmoxi.games.base import ValueFn
+from jaxmoxi.games.image import pixel_value_fn, token_value_fn
+from jaxmoxi.games.payoff import Payoff
+from jaxmoxi.types import AnyArray
 
 Removal = Literal["tokens", "zero", "mean", "blur"]
 
@@ -55,3 +62,39 @@ def value_fns(
         else pixel_value_fn(logits_fn, image, target, regions, fill=fills[name], payoff=payoff)
         for name in names
     }
+
+
+def alternatives(
+    model: Any,
+    image: Float[AnyArray, "H W 3"],
+    target: int,
+    regions: Any,
+    *,
+    fills: Sequence[Any] = ("mean", "blur"),
+    shift: int = 4,
+    payoff: Payoff = "log_odds",
+) -> list[ValueFn]:
+    """Other games of the same players, for `stability`: other fills, and the image a little to each side.
+
+    model:   a classifier (`jaxmoxi.models.load`). image: normalised, of its size. target: the class.
+    regions: int[H, W], the players.
+    fills:   what hidden pixels become in one game each, as in `pixel_value_fn`. Leave out the fill of the game that is
+             searched: it is no other.
+    shift:   pixels that the image moves, up, down, left and right, in one game each; what leaves on one side enters on
+             the other, and the players stay. 0: none. Hidden are tokens where the model has them, else pixels, by the
+             mean colour.
+    payoff:  of the games, as in `pixel_value_fn`.
+
+    Raises ValueError for a shift below 0 or of half the image, and what the value functions raise.
+    """
+    image = jnp.asarray(image)
+    if not 0 <= shift < min(image.shape[:2]) // 2:
+        raise InputError(f"expected a shift from 0 to less than {min(image.shape[:2]) // 2} pixels; got {shift}")
+    games: list[ValueFn] = [pixel_value_fn(model.logits, image, target, regions, fill=f, payoff=payoff) for f in fills]
+    for axis, step in [(0, -shift), (0, shift), (1, -shift), (1, shift)] if shift else []:
+        moved = jnp.roll(image, step, axis)
+        if model.token_grid is None:
+            games.append(pixel_value_fn(model.logits, moved, target, regions, fill="mean", payoff=payoff))
+        else:
+            games.append(token_value_fn(model, moved, target, regions, payoff=payoff))
+    return games

@@ -7,6 +7,7 @@ values are exchanged. There is no collective inside a forward pass.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -16,88 +17,70 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.evaluation import is_sized, read
-from jaxmoxi.pytrees import Packed, is_concrete, pack, record, static
+from jaxmoxi.games.base import Game, GameWrapper, Tree, ValueFn, as_game
+from jaxmoxi.pytrees import is_concrete, record, static
 from jaxmoxi.types import Readout
 
 
 @record
-class ShardedValueFn:
-    """Made by `shard_coalitions`. It answers what the value function inside it answers, in the same words."""
+class ShardedValueFn(GameWrapper):
+    """Made by `shard_coalitions`. It answers whatever the game inside answers, its rows spread over the devices.
 
-    v: Packed
+    Only `relaxed`, a gradient's single row, is answered by the game inside alone.
+    """
+
+    v: Game
     mesh: Mesh = static()
     axes: tuple[str, ...] = static()
 
     @property
-    def num_shards(self) -> int:
+    def num_shards(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Into how many parts a chunk of coalitions is cut."""
         return math.prod(self.mesh.shape[a] for a in self.axes)
 
-    @property
-    def sized(self) -> bool:
-        """Whether the value function inside gains from `max_visible`."""
-        return is_sized(self.v)
+    def around(self, game: Game) -> ShardedValueFn:
+        """Another game, spread alike."""
+        return dataclasses.replace(self, v=game)
 
-    @property
-    def num_players(self) -> int | None:
-        """P, where the value function inside knows it."""
-        return getattr(self.v.unpack(), "num_players", None)
-
-    # What the value function inside may have or not: without it, AttributeError, as `hasattr` expects.
-
-    @property
-    def with_payoff(self) -> Callable[..., ShardedValueFn]:
-        """The same game under another payoff, spread alike; only where the value function inside has `with_payoff`."""
-        inner: Any = self.v.unpack()
-        change = inner.with_payoff
-        return lambda payoff: ShardedValueFn(v=pack(change(payoff)), mesh=self.mesh, axes=self.axes)
-
-    @property
-    def relaxed(self) -> Callable[..., Float[Array, "C"]]:
-        """The payoff at gates, of the value function inside; only where it has `relaxed`."""
-        inner: Any = self.v.unpack()
-        return inner.relaxed
-
-    def replicate(self, tree: Any) -> Any:
-        """Arrays that meet this value function in a compiled program, on all devices of the mesh.
+    def replicate(self, tree: Tree) -> Tree:
+        """Arrays that meet this game in a compiled program, on all devices of the mesh.
 
         What such a program returns is there; arrays that are elsewhere at first would compile it a second time.
         """
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
     def readout(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Readout:
-        """The readout of the value function inside, each device taking its share of the rows."""
-        count = len(masks)
-        padded = -(-count // self.num_shards) * self.num_shards
-        rows = jnp.minimum(jnp.arange(padded), count - 1)  # surplus rows repeat the last coalition
+        """The readout of the game inside, each device taking its share of the rows."""
+        return self._spread(lambda game, rows: game.readout(rows, max_visible=max_visible), masks)
 
-        def part(v: Packed, masks: Any) -> Readout:
-            out = read(v, masks, max_visible)
-            return jax.tree.map(lambda x: jax.lax.all_gather(x, self.axes, tiled=True), out)
+    def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
+        """The logits of the game inside, spread likewise."""
+        return self._spread(lambda game, rows: game.logits(rows, max_visible=max_visible), masks)
+
+    def blended(self, shares: Float[Array, "C H W"]) -> Readout:
+        """The readout of blended images of the game inside, spread likewise."""
+        return self._spread(lambda game, rows: game.blended(rows), shares)
+
+    def _spread(self, ask: Callable[[Game, Array], Any], rows: Shaped[Array, "C ..."]) -> Any:
+        """What the game inside answers about rows, each device asking about its share of them."""
+        count = len(rows)
+        padded = -(-count // self.num_shards) * self.num_shards
+        repeated = jnp.minimum(jnp.arange(padded), count - 1)  # surplus rows repeat the last one
+
+        def part(game: Game, rows: Array) -> Any:
+            return jax.tree.map(lambda x: jax.lax.all_gather(x, self.axes, tiled=True), ask(game, rows))
 
         everywhere, split = PartitionSpec(), PartitionSpec(self.axes)
         spread = jax.shard_map(
             part, mesh=self.mesh, in_specs=(everywhere, split), out_specs=everywhere, check_vma=False
         )
-        return jax.tree.map(lambda x: x[:count], spread(self.v, masks[rows]))
-
-    def __call__(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C"]:
-        """The payoff of each coalition, float32[C]."""
-        return self.readout(masks, max_visible=max_visible).values
-
-    def leads(self, masks: Bool[Array, "C P"]) -> Bool[Array, "C"]:
-        """Whether the explained class leads, bool[C]. Raises ValueError if the value function inside cannot tell."""
-        leads = self.readout(masks).leads
-        if leads is None:
-            raise InputError("the sharded value function cannot tell who leads: it has neither leads nor readout")
-        return leads
+        return jax.tree.map(lambda x: x[:count], spread(self.v, rows[repeated]))
 
 
-def shard_coalitions(v: Callable[..., Any], mesh: Mesh, *, axes: str | tuple[str, ...] | None = None) -> ShardedValueFn:
+def shard_coalitions(v: ValueFn, mesh: Mesh, *, axes: str | tuple[str, ...] | None = None) -> ShardedValueFn:
     """The same game, its coalitions evaluated on all devices of a mesh.
 
     v:    a value function; its arrays are copied to every device of the mesh.
@@ -114,10 +97,10 @@ def shard_coalitions(v: Callable[..., Any], mesh: Mesh, *, axes: str | tuple[str
     if unknown or not axes:
         raise InputError(f"expected axes of the mesh, which has {mesh.axis_names}; got {axes}")
     mesh = automatic(mesh)
-    packed = pack(v)
-    if is_concrete(packed):
-        packed = jax.device_put(packed, NamedSharding(mesh, PartitionSpec()))
-    return ShardedValueFn(v=packed, mesh=mesh, axes=axes)
+    game = as_game(v)
+    if is_concrete(game):
+        game = jax.device_put(game, NamedSharding(mesh, PartitionSpec()))
+    return ShardedValueFn(v=game, mesh=mesh, axes=axes)
 
 
 def local_mesh(*, num_cores: int | None = None) -> Mesh:

@@ -89,5 +89,5 @@ def _predict(key: Any, v: PixelValueFn, order: Array, doubled: Any, noise: Any, 
     hidden = visible_pixels(removed, v.regions)
     keys = jax.random.split(key, len(removed))
     images = jax.vmap(lambda key, hidden: impute(key, v.image, hidden, noise, num_iterations))(keys, hidden)
-    logits = v.logits_fn.unpack()(images).astype(jnp.float32)
+    logits = v.logits_fn(images).astype(jnp.float32)
     return jnp.argmax(logits, axis=1) == v.target, jax.nn.softmax(logits, axis=1)[:, v.target]

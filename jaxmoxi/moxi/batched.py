@@ -7,7 +7,7 @@ an accelerator. Here the searches of many images advance together, one `vmap` ov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,15 +17,16 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxmoxi.errors import InputError, NaNValueError
-from jaxmoxi.games.evaluation import check_batch_size, choose_batch_size, is_sized, memory_advice
+from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.evaluation import check_batch_size, choose_batch_size, memory_advice
 from jaxmoxi.games.sharding import automatic
-from jaxmoxi.moxi.greedy import Limits, Stage, check_stop, finish, greedy_init, plan_stages, run_stage
-from jaxmoxi.pytrees import Packed, pack
+from jaxmoxi.moxi.greedy import GreedyState, finish, greedy_init, last_size, raise_nan, run_stage
+from jaxmoxi.moxi.stages import Stage, plan_stages
 from jaxmoxi.types import GreedyResult, Stop
 
 
 def greedy_images(
-    vs: Sequence[Callable[..., Any]],
+    vs: Sequence[ValueFn],
     num_players: int,
     *,
     insertion: bool = True,
@@ -47,22 +48,23 @@ def greedy_images(
     Orders are those of the single searches, values theirs to rounding.
     Raises ValueError for value functions that differ in structure, NaNValueError that names the image.
     """
-    packed = [pack(v) for v in vs]
-    if not packed:
+    games = [as_game(v) for v in vs]
+    if not games:
         raise InputError("expected at least one value function; got none")
-    _check_alike(packed)
+    _check_alike(games)
     check_batch_size(batch_size)
-    single = greedy_init(packed[0], num_players, insertion=insertion)
-    limits = check_stop(stop or Stop(), single)
+    stop = stop or Stop()
+    single = greedy_init(games[0], num_players, insertion=insertion)
+    stop.check(single.start)
+    limits, last = stop.as_arrays(), last_size(stop, num_players)
     mesh = None if mesh is None else automatic(mesh)
     devices = 1 if mesh is None else mesh.size
-    count, padded = len(packed), -(-len(packed) // devices) * devices
-    packed += packed[-1:] * (padded - count)  # every device has as many images: the last one is repeated
-    shared, own, merge = _split(packed)
+    count, padded = len(games), -(-len(games) // devices) * devices
+    games += games[-1:] * (padded - count)  # every device has as many images: the last one is repeated
+    shared, own, merge = _split(games)
     states = jax.tree.map(lambda x: jnp.broadcast_to(x, (padded, *x.shape)), single)
-    last = num_players if stop is None or stop.size is None else min(stop.size, num_players)
-    for stage in plan_stages(num_players, insertion=insertion, sized=is_sized(packed[0])):
-        with memory_advice(packed[0], num_players, stage.max_visible, batch_size):
+    for stage in plan_stages(num_players, insertion=insertion, sized=games[0].sized):
+        with memory_advice(games[0], num_players, stage.max_visible, batch_size):
             goal = jnp.int32(min(stage.steps, last))
             states, met = _run_images(shared, own, merge, states, limits, goal, batch_size, stage, mesh)
             _raise_nan(states, count)
@@ -83,19 +85,19 @@ class _Merge:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Merge) and self.key == other.key
 
-    def __call__(self, shared: Sequence[Any], own: Sequence[Any]) -> Packed:
+    def __call__(self, shared: Sequence[Any], own: Sequence[Any]) -> Game:
         is_shared, treedef = self.key
         shared_leaves, own_leaves = iter(shared), iter(own)
         return jax.tree.unflatten(treedef, [next(shared_leaves if s else own_leaves) for s in is_shared])
 
 
-def _split(packed: list[Packed]) -> tuple[list[Any], list[Any], _Merge]:
+def _split(games: list[Game]) -> tuple[list[Any], list[Any], _Merge]:
     """(arrays that all share, arrays of each stacked along a new first axis, the way back)."""
-    columns = list(zip(*(jax.tree.leaves(v) for v in packed), strict=True))
+    columns = list(zip(*(jax.tree.leaves(v) for v in games), strict=True))
     is_shared = tuple(all(leaf is column[0] for leaf in column) for column in columns)
     shared = [column[0] for column, s in zip(columns, is_shared, strict=True) if s]
     own = [jnp.stack(column) for column, s in zip(columns, is_shared, strict=True) if not s]
-    return shared, own, _Merge(is_shared, jax.tree.structure(packed[0]))
+    return shared, own, _Merge(is_shared, jax.tree.structure(games[0]))
 
 
 @partial(jax.jit, static_argnums=(2, 6, 7, 8))
@@ -104,7 +106,7 @@ def _run_images(
     own: list[Any],
     merge: _Merge,
     states: Any,
-    limits: Limits,
+    limits: Stop,
     goal: Any,
     batch_size: int | None,
     stage: Stage,
@@ -112,7 +114,7 @@ def _run_images(
 ) -> Any:
     images = states.step.shape[0] // (1 if mesh is None else mesh.size)
 
-    def one(shared: Any, own: Any, state: Any, limits: Limits, goal: Any) -> Any:
+    def one(shared: Any, own: Any, state: Any, limits: Stop, goal: Any) -> Any:
         v = merge(shared, own)
         fits = choose_batch_size(v, state.order.shape[0], max_visible=stage.max_visible)
         size = batch_size or max(1, fits // images)
@@ -128,12 +130,12 @@ def _run_images(
     return every(shared, own, states, limits, goal)
 
 
-def _check_alike(packed: list[Packed]) -> None:
-    def describe(v: Packed) -> Any:
+def _check_alike(games: list[Game]) -> None:
+    def describe(v: Game) -> Any:
         return jax.tree.structure(v), [(np.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(v)]
 
-    first = describe(packed[0])
-    for i, v in enumerate(packed):
+    first = describe(games[0])
+    for i, v in enumerate(games):
         if describe(v) != first:
             raise InputError(
                 f"expected value functions of one structure and the same shapes; number {i} differs from number 0: "
@@ -141,14 +143,13 @@ def _check_alike(packed: list[Packed]) -> None:
             )
 
 
-def _raise_nan(states: Any, count: int) -> None:
+def _raise_nan(states: GreedyState, count: int) -> None:
     players, starts, steps = (np.asarray(x)[:count] for x in (states.nan_player, states.start.values, states.step))
     broken = (players >= 0) | ((steps == 0) & np.isnan(starts))
     if broken.any():
         i = int(np.argmax(broken))
-        where = f"at step {int(steps[i]) + 1}, for player {int(players[i])}" if players[i] >= 0 else "of the start"
-        raise NaNValueError(
-            f"the value function of image {i} returned NaN {where}; check the model's logits for this coalition, and "
-            "the fill",
-            finish(states),
-        )
+        try:
+            raise_nan(jax.tree.map(lambda x: x[i], states), whose=f"the value function of image {i}")
+        except NaNValueError as error:
+            error.result = finish(states)  # of all images: nothing computed is lost
+            raise

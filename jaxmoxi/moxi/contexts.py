@@ -10,44 +10,40 @@ for the interaction of two players; Castro, Gómez and Tejada, Computers & Opera
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from jaxmoxi.errors import InputError, NaNValueError
-from jaxmoxi.games.evaluation import check_num_players, read_generated
-from jaxmoxi.pytrees import is_concrete, pack
+from jaxmoxi.errors import InputError, nan_error
+from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
+from jaxmoxi.games.evaluation import read_generated
+from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.types import AnyArray, ShapleyEstimate
 
 
-def self_context_shapley(
-    v: Callable[..., Any], num_players: int, *, batch_size: int | None = None
-) -> Float[Array, "P"]:
+def self_context_shapley(v: ValueFn, num_players: int, *, batch_size: int | None = None) -> Float[Array, "P"]:
     """What each player is worth alone: phi(i) = v({i}) - v({}), float32[P]. P + 1 values.
 
     Raises NaNValueError (outside `jit`) that names a player whose value is NaN.
     """
-    return _single_context(v, num_players, jnp.zeros(num_players, bool), 1, batch_size)
+    return _single_context(as_game(v), num_players, jnp.zeros(num_players, bool), 1, batch_size)
 
 
-def full_context_shapley(
-    v: Callable[..., Any], num_players: int, *, batch_size: int | None = None
-) -> Float[Array, "P"]:
+def full_context_shapley(v: ValueFn, num_players: int, *, batch_size: int | None = None) -> Float[Array, "P"]:
     """What is lost without each player: phi(i) = v(N) - v(N - i), float32[P]. P + 1 values.
 
     Raises NaNValueError (outside `jit`) that names a player whose value is NaN.
     """
-    return _single_context(v, num_players, jnp.ones(num_players, bool), num_players, batch_size)
+    return _single_context(as_game(v), num_players, jnp.ones(num_players, bool), num_players, batch_size)
 
 
 def _single_context(
-    v: Callable[..., Any], num_players: int, context: Bool[Array, "P"], max_visible: int, batch_size: int | None
+    game: Game, num_players: int, context: Bool[Array, "P"], max_visible: int, batch_size: int | None
 ) -> Float[Array, "P"]:
     values = read_generated(
-        v,
+        game,
         _toggle_one,
         context,
         count=num_players + 1,
@@ -59,13 +55,13 @@ def _single_context(
     return jnp.where(context, values[0] - values[1:], values[1:] - values[0])
 
 
-def _toggle_one(context: Bool[Array, "P"], index: Any) -> Bool[Array, "P"]:
+def _toggle_one(context: Bool[Array, "P"], index: Int[Array, ""]) -> Bool[Array, "P"]:
     """Row 0 is the context, row i + 1 the context with player i joining or leaving."""
     return context ^ (jnp.arange(context.shape[0]) == index - 1)
 
 
 def pairwise_interactions(
-    v: Callable[..., Any],
+    v: ValueFn,
     num_players: int,
     *,
     context: Bool[AnyArray, "P"] | None = None,
@@ -102,7 +98,7 @@ def pairwise_interactions(
     rows = np.concatenate([[nobody], np.arange(num_players), first])
     cols = np.concatenate([[nobody], np.full(num_players, nobody), second])
     values = read_generated(
-        v,
+        as_game(v),
         _toggle_two,
         (context, jnp.asarray(rows, jnp.int32), jnp.asarray(cols, jnp.int32)),
         count=len(rows),
@@ -120,7 +116,9 @@ def pairwise_interactions(
     return matrix + matrix.T
 
 
-def _toggle_two(operands: Any, index: Any) -> Bool[Array, "P"]:
+def _toggle_two(
+    operands: tuple[Bool[Array, "P"], Int[Array, "R"], Int[Array, "R"]], index: Int[Array, ""]
+) -> Bool[Array, "P"]:
     context, rows, cols = operands
     players = jnp.arange(context.shape[0])
     return context ^ (players == rows[index]) ^ (players == cols[index])
@@ -128,7 +126,7 @@ def _toggle_two(operands: Any, index: Any) -> Bool[Array, "P"]:
 
 def sampled_shapley(
     key: Key[Array, ""] | UInt32[Array, "2"],
-    v: Callable[..., Any],
+    v: ValueFn,
     num_players: int,
     *,
     num_samples: int,
@@ -144,13 +142,14 @@ def sampled_shapley(
     """
     if num_samples < 2:
         raise InputError(f"num_samples must be at least 2, for a standard error; got {num_samples}")
-    check_num_players(pack(v), num_players)
+    game = as_game(v)
+    check_num_players(game, num_players)
     orders = jax.vmap(lambda k: jax.random.permutation(k, num_players))(jax.random.split(key, num_samples))
     ranks = jnp.argsort(orders, axis=1).astype(jnp.int32)
     inner = num_players - 1
     count = num_samples * inner + 2
     values = read_generated(
-        v, _prefix, ranks, count=count, num_players=num_players, batch_size=batch_size, max_visible=num_players
+        game, _prefix, ranks, count=count, num_players=num_players, batch_size=batch_size, max_visible=num_players
     ).values
     _raise_nan(values, lambda i: f"for the first {i % inner + 1 if i < count - 2 else 'or last'} of a sampled order")
     paths = values[: num_samples * inner].reshape(num_samples, inner)
@@ -164,7 +163,7 @@ def sampled_shapley(
     )
 
 
-def _prefix(ranks: Int[Array, "S P"], index: Any) -> Bool[Array, "P"]:
+def _prefix(ranks: Int[Array, "S P"], index: Int[Array, ""]) -> Bool[Array, "P"]:
     """The proper prefixes of each order in turn; the last two rows are nobody and everybody."""
     samples, players = ranks.shape
     inner = max(players - 1, 1)
@@ -173,9 +172,6 @@ def _prefix(ranks: Int[Array, "S P"], index: Any) -> Bool[Array, "P"]:
 
 
 def _raise_nan(values: Float[Array, "C"], describe: Callable[[int], str]) -> None:
+    """Raises the error for a NaN among values that can be looked at; `describe` names the coalition of a row."""
     if is_concrete(values) and bool(jnp.isnan(values).any()):
-        index = int(np.argmax(np.isnan(values)))
-        raise NaNValueError(
-            f"the value function returned NaN {describe(index)}; check the model's logits for this coalition, "
-            "and the fill"
-        )
+        raise nan_error(describe(int(np.argmax(np.isnan(values)))))

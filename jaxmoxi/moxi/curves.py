@@ -5,21 +5,21 @@ Source: Petsiuk, Das and Saenko, "RISE", BMVC 2018, as MoXI uses them: patch by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.evaluation import is_sized, read_generated
-from jaxmoxi.pytrees import is_concrete, pack
+from jaxmoxi.games.base import ValueFn, as_game
+from jaxmoxi.games.evaluation import read_generated
+from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.types import AnyArray, Curve, Readout
 
 
-def insertion_curve(v: Callable[..., Any], order: Int[AnyArray, "P"], *, batch_size: int | None = None) -> Curve:
+def insertion_curve(v: ValueFn, order: Int[AnyArray, "P"], *, batch_size: int | None = None) -> Curve:
     """The readout while the players of `order` become visible one after the other; higher area is better.
 
     Endpoints: size 0 is the empty coalition (everything hidden), size P the whole image. P + 1 values. The area is
@@ -31,7 +31,7 @@ def insertion_curve(v: Callable[..., Any], order: Int[AnyArray, "P"], *, batch_s
     return _curve(v, order, True, batch_size)
 
 
-def deletion_curve(v: Callable[..., Any], order: Int[AnyArray, "P"], *, batch_size: int | None = None) -> Curve:
+def deletion_curve(v: ValueFn, order: Int[AnyArray, "P"], *, batch_size: int | None = None) -> Curve:
     """The readout while the players of `order` are hidden one after the other; lower area is better.
 
     Endpoints: size 0 is the whole image, size P the empty coalition. Otherwise as `insertion_curve`.
@@ -40,7 +40,7 @@ def deletion_curve(v: Callable[..., Any], order: Int[AnyArray, "P"], *, batch_si
 
 
 def curve_readouts(
-    v: Callable[..., Any],
+    v: ValueFn,
     orders: Int[AnyArray, "M P"],
     *,
     insertion: bool = True,
@@ -67,9 +67,10 @@ def curve_readouts(
         np.diff(at) <= 0
     ).any():  # fmt: skip
         raise InputError(f"expected ascending sizes in 0 .. {num_players}; got {sizes}")
+    game = as_game(v)
     ranks = jnp.argsort(orders, axis=1).astype(jnp.int32)
     visible = at if insertion else num_players - at
-    limits = sorted({-(-num_players * k // 4) for k in (1, 2, 3, 4)}) if is_sized(pack(v)) else [num_players]
+    limits = sorted({-(-num_players * k // 4) for k in (1, 2, 3, 4)}) if game.sized else [num_players]
     parts, places, low = [], [], -1
     for limit in limits:
         chosen = np.flatnonzero((visible > low) & (visible <= limit))
@@ -77,7 +78,7 @@ def curve_readouts(
         if len(chosen):
             parts.append(
                 read_generated(
-                    v,
+                    game,
                     _row_first if insertion else _row_without_first,
                     (ranks, jnp.asarray(at[chosen], jnp.int32)),
                     count=count * len(chosen),
@@ -92,16 +93,16 @@ def curve_readouts(
     return jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1)[:, back], *rows)
 
 
-def _row_first(operands: Any, index: Any) -> Bool[Array, "P"]:
+def _row_first(operands: tuple[Int[Array, "M P"], Int[Array, "S"]], index: Int[Array, ""]) -> Bool[Array, "P"]:
     ranks, sizes = operands
     return ranks[index // len(sizes)] < sizes[index % len(sizes)]
 
 
-def _row_without_first(operands: Any, index: Any) -> Bool[Array, "P"]:
+def _row_without_first(operands: tuple[Int[Array, "M P"], Int[Array, "S"]], index: Int[Array, ""]) -> Bool[Array, "P"]:
     return ~_row_first(operands, index)
 
 
-def _check_order(order: Any) -> None:
+def _check_order(order: Int[AnyArray, "P"]) -> None:
     num_players = order.shape[0]
     if not jnp.issubdtype(order.dtype, jnp.integer):
         raise InputError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
@@ -113,22 +114,12 @@ def _check_order(order: Any) -> None:
         )
 
 
-def _curve(v: Callable[..., Any], order: Any, insertion: bool, batch_size: int | None) -> Curve:
+def _curve(v: ValueFn, order: Int[AnyArray, "P"], insertion: bool, batch_size: int | None) -> Curve:
     order = jnp.asarray(order)
     if order.ndim != 1 or not jnp.issubdtype(order.dtype, jnp.integer):
         raise InputError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
-    num_players = order.shape[0]
-    if is_concrete(order):
-        _check_order(order)
-    ranks = jnp.argsort(order)
-    out = read_generated(
-        v,
-        _first if insertion else _without_first,
-        ranks,
-        count=num_players + 1,
-        num_players=num_players,
-        batch_size=batch_size,
-    )
+    rows = curve_readouts(v, order[None], insertion=insertion, batch_size=batch_size)
+    out = jax.tree.map(lambda row: row[0], rows)
     return Curve(
         values=out.values,
         area=trapezoid_area(out.values),
@@ -138,15 +129,7 @@ def _curve(v: Callable[..., Any], order: Any, insertion: bool, batch_size: int |
     )
 
 
-def trapezoid_area(values: Any) -> Any:
+def trapezoid_area(values: Shaped[AnyArray, "P1"]) -> Float[Array, ""]:
     """The area under P + 1 equally spaced values over [0, 1], by the trapezoid rule; float32[]."""
     values = jnp.asarray(values, jnp.float32)
     return (jnp.sum(values) - (values[0] + values[-1]) / 2) / (values.shape[0] - 1)
-
-
-def _first(ranks: Int[Array, "P"], size: Any) -> Bool[Array, "P"]:
-    return ranks < size
-
-
-def _without_first(ranks: Int[Array, "P"], size: Any) -> Bool[Array, "P"]:
-    return ranks >= size

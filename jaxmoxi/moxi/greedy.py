@@ -21,8 +21,9 @@ payoff, N all players, S the group found so far, held together as one player.
 So one search does both: at every step evaluate each remaining player's coalition and take the best; step k costs
 P - k values, a full order P(P+1)/2. MoXI(-), the ranking without interactions, is `single_player_order`.
 
-Shape of the code: `greedy_init` and `greedy_step` are the pure pieces; a *stage* is a compiled loop over steps, with
-room for so many visible players; `greedy_insertion` and `greedy_deletion` run stage after stage and stop early.
+Shape of the code: `greedy_init` and `greedy_step` are the pure pieces; a *stage* (`stages`) is a compiled loop over
+steps, with room for so many visible players; `greedy_insertion` and `greedy_deletion` run stage after stage and stop
+early.
 
 Deviations from the authors' code: none in what is chosen. The payoff is computed from logits without forming the
 probability, all candidates that are left are scored (not the chosen ones too), and a NaN is an error, where there
@@ -33,25 +34,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from jaxmoxi.errors import InputError, NaNValueError
-from jaxmoxi.games.evaluation import (
-    check_batch_size,
-    check_num_players,
-    choose_batch_size,
-    is_sized,
-    memory_advice,
-    read,
-    tells,
-)
+from jaxmoxi.errors import InputError, nan_error
+from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
+from jaxmoxi.games.evaluation import check_batch_size, memory_advice, read, tells
 from jaxmoxi.moxi.contexts import full_context_shapley, self_context_shapley
-from jaxmoxi.pytrees import Packed, is_concrete, pack, record, static
+from jaxmoxi.moxi.stages import Stage, choose_chunk, plan_stages
+from jaxmoxi.pytrees import is_concrete, record, static
 from jaxmoxi.types import GreedyInfo, GreedyResult, Readout, Stop
 
 
@@ -72,20 +67,11 @@ class GreedyState:
     insertion: bool = static(default=True)
 
 
-class Limits(NamedTuple):
-    """`Stop` as arrays, so that another level is not another compilation. NaN: no limit, no comparison holds."""
-
-    size: Any
-    value: Any
-    flip: Any
-    probability: Any
-
-
-def greedy_init(v: Callable[..., Any], num_players: int, *, insertion: bool = True) -> GreedyState:
+def greedy_init(v: ValueFn, num_players: int, *, insertion: bool = True) -> GreedyState:
     """The state before anything is evaluated: nobody visible (insertion) or everybody (deletion)."""
-    v = pack(v)
-    check_num_players(v, num_players)
-    told = tells(v, num_players)
+    game = as_game(v)
+    check_num_players(game, num_players)
+    told = tells(game, num_players)
 
     def blank(shape: Any) -> Readout:
         return Readout(
@@ -104,12 +90,11 @@ def greedy_init(v: Callable[..., Any], num_players: int, *, insertion: bool = Tr
         nan_player=jnp.int32(-1),
         insertion=insertion,
     )
-    fn = v.unpack()
-    return fn.replicate(state) if hasattr(fn, "replicate") and is_concrete((v, state)) else state
+    return game.replicate(state) if is_concrete((game, state)) else state
 
 
 def greedy_step(
-    v: Callable[..., Any],
+    v: ValueFn,
     state: GreedyState,
     *,
     batch_size: int | None = None,
@@ -128,10 +113,24 @@ def greedy_step(
     max_candidates, min_candidates: a static promise that so many players are left to choose from (or all, or none);
                              None means P. The chunk is chosen for these numbers.
     """
-    v = pack(v)
+    sizes = (batch_size, max_visible, max_candidates, min_candidates)
+    game = as_game(v)
+    # One call traces the model; a search's own loop is traced whole, and needs no program of its own for a step.
+    return (_compiled_step if is_concrete((game, state)) else step)(game, state, *sizes)
+
+
+def step(
+    game: Game,
+    state: GreedyState,
+    batch_size: int | None,
+    max_visible: int | None,
+    max_candidates: int | None,
+    min_candidates: int,
+) -> tuple[GreedyState, GreedyInfo]:
+    """`greedy_step` of a game, to be traced."""
     num_players = state.order.shape[0]
     most = min(max_candidates or num_players, num_players)
-    size = _chunk_size(v, num_players, range(min_candidates, most + 1), batch_size, max_visible)
+    size = choose_chunk(game, num_players, range(min_candidates, most + 1), batch_size, max_visible)
     starting = state.step < 0
     count = jnp.where(starting, 1, num_players - state.step)
     padded = -(-most // size) * size
@@ -146,7 +145,7 @@ def greedy_step(
                 all_rows, rows.astype(all_rows.dtype), i * size, 0
             ),
             scores,
-            read(v, masks, max_visible),
+            read(game, masks, max_visible),
         )
 
     blank = jax.tree.map(lambda x: jnp.zeros((padded, *x.shape[1:]), x.dtype), state.readouts)
@@ -162,10 +161,10 @@ def greedy_step(
     chosen = chosen._replace(values=jnp.where(failed, jnp.nan, chosen.values))
 
     place = jnp.arange(num_players) == jnp.where(player < 0, -1, state.step)
-    step = state.step + jnp.where(failed & ~starting, 0, 1)
+    count_now = state.step + jnp.where(failed & ~starting, 0, 1)
     new_state = GreedyState(
         coalition=jnp.where(jnp.arange(num_players) == player, state.insertion, state.coalition),
-        step=step,
+        step=count_now,
         order=jnp.where(place, player, state.order),
         readouts=jax.tree.map(lambda new, old: jnp.where(place, new, old), chosen, state.readouts),
         start=jax.tree.map(lambda new, old: jnp.where(starting, new, old), chosen, state.start),
@@ -173,37 +172,14 @@ def greedy_step(
         nan_player=jnp.where(failed & ~starting, candidates[jnp.argmax(broken)].astype(jnp.int32), state.nan_player),
         insertion=state.insertion,
     )
-    return new_state, GreedyInfo(step, player, chosen.values, chosen.leads, chosen.probabilities)
+    return new_state, GreedyInfo(count_now, player, chosen.values, chosen.leads, chosen.probabilities)
 
 
-# What a chunk costs besides its coalitions, in tokens: a DeiT-Tiny on two CPU cores spends 3 to 5 ms on it, in which a
-# core could run 30 to 60 tokens more; an accelerator is 40 times as fast and takes about as long to start its kernels.
-_CHUNK_TOKENS = {"cpu": 45, "default": 3000}
-
-
-def _chunk_size(v: Packed, num_players: int, counts: range, batch_size: int | None, max_visible: int | None) -> int:
-    """Rows a chunk, for steps that have `counts` candidates each: what was asked for, or the cheapest that fits.
-
-    The last chunk of a step is padded, which a small chunk keeps short; but every chunk has a price of its own.
-    """
-    most = counts[-1]
-    if batch_size is not None:
-        return min(batch_size, most)
-    fits = choose_batch_size(v, num_players, max_visible=max_visible)
-    if max_visible is None:
-        # The candidates fall from P to 1 under one compiled chunk, of unknown cost: a quarter of P wastes an eighth of
-        # P rows a step on average, where the whole of P would waste half.
-        return min(fits, most, max(32, -(-most // 4)))
-    price = _CHUNK_TOKENS.get(jax.default_backend(), _CHUNK_TOKENS["default"])
-    shards = getattr(v.unpack(), "num_shards", 1)  # devices that share a chunk equally
-    steps = np.arange(counts[0], most + 1)
-    sizes = np.arange(shards, min(fits, -(-most // shards) * shards) + 1, shards)
-    cost = [np.sum(-(-steps // size)) * (size // shards * (max_visible + 1) + price) for size in sizes]
-    return int(sizes[np.argmin(cost)])
+_compiled_step = jax.jit(step, static_argnums=(2, 3, 4, 5))
 
 
 def greedy_insertion(
-    v: Callable[..., Any],
+    v: ValueFn,
     num_players: int,
     *,
     stop: Stop | None = None,
@@ -229,7 +205,7 @@ def greedy_insertion(
 
 
 def greedy_deletion(
-    v: Callable[..., Any],
+    v: ValueFn,
     num_players: int,
     *,
     stop: Stop | None = None,
@@ -244,7 +220,7 @@ def greedy_deletion(
 
 
 def single_player_order(
-    v: Callable[..., Any], num_players: int, *, insertion: bool = True, batch_size: int | None = None
+    v: ValueFn, num_players: int, *, insertion: bool = True, batch_size: int | None = None
 ) -> Int[Array, "P"]:
     """MoXI(-): players ranked by their own values alone, without interactions; int32[P], most important first.
 
@@ -255,87 +231,31 @@ def single_player_order(
     return jnp.argsort(-shapley(v, num_players, batch_size=batch_size), stable=True).astype(jnp.int32)
 
 
-class Stage(NamedTuple):
-    """A compiled loop: run until `steps` players are chosen, with room for so many visible players and candidates."""
-
-    steps: int
-    max_visible: int | None
-    max_candidates: int
-
-
-# What a stage costs besides its steps, for `plan_stages`: this share of all the work, and this many token evaluations.
-# A stage of DeiT-Tiny compiles in 1.7 s, where a full order takes 100 s on two CPU cores: with this share compiling
-# takes about as long as the padding that it saves, and nothing in a process that explains a second image or finds its
-# programs in the cache. A larger model's work grows, its compile time hardly.
-#
-# Coarse plans are for programs that hold all their stages, and so wait for all of them to compile, and for
-# accelerators, which compile as slowly and compute 40 times as fast.
-_STAGE_SHARE, _COARSE_SHARE, _STAGE_TOKENS = 0.005, 0.04, 2000
-
-
-def plan_stages(num_players: int, *, insertion: bool, sized: bool = True, coarse: bool | None = None) -> list[Stage]:
-    """Where a search changes its compiled size. A value function that is not `sized` has one stage.
-
-    coarse: fewer stages; None decides by the backend.
-
-    A step evaluates its c candidates at the size m of its stage, whatever they really show: c (m + 1) tokens. Small
-    stages waste little of that; but each is one more compilation. The sizes, multiples of 8, are those of the least
-    total of both, found by dynamic programming, from 16 on. 196 players take 15 stages (insertion; 37 % of the work at
-    full length, where 34 % would be without any padding) or ten (deletion; 70 %, and 67 %).
-    """
-    if not sized:
-        return [Stage(num_players, None, num_players)]
-    # candidates[n]: how many there are in the one step that shows n players.
-    shown = np.arange(1, num_players + 1) if insertion else np.arange(num_players)
-    candidates = np.zeros(num_players + 1, int)
-    candidates[shown] = num_players - np.arange(num_players) if insertion else np.arange(num_players) + 1
-    if coarse is None:
-        coarse = jax.default_backend() != "cpu"
-    overhead = (_COARSE_SHARE if coarse else _STAGE_SHARE) * np.sum(
-        candidates * (np.arange(num_players + 1) + 1)
-    ) + _STAGE_TOKENS
-    sizes = [-1, *range(16, num_players, 8), num_players]
-    below = np.concatenate([[0], np.cumsum(candidates)])  # candidates of all steps that show fewer than n
-    best: list[tuple[float, list[int]]] = [(0.0, [])]
-    for j, size in enumerate(sizes[1:], 1):
-        work = [(below[size + 1] - below[sizes[i] + 1]) * (size + 1) for i in range(j)]
-        best.append(min((best[i][0] + work[i] + overhead, [*best[i][1], size]) for i in range(j)))
-    chosen = best[-1][1]
-    if insertion:
-        ends = chosen
-    else:
-        # After k deletions the candidates show P - k - 1 players: a stage ends when the next smaller one can hold them.
-        ends = [*reversed([num_players - size - 1 for size in chosen[:-1]]), num_players]
-        chosen = chosen[::-1]
-    starts = [0, *ends[:-1]]
-    return [Stage(e, m, num_players - s) for s, e, m in zip(starts, ends, chosen, strict=True)]
-
-
 def _search(
-    v: Callable[..., Any],
+    v: ValueFn,
     num_players: int,
     insertion: bool,
     stop: Stop | None,
     batch_size: int | None,
     callback: Callable[[GreedyInfo], None] | None,
 ) -> GreedyResult:
-    v = pack(v)
-    state = greedy_init(v, num_players, insertion=insertion)
-    limits = check_stop(stop or Stop(), state)
+    game, stop = as_game(v), stop or Stop()
+    state = greedy_init(game, num_players, insertion=insertion)
+    stop.check(state.start)
     check_batch_size(batch_size)
-    if callback is not None and not is_concrete((v, state)):
+    if callback is not None and not is_concrete((game, state)):
         raise InputError("callback needs a search outside jit and vmap: there is no host to call inside")
-    last = num_players if stop is None or stop.size is None else min(stop.size, num_players)
-    coarse = None if is_concrete((v, state)) else True
-    for stage in plan_stages(num_players, insertion=insertion, sized=is_sized(v), coarse=coarse):
-        with memory_advice(v, num_players, stage.max_visible, batch_size):
+    limits, last = stop.as_arrays(), last_size(stop, num_players)
+    coarse = None if is_concrete((game, state)) else True
+    for stage in plan_stages(num_players, insertion=insertion, sized=game.sized, coarse=coarse):
+        with memory_advice(game, num_players, stage.max_visible, batch_size):
             end = min(stage.steps, last)
             goals = [jnp.int32(end)]
             if callback is not None:
                 goals = [jnp.int32(k) for k in range(max(int(state.step), 0), end + 1)]
             for goal in goals:
                 before = state.step
-                state, done = run_stage(v, state, limits, goal, batch_size, stage)
+                state, done = run_stage(game, state, limits, goal, batch_size, stage)
                 if not is_concrete(state):
                     continue
                 raise_nan(state)
@@ -348,69 +268,37 @@ def _search(
     return finish(state)
 
 
+def last_size(stop: Stop, num_players: int) -> int:
+    """The most players that a search with this stop chooses."""
+    return num_players if stop.size is None else min(int(stop.size), num_players)
+
+
 @partial(jax.jit, static_argnums=(4, 5))
 def run_stage(
-    v: Packed, state: GreedyState, limits: Limits, goal: Any, batch_size: int | None, stage: Stage
-) -> tuple[GreedyState, Any]:
-    """Steps until `goal` players are chosen or a limit is met: `(state, met)`. One compiled loop a stage."""
+    game: Game, state: GreedyState, stop: Stop, goal: Int[Array, ""], batch_size: int | None, stage: Stage
+) -> tuple[GreedyState, Bool[Array, ""]]:
+    """Steps until `goal` players are chosen or the stop is met: `(state, met)`. One compiled loop a stage."""
+    fewest = max(1, state.order.shape[0] - stage.steps + 1)
 
-    def met(s: GreedyState) -> Any:
+    def met(s: GreedyState) -> Bool[Array, ""]:
         now = jax.tree.map(
             lambda start, rows: jnp.where(s.step > 0, rows[jnp.maximum(s.step - 1, 0)], start), s.start, s.readouts
         )
-        sign = 1.0 if s.insertion else -1.0
-        stopped = (s.step >= limits.size) | (sign * now.values >= sign * limits.value)
-        if now.probabilities is not None:
-            stopped |= sign * now.probabilities >= sign * limits.probability
-        if now.leads is not None:
-            stopped |= limits.flip & (now.leads == s.insertion)
-        return (s.nan_player >= 0) | ((s.step >= 0) & (stopped | jnp.isnan(now.values)))
+        ended = stop.met(now, s.step, s.insertion) | jnp.isnan(now.values)
+        return (s.nan_player >= 0) | ((s.step >= 0) & ended)
 
-    def unfinished(s: GreedyState) -> Any:
+    def unfinished(s: GreedyState) -> Bool[Array, ""]:
         return (s.step < goal) & ~met(s)
 
     def advance(s: GreedyState) -> GreedyState:
-        return greedy_step(
-            v,
-            s,
-            batch_size=batch_size,
-            max_visible=stage.max_visible,
-            max_candidates=stage.max_candidates,
-            min_candidates=max(1, s.order.shape[0] - stage.steps + 1),
-        )[0]
+        return step(game, s, batch_size, stage.max_visible, stage.max_candidates, fewest)[0]
 
     state = jax.lax.while_loop(unfinished, advance, state)
     return state, met(state)
 
 
-def check_stop(stop: Stop, state: GreedyState) -> Limits:
-    """The limits as arrays. Raises ValueError for levels that cannot be, or that this value function cannot answer."""
-    if stop.size is not None and stop.size < 1:
-        raise InputError(f"stop.size is the number of players to choose, at least 1; got {stop.size}")
-    if stop.probability is not None and not 0 < stop.probability < 1:
-        raise InputError(f"stop.probability must lie between 0 and 1; got {stop.probability}")
-    if stop.value is not None and np.isnan(stop.value):
-        raise InputError("stop.value is NaN; give the payoff at which to stop")
-    if stop.flip and state.start.leads is None:
-        raise InputError(
-            "stop.flip needs to know whether the explained class leads; give the value function a method "
-            "`leads(masks) -> bool[C]`, or use jaxmoxi.pixel_value_fn or token_value_fn"
-        )
-    if stop.probability is not None and state.start.probabilities is None:
-        raise InputError(
-            "stop.probability needs the explained class's probability; give the value function a method `readout` "
-            "that returns it, use jaxmoxi.pixel_value_fn or token_value_fn, or stop by stop.value"
-        )
-    none = float("nan")
-    return Limits(
-        size=jnp.int32(2**31 - 1 if stop.size is None else stop.size),
-        value=jnp.float32(none if stop.value is None else stop.value),
-        flip=jnp.asarray(stop.flip),
-        probability=jnp.float32(none if stop.probability is None else stop.probability),
-    )
-
-
-def raise_nan(state: GreedyState) -> None:
+def raise_nan(state: GreedyState, *, whose: str = "the value function") -> None:
+    """Raises NaNValueError if a NaN ended the search of this state."""
     step, player = int(state.step), int(state.nan_player)
     if player < 0 and not (step == 0 and np.isnan(state.start.values)):
         return
@@ -421,10 +309,7 @@ def raise_nan(state: GreedyState) -> None:
         if player >= 0
         else f"of the start, with {'no' if state.insertion else 'every'} player visible"
     )
-    raise NaNValueError(
-        f"the value function returned NaN {where}; check the model's logits for this coalition, and the fill",
-        finish(state),
-    )
+    raise nan_error(where, result=finish(state), whose=whose)
 
 
 def _last_info(state: GreedyState) -> GreedyInfo:
@@ -434,6 +319,7 @@ def _last_info(state: GreedyState) -> GreedyInfo:
 
 
 def finish(state: GreedyState) -> GreedyResult:
+    """The result that a state stands for."""
     return GreedyResult(
         order=state.order,
         values=state.readouts.values,

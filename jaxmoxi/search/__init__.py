@@ -7,8 +7,9 @@ A caution: a very small group that is enough may exploit the model's blind spots
 search `alternatives`, other fills and small shifts: the result then says how `stability` judges its group.
 """
 
+from jaxmoxi.games.removal import alternatives
 from jaxmoxi.search.beam import BeamResult, beam_search
-from jaxmoxi.search.holding import Stability, alternatives, stability
+from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.search.minimal import backward_elimination, minimal_group
 from jaxmoxi.search.necessary import necessary_and_sufficient
 from jaxmoxi.search.oracle import GroupResult

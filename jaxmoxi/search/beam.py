@@ -1,24 +1,27 @@
 """Several groups at a time: the best group of every size, and several different ones that are enough.
 
 Beam search over groups (Lowerre 1976, as for feature subsets), widened by exchanges: at every size the beam first grows
-by one player, then its groups exchange players with the outside until the best of them stays the same. Groups reached
-on several ways are one.
+by one player, then its groups exchange players with the outside until the best group stays the same. A group that is
+reached in several ways is kept once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.pytrees import pack, record
-from jaxmoxi.search.climb import Climber
+from jaxmoxi.games.base import ValueFn, as_game
+from jaxmoxi.pytrees import record
+from jaxmoxi.search.climb import Climber, refine
 from jaxmoxi.search.holding import Stability, check_alternatives, stability
-from jaxmoxi.search.minimal import minimal_group, refine
-from jaxmoxi.search.oracle import Goal, Oracle, neighbours
+from jaxmoxi.search.minimal import minimal_group
+from jaxmoxi.search.oracle import Groups, Oracle, goal_of
+from jaxmoxi.search.shared import neighbours
+from jaxmoxi.types import Stop
 
 
 @record
@@ -43,26 +46,26 @@ class BeamResult:
 
 
 def beam_search(
-    v: Callable[..., object],
+    v: ValueFn,
     num_players: int,
     *,
     width: int = 8,
     insertion: bool = True,
     max_size: int | None = None,
+    stop: Stop | None = None,
     probability: float | None = None,
     value: float | None = None,
     num_groups: int = 1,
     rounds: int = 4,
     batch_size: int | None = None,
-    alternatives: Sequence[Callable[..., object]] = (),
+    alternatives: Sequence[ValueFn] = (),
 ) -> BeamResult:
     """The best group of each size, `width` kept at a time, and the smallest that is enough.
 
-    v, num_players, insertion, probability, value, batch_size, alternatives: as for `minimal_group`.
+    v, num_players, insertion, stop, probability, value, batch_size, alternatives: as for `minimal_group`.
     width:      groups kept at every size, at least 1.
-    max_size:   None: until a group is enough, at the latest at the size of `minimal_group`'s, which is the answer then:
-                the smallest is never larger than that. A number looks at all sizes up to it, has no goal and ranks by
-                the payoff.
+    max_size:   None stops at the first sufficient group, at latest at `minimal_group`'s size. A number searches every
+                size up to it, without a goal, and ranks groups by the payoff.
     num_groups: how many groups that are enough to look for; disjoint ones, so there may be fewer.
     rounds:     exchanges at every size, at most; 0 is the plain beam search.
 
@@ -76,18 +79,19 @@ def beam_search(
     if max_size is not None:
         if not 1 <= max_size <= num_players:
             raise InputError(f"max_size must lie between 1 and the {num_players} players; got {max_size}")
-        if probability is not None or value is not None or num_groups > 1 or alternatives:
+        if (stop, probability, value) != (None, None, None) or num_groups > 1 or alternatives:
             raise InputError(
-                "max_size looks at every size, without a goal: leave out probability, value, num_groups, alternatives"
+                "max_size looks at every size, without a goal: leave out stop, probability, value, num_groups and "
+                "alternatives"
             )
-    goal = Goal(pack(v), num_players, probability=probability, value=value) if max_size is None else None
+    game, goal = as_game(v), None
+    if max_size is None:
+        game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
-    oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
+    oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
     last, smallest, spent = max_size or 0, None, 0
     if goal is not None:
-        found = minimal_group(
-            v, num_players, insertion=insertion, probability=probability, value=value, batch_size=batch_size
-        )
+        found = minimal_group(game, num_players, insertion=insertion, stop=goal, batch_size=batch_size)
         smallest, spent = np.asarray(found.group), int(found.num_evaluations)
         last = int(found.size) - 1
 
@@ -133,7 +137,7 @@ def beam_search(
     )
 
 
-def _keep(oracle: Oracle, groups: np.ndarray, width: int) -> np.ndarray:
+def _keep(oracle: Oracle, groups: Groups, width: int) -> Groups:
     """The best of some groups, each once; those that are enough first."""
     groups = np.unique(groups, axis=0)[::-1]
     scores, enough = oracle.ask(groups)

@@ -1,5 +1,7 @@
-"""The moves of a search for small groups: take players away while the group stays enough, exchange players while it
-does better, start again from a disturbed group.
+"""The moves of a search for small groups.
+
+`eliminate` removes players while the group stays enough. A `Climber` exchanges players while the group does better, and
+starts again from a disturbed group. `refine` alternates the two.
 
 Source: floating and oscillating search for feature subsets (Pudil, Novovičová, Kittler, Pattern Recognition Letters
 1994; Somol, Pudil, ICPR 2000); lazy evaluation by gains measured earlier (Minoux 1978); iterated local search. Ours:
@@ -9,18 +11,27 @@ only before it gives up.
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
 
-from jaxmoxi.search.oracle import Oracle, neighbours
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores
+from jaxmoxi.search.shared import neighbours, within
+
+Group = Bool[np.ndarray, "P"]
 
 # A backward step takes this share of the players at once, as long as the group stays enough.
 _SHARE = 6
 # An exchange scans so many additions, and tries the removals for so many of the best of them. On DeiT-Tiny the winner
 # of a scan is nearly always among the 32 of 196 that gained most when they were last looked at.
 _SHORTLIST, _TRIED = 32, 8
+# Stuck for good: so many disturbed starts in a row that led to nothing. Without it small games, whose every group is
+# soon known, would never spend their budget.
+_PATIENCE = 50
 
 
-def eliminate(oracle: Oracle, group: np.ndarray) -> np.ndarray:
+def eliminate(oracle: Oracle, group: Group) -> Group:
     """A part of a group that is enough, from which no player can be taken away; the group itself if it has none."""
     while group.any():
         players = np.flatnonzero(group)
@@ -51,8 +62,8 @@ class Climber:
         self.rng = np.random.default_rng(0)
 
     def additions(
-        self, group: np.ndarray, score: float, *, full: bool, banned: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self, group: Group, score: float, *, full: bool, banned: Group | None = None
+    ) -> tuple[Int[np.ndarray, "C"], Scores, Enough]:
         """(players, scores, enough) of the group with one more player; `full`: all of them, else the shortlist."""
         outside = ~group if banned is None else ~group & ~banned
         players = np.flatnonzero(outside)
@@ -62,7 +73,7 @@ class Climber:
         self.gains[players] = scores - score
         return players, scores, enough
 
-    def exchanges(self, group: np.ndarray, score: float, *, full: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def exchanges(self, group: Group, score: float, *, full: bool) -> tuple[Groups, Scores, Enough]:
         """(groups, scores, enough) of the same size: the best additions, each with every removal."""
         players, scores, _ = self.additions(group, score, full=full)
         best = players[np.argsort(-scores, kind="stable")[:_TRIED]]
@@ -71,7 +82,7 @@ class Climber:
         groups = np.concatenate(rows) if rows else group[None]
         return groups, *self.oracle.ask(groups)
 
-    def climb(self, group: np.ndarray, score: float) -> tuple[np.ndarray, float, bool]:
+    def climb(self, group: Group, score: float) -> tuple[Group, float, bool]:
         """(group, score, enough) where the exchanges end: at one that is enough, or where none does better."""
         full = int(np.isinf(self.gains[~group]).sum()) > _SHORTLIST  # next to nothing is known yet
         while group.any():
@@ -87,7 +98,7 @@ class Climber:
                 full = True
         return group, score, False
 
-    def disturb(self, group: np.ndarray) -> tuple[np.ndarray, float, bool]:
+    def disturb(self, group: Group) -> tuple[Group, float, bool]:
         """The group with some of its players exchanged for the best others, one after the other."""
         inside = np.flatnonzero(group)
         count = min(len(inside), max(2, min(4, len(inside) // 4)), int((~group).sum()))
@@ -101,3 +112,42 @@ class Climber:
             group = neighbours(group, players[best : best + 1])[0]
             score, enough = float(scores[best]), bool(reached[best])
         return group, score, bool(enough)
+
+
+def search_down(climber: Climber, limit: int, *, restarts: int = _PATIENCE) -> Group | None:
+    """The backward search and its exchanges; nobody if that is enough; None if everybody is not."""
+    players = climber.oracle.num_players
+    ends = np.stack([np.zeros(players, bool), np.ones(players, bool)])
+    enough = climber.oracle.ask(ends)[1]
+    if enough[0]:
+        return ends[0]
+    return refine(climber, ends[1], limit, restarts=restarts) if enough[1] else None
+
+
+def refine(climber: Climber, group: Group, limit: int, *, restarts: int = _PATIENCE) -> Group:
+    """A group from which nobody can be taken away, from one that is enough: smaller or equal."""
+    oracle = climber.oracle
+    group = eliminate(oracle, group)
+    while group.sum() > 1:
+        found = within(oracle, limit, partial(_shrink, climber, group, restarts))
+        if found is None:
+            break
+        group = eliminate(oracle, found)
+    return group
+
+
+def _shrink(climber: Climber, group: Group, restarts: int) -> Group | None:
+    """A group that is enough and one smaller, if exchanges find it."""
+    smaller = neighbours(group, np.flatnonzero(group))
+    scores, _ = climber.oracle.ask(smaller)
+    group, score = smaller[np.argmax(scores)], float(np.max(scores))
+    best, best_score, enough = climber.climb(group, score)
+    failures = 0
+    while not enough and failures < restarts:
+        group, score, enough = climber.disturb(best)
+        if not enough:
+            group, score, enough = climber.climb(group, score)
+        failures += 1
+        if enough or score > best_score:
+            best, best_score, failures = group, score, 0
+    return best if enough else None

@@ -1,21 +1,21 @@
-"""How a group holds elsewhere.
+"""How a group holds in other games of the same players.
 
-A very small group that is enough may owe that to a blind spot of the model: to tokens in a constellation it never met,
-or to the edges that one fill makes. One that explains should hold under other fills, and when the image moves a little.
+A very small group that is enough may exploit a blind spot of the model: tokens in a constellation that the model never
+met, or the edges that one fill makes. A group that explains should hold under other fills, and when the image moves a
+little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.evaluation import readouts
-from jaxmoxi.games.image import Payoff, pixel_value_fn, token_value_fn
+from jaxmoxi.games.base import ValueFn, as_game, check_num_players
+from jaxmoxi.games.evaluation import readouts, tells
 from jaxmoxi.pytrees import record
 from jaxmoxi.types import AnyArray
 
@@ -36,46 +36,8 @@ class Stability:
     share: Float[Array, "*G"] | None
 
 
-def alternatives(
-    model: Any,
-    image: Float[AnyArray, "H W 3"],
-    target: int,
-    regions: Any,
-    *,
-    fills: Sequence[Any] = ("mean", "blur"),
-    shift: int = 4,
-    payoff: Payoff = "log_odds",
-) -> list[Callable[..., Any]]:
-    """Other games of the same players, for `stability`: other fills, and the image a little to each side.
-
-    model:   a classifier (`jaxmoxi.models.load`). image: normalised, of its size. target: the class.
-    regions: int[H, W], the players.
-    fills:   what hidden pixels become in one game each, as in `pixel_value_fn`. Leave out the fill of the game that is
-             searched: it is no other.
-    shift:   pixels that the image moves, up, down, left and right, in one game each; what leaves on one side enters on
-             the other, and the players stay. 0: none. Hidden are tokens where the model has them, else pixels, by the
-             mean colour.
-    payoff:  of the games, as in `pixel_value_fn`.
-
-    Raises ValueError for a shift below 0 or of half the image, and what the value functions raise.
-    """
-    image = jnp.asarray(image)
-    if not 0 <= shift < min(image.shape[:2]) // 2:
-        raise InputError(f"expected a shift from 0 to less than {min(image.shape[:2]) // 2} pixels; got {shift}")
-    games: list[Callable[..., Any]] = [
-        pixel_value_fn(model.logits, image, target, regions, fill=f, payoff=payoff) for f in fills
-    ]
-    for axis, step in [(0, -shift), (0, shift), (1, -shift), (1, shift)] if shift else []:
-        moved = jnp.roll(image, step, axis)
-        if model.token_grid is None:
-            games.append(pixel_value_fn(model.logits, moved, target, regions, fill="mean", payoff=payoff))
-        else:
-            games.append(token_value_fn(model, moved, target, regions, payoff=payoff))
-    return games
-
-
 def stability(
-    vs: Sequence[Callable[..., object]],
+    vs: Sequence[ValueFn],
     group: Bool[AnyArray, "*G P"],
     *,
     insertion: bool = True,
@@ -112,7 +74,9 @@ def stability(
     )
 
 
-def check_alternatives(vs: Sequence[Callable[..., object]], num_players: int) -> None:
-    """Raises before a search what `stability` would raise after it."""
+def check_alternatives(vs: Sequence[ValueFn], num_players: int) -> None:
+    """Raises before a search what `stability` would raise after it. Games of one structure are traced once."""
     for v in vs:
-        jax.eval_shape(lambda masks, v=v: readouts(v, masks), jax.ShapeDtypeStruct((1, num_players), bool))
+        game = as_game(v)
+        check_num_players(game, num_players)
+        tells(game, num_players)

@@ -1,54 +1,52 @@
 """A smallest group that is enough: from both ends, then exchanges for as long as the budget lasts.
 
-A forward search has to judge players while few others are there, where a model is far from what it was trained on, and
-wanders; a backward one starts where the model is at home. So:
+A forward search judges players while few others are visible, where the model is far from what it was trained on, and
+drifts. A backward search starts from the full image, in distribution. So there are four parts:
 
-1. *Backward*: from everybody, players are taken away, several at a time, until nobody can be (`climb.eliminate`).
-2. *Exchange*: one player more is taken, which is one too many, and others are exchanged until the group is enough
-   again; then nobody can be taken from it once more, and so on down, until no exchange helps.
+1. *Backward*: players are removed from everybody, several at a time, until none can be (`climb.eliminate`).
+2. *Exchange*: remove one player too many, swap players until the group suffices, prune again, and repeat until no swap
+   helps.
 3. *Forward*: MoXI's greedy insertion (deletion), which need not go further than one player less than the group found.
-   If that reaches the goal, or exchanges bring it there, the search goes on from this smaller group.
-4. *Again*: exchanges from a disturbed group, until one works, and so on until the budget is spent.
+   If greedy reaches the goal, or swaps bring its group there, the search goes on from this smaller group.
+4. *Again*: swaps from a disturbed group, until one works, and so on until the budget is spent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.base import Game, ValueFn
 from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
-from jaxmoxi.pytrees import pack
-from jaxmoxi.search.climb import Climber, eliminate
+from jaxmoxi.search.climb import Climber, Group, refine, search_down
 from jaxmoxi.search.holding import check_alternatives
-from jaxmoxi.search.oracle import BudgetSpent, Goal, GroupResult, Oracle, neighbours
+from jaxmoxi.search.oracle import GroupResult, Oracle, goal_of
+from jaxmoxi.search.shared import check_budget, within
 from jaxmoxi.types import Stop
-
-# Stuck for good: so many disturbed starts in a row that led to nothing. Without it small games, whose every group is
-# soon known, would never spend their budget.
-_PATIENCE = 50
 
 
 def minimal_group(
-    v: Callable[..., Any],
+    v: ValueFn,
     num_players: int,
     *,
     insertion: bool = True,
+    stop: Stop | None = None,
     probability: float | None = None,
     value: float | None = None,
     budget: int | None = None,
     batch_size: int | None = None,
-    alternatives: Sequence[Callable[..., Any]] = (),
+    alternatives: Sequence[ValueFn] = (),
 ) -> GroupResult:
     """A small group that is enough, from which no single player can be taken away.
 
     v:           a value function, masks bool[C, P] -> float32[C].
     num_players: P, at least 1.
     insertion:   True: *sufficient*, the group alone reaches the goal. False: *necessary*, the goal is missed without.
-    probability, value: the goal: the class's probability, or the payoff, at or above this. None: the class on top.
+    stop:        the goal, a `Stop` of one condition and no size; None: `Stop(flip=True)`, the class on top.
+    probability, value: a short form of `stop`: the class's probability, or the payoff, at or above this.
     budget:      evaluations; None is P(P+1)/2, what a full greedy order costs. It ends the exchanges. What makes the
                  group a minimal one and compares it with greedy's is done whatever the budget: far less than
                  P(P+1)/2 for a game of an image, at the worst a little over twice that.
@@ -63,15 +61,15 @@ def minimal_group(
     Raises ValueError for levels that cannot be or that the value function cannot answer, for a goal that no group along
     either way reaches, and inside `jit`; NaNValueError that names the group.
     """
-    goal = Goal(pack(v), num_players, probability=probability, value=value)
+    game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
-    oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
+    oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
     limit = check_budget(budget, num_players)
     climber = Climber(oracle)
     group = search_down(climber, limit, restarts=0)
     size = num_players if group is None else int(group.sum()) - 1
     if size > 0:
-        rival, spent = _greedy(v, num_players, goal, insertion, size, batch_size)
+        rival, spent = _greedy(game, num_players, goal, insertion, size, batch_size)
         oracle.count += spent
         score, enough = (x[0] for x in oracle.ask(rival[None]))
         if not enough and group is not None:
@@ -83,14 +81,15 @@ def minimal_group(
 
 
 def backward_elimination(
-    v: Callable[..., Any],
+    v: ValueFn,
     num_players: int,
     *,
     insertion: bool = True,
+    stop: Stop | None = None,
     probability: float | None = None,
     value: float | None = None,
     batch_size: int | None = None,
-    alternatives: Sequence[Callable[..., Any]] = (),
+    alternatives: Sequence[ValueFn] = (),
 ) -> GroupResult:
     """A group that is enough, from which no single player can be taken away: the first part of `minimal_group` alone.
 
@@ -100,9 +99,9 @@ def backward_elimination(
     Arguments are those of `minimal_group`, and the errors, but for a game in which everybody together misses the goal:
     there is then nothing to take away, though `minimal_group`, which also searches forward, may find a group.
     """
-    goal = Goal(pack(v), num_players, probability=probability, value=value)
+    game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
-    oracle = Oracle(v, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
+    oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
     group = search_down(Climber(oracle), 0)
     if group is None:
         raise InputError("everybody together misses the goal, so there is nothing to take away; try `minimal_group`")
@@ -117,69 +116,12 @@ def _unreachable(insertion: bool) -> InputError:
     )
 
 
-def check_budget(budget: int | None, num_players: int) -> int:
-    """The number of evaluations that a budget stands for. Raises ValueError unless it is None or at least 1."""
-    if budget is not None and budget < 1:
-        raise InputError(f"the budget is a number of evaluations, at least 1; got {budget}")
-    return num_players * (num_players + 1) // 2 if budget is None else budget
-
-
-def search_down(climber: Climber, limit: int, *, restarts: int = _PATIENCE) -> np.ndarray | None:
-    """The backward search and its exchanges; nobody if that is enough; None if everybody is not."""
-    players = climber.oracle.num_players
-    ends = np.stack([np.zeros(players, bool), np.ones(players, bool)])
-    enough = climber.oracle.ask(ends)[1]
-    if enough[0]:
-        return ends[0]
-    return refine(climber, ends[1], limit, restarts=restarts) if enough[1] else None
-
-
-def refine(climber: Climber, group: np.ndarray, limit: int, *, restarts: int = _PATIENCE) -> np.ndarray:
-    """A group from which nobody can be taken away, from one that is enough: smaller or equal."""
-    oracle = climber.oracle
-    group = eliminate(oracle, group)
-    while group.sum() > 1:
-        found = within(oracle, limit, partial(_shrink, climber, group, restarts))
-        if found is None:
-            break
-        group = eliminate(oracle, found)
-    return group
-
-
-def within(oracle: Oracle, limit: int, run: Callable[[], Any]) -> Any:
-    """What `run` returns, or None where its next question would cost more than `limit` evaluations in all."""
-    oracle.budget = limit
-    try:
-        return run()
-    except BudgetSpent:
-        return None
-    finally:
-        oracle.budget = None
-
-
-def _shrink(climber: Climber, group: np.ndarray, restarts: int) -> np.ndarray | None:
-    """A group that is enough and one smaller, if exchanges find it."""
-    smaller = neighbours(group, np.flatnonzero(group))
-    scores, _ = climber.oracle.ask(smaller)
-    group, score = smaller[np.argmax(scores)], float(np.max(scores))
-    best, best_score, enough = climber.climb(group, score)
-    failures = 0
-    while not enough and failures < restarts:
-        group, score, enough = climber.disturb(best)
-        if not enough:
-            group, score, enough = climber.climb(group, score)
-        failures += 1
-        if enough or score > best_score:
-            best, best_score, failures = group, score, 0
-    return best if enough else None
-
-
 def _greedy(
-    v: Callable[..., Any], num_players: int, goal: Goal, insertion: bool, size: int, batch_size: int | None
-) -> tuple[np.ndarray, int]:
+    game: Game, num_players: int, goal: Stop, insertion: bool, size: int, batch_size: int | None
+) -> tuple[Group, int]:
     """(the group of greedy, where it reaches the goal or has `size` players; its evaluations)."""
-    stop = Stop(size=size, flip=goal.flips, probability=goal.probability, value=goal.value)
-    result = (greedy_insertion if insertion else greedy_deletion)(v, num_players, stop=stop, batch_size=batch_size)
+    search, stop = greedy_insertion if insertion else greedy_deletion, dataclasses.replace(goal, size=size)
+    result = search(game, num_players, stop=stop, batch_size=batch_size)
     group = np.zeros(num_players, bool)
     group[np.asarray(result.order)[: int(result.num_steps)]] = True
     return group, int(result.num_evaluations) + 1  # where it starts

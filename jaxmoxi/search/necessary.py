@@ -1,44 +1,43 @@
-"""Groups that are enough and without which the rest is not."""
+"""Groups that are enough, and without which the rest is not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.pytrees import pack
-from jaxmoxi.search.climb import Climber
+from jaxmoxi.games.base import ValueFn
+from jaxmoxi.search.climb import Climber, search_down
 from jaxmoxi.search.holding import check_alternatives
-from jaxmoxi.search.minimal import check_budget, search_down
-from jaxmoxi.search.oracle import Goal, GroupResult, Oracle
-from jaxmoxi.types import Readout
+from jaxmoxi.search.oracle import Enough, GroupResult, Groups, Oracle, Scores, goal_of, how_far
+from jaxmoxi.search.shared import check_budget
+from jaxmoxi.types import Readout, Stop
 
 
 class BothOracle(Oracle):
-    """Asks of a group alone and of all others: the score is the worse of how well each does."""
+    """Asks about a group alone and about all others: the score is the worse of how well each does."""
 
     price = 2
 
-    def _evaluate(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Readout]]:
-        assert self.goal is not None
+    def _evaluate(self, groups: Groups) -> tuple[Scores, Enough, Readout]:
         alone, rest = self._read(groups), self._read(~groups)
-        ahead = self.goal.ahead
-        scores = np.array([min(ahead(a), -ahead(r)) for a, r in zip(alone, rest, strict=True)], float)
-        enough = [self.goal.met(a, True) and self.goal.met(r, False) for a, r in zip(alone, rest, strict=True)]
-        nan = [np.isnan(a.values) or np.isnan(r.values) for a, r in zip(alone, rest, strict=True)]
-        return np.where(nan, np.nan, scores), np.array(enough, bool), alone
+        scores = np.minimum(how_far(self.goal, alone), -how_far(self.goal, rest))
+        broken = np.isnan(alone.values) | np.isnan(rest.values)
+        enough = self._met(alone, True) & self._met(rest, False)
+        return np.where(broken, np.nan, scores), enough, alone
 
 
 def necessary_and_sufficient(
-    v: Callable[..., object],
+    v: ValueFn,
     num_players: int,
     *,
+    stop: Stop | None = None,
     probability: float | None = None,
     value: float | None = None,
     budget: int | None = None,
     batch_size: int | None = None,
-    alternatives: Sequence[Callable[..., object]] = (),
+    alternatives: Sequence[ValueFn] = (),
 ) -> GroupResult:
     """A small group that keeps the class on top when alone *and* loses it when removed; nobody can be taken from it.
 
@@ -46,11 +45,11 @@ def necessary_and_sufficient(
     A group costs two evaluations, one alone and one of the others. `value` is the payoff of the group alone,
     and `stability` is that of the group alone too.
 
-    Raises ValueError where not even everybody is such a group: the goal is missed with everybody, or met with nobody.
+    Raises InputError where not even everybody is such a group: the goal is missed with everybody, or met with nobody.
     """
-    goal = Goal(pack(v), num_players, probability=probability, value=value)
+    game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
-    oracle = BothOracle(v, num_players, goal=goal, batch_size=batch_size)
+    oracle = BothOracle(game, num_players, goal=goal, batch_size=batch_size)
     group = search_down(Climber(oracle), check_budget(budget, num_players))
     if group is None:
         raise InputError(

@@ -1,29 +1,31 @@
 """Orders found with fewer or other questions than MoXI's: from both ends, and several players a step.
 
-A forward search chooses well while few players are chosen, and wanders later; a backward one, which starts where the
-model is at home, tells well who can come last, and takes many at a time for it. `complete_order` puts the two together.
+Forward search ranks the first players well, then drifts. Backward elimination starts from the full image, where the
+model is in distribution, so it ranks the last players well and can remove several at a step. `complete_order` puts the
+two together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.moxi.greedy import check_stop, greedy_init
+from jaxmoxi.games.base import ValueFn, as_game
+from jaxmoxi.games.evaluation import OUTSIDE, tells
 from jaxmoxi.pytrees import is_concrete
-from jaxmoxi.search.oracle import OUTSIDE, Oracle, neighbours
-from jaxmoxi.search.scorers import check_gates, gate_gradient, has_gates
-from jaxmoxi.search.trace import Trace
+from jaxmoxi.search.oracle import Oracle
+from jaxmoxi.search.scorers import check_gates, gate_gradient
+from jaxmoxi.search.shared import Trace, neighbours, remove_in_rounds
 from jaxmoxi.types import AnyArray, GreedyResult, Stop
 
 
 def bidirectional_greedy(
-    v: Callable[..., object], num_players: int, *, insertion: bool = True, batch_size: int | None = None
+    v: ValueFn, num_players: int, *, insertion: bool = True, batch_size: int | None = None
 ) -> GreedyResult:
     """An order made from both ends: in turn the best next player, and the one that can best come last.
 
@@ -33,7 +35,7 @@ def bidirectional_greedy(
 
     Arguments, returns and errors are those of `screened_greedy`; there is no early stop, the middle comes last.
     """
-    oracle = Oracle(v, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+    oracle = Oracle(as_game(v), num_players, goal=None, insertion=insertion, batch_size=batch_size)
     front, front_group = [], np.zeros(num_players, bool)
     back, rest_group = [], np.ones(num_players, bool)
     oracle.ask(front_group[None])
@@ -69,7 +71,7 @@ class CompletedOrder(NamedTuple):
 
 
 def complete_order(
-    v: Callable[..., object],
+    v: ValueFn,
     result: GreedyResult,
     *,
     scorer: Literal["gradient", "all"] | None = None,
@@ -99,7 +101,7 @@ def complete_order(
 
 
 def backward_forward_order(
-    v: Callable[..., object],
+    v: ValueFn,
     num_players: int,
     *,
     insertion: bool = True,
@@ -111,9 +113,8 @@ def backward_forward_order(
 ) -> CompletedOrder:
     """MoXI's greedy search among the players that survive a backward elimination; the others follow, last gone first.
 
-    first: bool[P], players that survive whatever the elimination says and come first, in the order that the greedy
-           search has them among themselves: a group that is known to do well, such as `backward_elimination`'s, which
-           the search by itself would miss. None: nobody.
+    first: bool[P], players exempt from elimination and placed first, ordered greedily among themselves. Pass a known
+           good group, such as that of `backward_elimination`. None: nobody.
     keep:  how many survive, 0 .. P, those that come first among them; None is two fifths of all. The whole takes
            keep^2 / 2 evaluations for the search, less where some come first, and those of `complete_order` for the
            elimination: with gradients less than a fifth of the exact search's P(P+1)/2 from 100 players on, a quarter
@@ -145,11 +146,11 @@ def backward_forward_order(
 
 
 class _Backward:
-    """Takes players away from everybody, several at a time."""
+    """Removes players from everybody, several at a time."""
 
     def __init__(
         self,
-        v: Callable[..., object],
+        v: ValueFn,
         num_players: int,
         insertion: bool,
         scorer: Literal["gradient", "all"] | None,
@@ -160,43 +161,58 @@ class _Backward:
             raise InputError(f"expected a scorer of 'gradient' or 'all'; got {scorer!r}")
         if share is not None and not 0 < share <= 1:
             raise InputError(f"share must lie in (0, 1]; got {share}")
+        self.game, self.insertion = as_game(v), insertion
         if scorer == "gradient":
-            check_gates(v)
-        self.v, self.insertion = v, insertion
-        self.guided = has_gates(v) if scorer is None else scorer == "gradient"
+            check_gates(self.game)
+        self.guided = self.game.gated if scorer is None else scorer == "gradient"
         self.share = share or (1 / 24 if self.guided else 1 / 12)
-        self.oracle = Oracle(v, num_players, goal=None, insertion=insertion, batch_size=batch_size)
-        self.gradients = 0
+        self.oracle = Oracle(self.game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+        self.gradients, self.keep = 0, 0
 
-    def run(self, front: np.ndarray, keep: int) -> list[int]:
+    def run(self, front: Int[np.ndarray, "F"], keep: int) -> list[int]:
         """The players that go, in their turn, until `keep` are left beside those of the front, which stay."""
-        left, group = (np.ones(self.oracle.num_players, bool) for _ in range(2))
+        self.keep = keep
+        left = np.ones(self.oracle.num_players, bool)
         left[front] = False
-        gone: list[int] = []
-        while left.sum() > keep:
-            players = np.flatnonzero(left)
-            count = min(max(1, int(self.share * len(players))), len(players) - keep)
-            if self.guided and len(players) > 1:
-                self.gradients += 1
-                guess = np.asarray(gate_gradient(self.v, jnp.asarray(group == self.insertion)))
-                # Of an insertion's visible players it says what hiding costs; of a deletion's hidden ones, which go by
-                # being shown again, what showing brings.
-                players = np.sort(players[np.argsort(guess[players], kind="stable")[: 3 * count]])
-            if len(players) > 1:
-                scores, _ = self.oracle.ask(neighbours(group, players))
-                players = players[np.argsort(-scores, kind="stable")][:count]
-            gone += players.tolist()
-            group[players] = left[players] = False
-        return gone
+        rounds = self._rounds(int(left.sum()))
+        gone, _ = remove_in_rounds(self._ask, jnp.ones(self.oracle.num_players, bool), jnp.asarray(left), rounds)
+        return gone.tolist()
+
+    def _rounds(self, left: int) -> Iterator[tuple[int, int]]:
+        """(players left, players that go) of each round."""
+        while left > self.keep:
+            yield left, self._taken(left)
+            left -= self._taken(left)
+
+    def _taken(self, left: int) -> int:
+        """How many of the players left go in one round."""
+        return min(max(1, int(self.share * left)), left - self.keep)
+
+    def _ask(self, group: Bool[Array, "P"], players: Int[Array, "C"]) -> Float[Array, "C"]:
+        """Scores of the group without each player; -inf for those that the gradient puts off the shortlist."""
+        coalition, candidates = np.asarray(group), np.asarray(players)
+        scores = np.full(len(candidates), -np.inf)
+        if len(candidates) == 1:  # nothing to choose: no evaluation
+            return jnp.zeros(1)
+        asked = np.arange(len(candidates))
+        if self.guided:
+            self.gradients += 1
+            guess = np.asarray(gate_gradient(self.game, jnp.asarray(coalition == self.insertion)))
+            # Of an insertion's visible players it says what hiding costs; of a deletion's hidden ones, which go by
+            # being shown again, what showing brings.
+            asked = np.sort(np.argsort(guess[candidates], kind="stable")[: 3 * self._taken(len(candidates))])
+        scores[asked], _ = self.oracle.ask(neighbours(coalition, candidates[asked]))
+        return scores
 
     def completed(self, order: list[int], gone: list[int]) -> CompletedOrder:
+        """The whole order: those that the search chose, then those that went, the last to go first."""
         return CompletedOrder(
             jnp.asarray(order + gone[::-1], jnp.int32), jnp.int32(self.oracle.count), jnp.int32(self.gradients)
         )
 
 
 def blockwise_greedy(
-    v: Callable[..., object],
+    v: ValueFn,
     num_players: int,
     *,
     players_per_step: int = 2,
@@ -218,9 +234,9 @@ def blockwise_greedy(
         raise InputError(f"players_per_step must be at least 1; got {players_per_step}")
     if choose not in ("top", "together"):
         raise InputError(f"expected choose of 'top' or 'together'; got {choose!r}")
-    oracle = Oracle(v, num_players, goal=None, insertion=insertion, batch_size=batch_size)
-    stop = stop or Stop()
-    check_stop(stop, greedy_init(v, num_players, insertion=insertion))
+    game, stop = as_game(v), stop or Stop()
+    oracle = Oracle(game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+    stop.check(tells(game, num_players))
     trace, group = Trace(oracle), np.zeros(num_players, bool)
     trace.look(group)
     while not trace.ended(stop):

@@ -10,7 +10,6 @@ algorithms", 1978). Needs no model, and no pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,26 +17,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.evaluation import check_num_players
-from jaxmoxi.pytrees import Packed, pack
+from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
 from jaxmoxi.types import AnyArray
 
 
-def has_gates(v: Callable[..., Any]) -> bool:
-    """Whether `gate_gradient` can be asked about a value function."""
-    return hasattr(pack(v).unpack(), "relaxed")
-
-
-def check_gates(v: Callable[..., Any]) -> None:
-    """Raises ValueError for a value function without gates."""
-    if not has_gates(v):
+def check_gates(game: Game) -> None:
+    """Raises InputError for a game without gates."""
+    if not game.gated:
         raise InputError(
             "gate_gradient needs a value function with `relaxed(gates float32[C, P]) -> float32[C]`, such as those of "
             "token_value_fn and pixel_value_fn"
         )
 
 
-def gate_gradient(v: Callable[..., Any], mask: Bool[AnyArray, "P"]) -> Float[Array, "P"]:
+def gate_gradient(v: ValueFn, mask: Bool[AnyArray, "P"]) -> Float[Array, "P"]:
     """d payoff / d gate of every player at a coalition, float32[P]: one forward and one backward pass.
 
     Of a visible player it says what showing less of it would cost, of a hidden one what showing some of it would bring.
@@ -46,21 +39,20 @@ def gate_gradient(v: Callable[..., Any], mask: Bool[AnyArray, "P"]) -> Float[Arr
           times the gate) and `pixel_value_fn` (a blend of fill and image) make them.
     mask: bool[P], the coalition.
 
-    Raises ValueError for a value function without gates, and a mask of another shape.
+    Raises InputError for a value function without gates, and a mask of another shape.
     """
-    packed = pack(v)
-    check_gates(packed)
+    game = as_game(v)
+    check_gates(game)
     mask = jnp.asarray(mask)
     if mask.ndim != 1 or mask.dtype != bool:
         raise InputError(f"expected one mask bool[P]; got {mask.dtype} of shape {mask.shape}")
-    check_num_players(packed, mask.shape[0])
-    return _gradient(packed, mask)
+    check_num_players(game, mask.shape[0])
+    return _gradient(game, mask)
 
 
 @jax.jit
-def _gradient(v: Packed, mask: Bool[Array, "P"]) -> Float[Array, "P"]:
-    relaxed: Any = v.unpack()
-    return jax.grad(lambda gates: relaxed.relaxed(gates[None])[0])(mask.astype(jnp.float32))
+def _gradient(game: Game, mask: Bool[Array, "P"]) -> Float[Array, "P"]:
+    return jax.grad(lambda gates: game.relaxed(gates[None])[0])(mask.astype(jnp.float32))
 
 
 def class_attention(model: Any, image: Float[AnyArray, "H W 3"]) -> Float[Array, "T"]:

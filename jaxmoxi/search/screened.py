@@ -1,15 +1,14 @@
 """Greedy search that tries only the candidates that look best.
 
 A step of MoXI scores every player that is left. Here a cheap guess ranks them (`scorers`), the best m are evaluated
-exactly, and the best of those is chosen. Some steps, the audits, evaluate everybody, as MoXI does: they say how often
-the shortlist misses the exact winner and by how much, and m follows: up when it was missed, down when it was far
-inside. They also tell what every player is worth now. A search that ranks by gains measured some steps ago and nothing
-else needs them often: such a gain misleads the sooner the fewer players there are.
+exactly, and the best of those is chosen. Some steps, the audits, evaluate everybody, as MoXI does. An audit tells
+whether the shortlist missed the exact winner and by how much, and m follows: up when the winner was missed, down when
+the winner stood far inside. An audit also measures what every player is worth now. Stale gains go out of date, faster
+with few players; a search on them alone needs frequent audits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -17,11 +16,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.moxi.greedy import check_stop, greedy_init
+from jaxmoxi.games.base import ValueFn, as_game
+from jaxmoxi.games.evaluation import tells
 from jaxmoxi.pytrees import record
-from jaxmoxi.search.oracle import Oracle, neighbours
-from jaxmoxi.search.scorers import check_gates, gate_gradient, has_gates
-from jaxmoxi.search.trace import Trace
+from jaxmoxi.search.oracle import Oracle
+from jaxmoxi.search.scorers import check_gates, gate_gradient
+from jaxmoxi.search.shared import Trace, neighbours
 from jaxmoxi.types import AnyArray, GreedyResult, Stop
 
 Scorer = Literal["mixed", "stale", "gradient"] | Float[AnyArray, "P"]
@@ -49,7 +49,7 @@ class ScreenedResult:
 
 
 def screened_greedy(
-    v: Callable[..., Any],
+    v: ValueFn,
     num_players: int,
     *,
     insertion: bool = True,
@@ -73,14 +73,14 @@ def screened_greedy(
 
     Raises ValueError for arguments that do not fit and inside `jit`; NaNValueError that names the group.
     """
-    oracle = Oracle(v, num_players, goal=None, insertion=insertion, batch_size=batch_size)
-    stop = stop or Stop()
-    check_stop(stop, greedy_init(v, num_players, insertion=insertion))
+    game, stop = as_game(v), stop or Stop()
+    oracle = Oracle(game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+    stop.check(tells(game, num_players))
     if scorer is None:
-        scorer = "mixed" if has_gates(v) else "stale"
+        scorer = "mixed" if game.gated else "stale"
     fixed = _check(scorer, num_candidates, audit, num_players)
     if fixed is None and scorer != "stale":
-        check_gates(v)
+        check_gates(game)
     least, most = max(1, num_players // 32), max(1, num_players // 12)
     count = num_candidates or max(1, num_players // 16)
     trace = Trace(oracle)
@@ -100,7 +100,7 @@ def screened_greedy(
         guesses = [gains if fixed is None else fixed]
         if fixed is None and scorer != "stale" and not full:
             # A gradient is of showing more, and in a deletion the most promising is what its loss costs most.
-            slope = np.asarray(gate_gradient(v, jnp.asarray(group == insertion)))
+            slope = np.asarray(gate_gradient(game, jnp.asarray(group == insertion)))
             guesses = [gains, slope] if scorer == "mixed" else [slope]
             gradients += 1
         ranked = _ranked(left, guesses)

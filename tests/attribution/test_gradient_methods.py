@@ -44,7 +44,7 @@ def test_another_payoff_is_differentiated_when_asked_for(unchecked):
 def test_integrated_gradients_of_a_linear_model(baseline):
     """Weight times distance from the baseline, which is what a game with the baseline for a fill loses too."""
     problem = make(LINEAR, regions=BLOBS, fill=baseline)
-    change = np.asarray(problem.image - problem.v.unpack().fill)
+    change = np.asarray(problem.image - problem.v.fill)
     scores = attribution.integrated_gradients(None, problem, baseline=baseline, num_steps=3)
     np.testing.assert_allclose(scores, mean_over((WEIGHTS[..., 2] * change).sum(-1), BLOBS), rtol=1e-4, atol=1e-4)
     lost = attribution.occlusion(None, problem)

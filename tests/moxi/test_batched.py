@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
+from jaxmoxi.games.base import as_game
 from jaxmoxi.models.networks.vit import ViTConfig
 from jaxmoxi.moxi.batched import _split
-from jaxmoxi.pytrees import pack
 from support.games import ThresholdGame, lookup, table_game, vit_classifier
 
 CONFIG = ViTConfig(image_size=40, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5)
@@ -54,12 +54,12 @@ def test_a_batch_of_one_and_any_batch_size():
 
 
 def test_weights_are_not_copied(games):
-    shared, own, merge = _split([pack(v) for v in games])
+    shared, own, merge = _split([as_game(v) for v in games])
     weights = {id(leaf) for leaf in jax.tree.leaves(games[0].model)}
     assert weights <= {id(leaf) for leaf in shared}
     assert all(leaf.shape[0] == 3 for leaf in own)
     again = merge(shared, [leaf[1] for leaf in own])
-    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(pack(games[1])), strict=True):
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(as_game(games[1])), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

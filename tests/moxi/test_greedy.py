@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
-from jaxmoxi.moxi.greedy import plan_stages
+from jaxmoxi.moxi.stages import plan_stages
 from jaxmoxi.pytrees import pack, record, static
 from support.games import SizedGame, ThresholdGame, brute_greedy, lookup, table_game
 
@@ -295,8 +295,8 @@ def test_nan_of_the_start():
     [
         (jm.Stop(size=0), "at least 1; got 0"),
         (jm.Stop(probability=1.5), "between 0 and 1; got 1.5"),
-        (jm.Stop(value=float("nan")), "stop.value is NaN"),
-        (jm.Stop(flip=True), "give the value function a method `leads"),
+        (jm.Stop(value=float("nan")), "is NaN; give the payoff"),
+        (jm.Stop(flip=True), "give it a method `leads"),
         (jm.Stop(probability=0.5), "needs the explained class's probability"),
     ],
 )

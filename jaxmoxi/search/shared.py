@@ -1,0 +1,112 @@
+"""What several searches share: neighbouring groups, budgets, removal in rounds, and the record of an order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmoxi.errors import InputError
+from jaxmoxi.search.oracle import BudgetSpent, Groups, Oracle
+from jaxmoxi.types import GreedyResult, Readout, Stop
+
+Answer = TypeVar("Answer")
+
+
+def neighbours(group: Bool[np.ndarray, "P"], players: Int[np.ndarray, "C"]) -> Groups:
+    """A group with each of `players` toggled in turn."""
+    rows = np.repeat(group[None], len(players), 0)
+    rows[np.arange(len(players)), players] ^= True
+    return rows
+
+
+def check_budget(budget: int | None, num_players: int) -> int:
+    """The number of evaluations that a budget stands for. Raises InputError unless it is None or at least 1."""
+    if budget is not None and budget < 1:
+        raise InputError(f"the budget is a number of evaluations, at least 1; got {budget}")
+    return num_players * (num_players + 1) // 2 if budget is None else budget
+
+
+def within(oracle: Oracle, limit: int, run: Callable[[], Answer]) -> Answer | None:
+    """What `run` returns, or None where its next question would cost more than `limit` evaluations in all."""
+    oracle.budget = limit
+    try:
+        return run()
+    except BudgetSpent:
+        return None
+    finally:
+        oracle.budget = None
+
+
+def remove_in_rounds(
+    ask: Callable[[Bool[Array, "P"], Int[Array, "C"]], Float[Array, "C"]],
+    group: Bool[Array, "P"],
+    left: Bool[Array, "P"],
+    rounds: Iterable[tuple[int, int]],
+) -> tuple[Int[Array, "R"], Bool[Array, ""]]:
+    """Players removed from a group, several a round: `(players in their turn, whether a score was NaN)`. Traceable.
+
+    ask:    (group, candidates) -> the score of the group without each candidate; the highest go first. It may answer
+            NaN-free -inf for a candidate that is not worth asking about.
+    left:   bool[P], the players of the group that may go.
+    rounds: (players left, players to remove) of each round; static numbers.
+    """
+    gone, broken = [jnp.zeros(0, jnp.int32)], jnp.asarray(False)
+    for count, taken in rounds:
+        players = jnp.nonzero(left, size=count)[0]
+        scores = jnp.asarray(ask(group, players))
+        best = players[jnp.argsort(-scores, stable=True)[:taken]].astype(jnp.int32)
+        gone.append(best)
+        group, left = group.at[best].set(False), left.at[best].set(False)
+        broken |= jnp.isnan(scores).any()
+    return jnp.concatenate(gone), broken
+
+
+class Trace:
+    """A `GreedyResult` in the making: the players chosen so far, and the readout of the start and after each choice."""
+
+    def __init__(self, oracle: Oracle):
+        self.oracle, self.num_players, self.insertion = oracle, oracle.num_players, oracle.insertion
+        self.order: list[int] = []
+        self.readouts: list[Readout] = []
+
+    def look(self, group: Bool[np.ndarray, "P"], *players: int) -> float:
+        """Records the group reached by choosing `players`, the last of them at least; returns its score."""
+        self.order.extend(players)
+        self.readouts.append(self.oracle.readout(group))
+        return float(self.oracle.ask(group[None])[0][0])
+
+    def ended(self, stop: Stop) -> bool:
+        """Whether everybody is chosen, or the last readout meets the stop."""
+        chosen = len(self.order)
+        return chosen >= self.num_players or bool(stop.met(self.readouts[-1], chosen, self.insertion))
+
+    def result(self) -> GreedyResult:
+        """The record; one readout for every choice. The start is not counted among the evaluations."""
+        start, rows = self.readouts[0], self.readouts[1:]
+        rest = self.num_players - len(self.order)
+
+        def column(name: str, blank: Any, dtype: Any) -> Any:
+            if getattr(start, name) is None:
+                return None
+            return jnp.asarray([getattr(r, name) for r in rows] + [blank] * rest, dtype)
+
+        def first(x: Any) -> Any:
+            return None if x is None else jnp.asarray(x)
+
+        return GreedyResult(
+            order=jnp.asarray(self.order + [-1] * rest, jnp.int32),
+            values=column("values", np.nan, jnp.float32),
+            num_steps=jnp.int32(len(self.order)),
+            start_value=jnp.float32(start.values),
+            num_evaluations=jnp.int32(self.oracle.count - 1),
+            leads=column("leads", False, bool),
+            probabilities=column("probabilities", np.nan, jnp.float32),
+            start_leads=first(start.leads),
+            start_probability=first(start.probabilities),
+            nan_player=jnp.int32(-1),
+            insertion=self.insertion,
+        )
