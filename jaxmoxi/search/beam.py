@@ -137,7 +137,7 @@ def beam_search(
     )
 
 
-def _keep(oracle: Oracle, groups: Groups, width: int) -> Groups:
+def _keep(oracle: Oracle, groups: Groups, width: int) -> Bool[np.ndarray, "K P"]:
     """The best of some groups, each once; those that are enough first."""
     groups = np.unique(groups, axis=0)[::-1]
     scores, enough = oracle.ask(groups)

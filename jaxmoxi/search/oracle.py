@@ -173,7 +173,7 @@ class Oracle:
     def _read(self, masks: Groups) -> Readout:
         """Readouts of coalitions, rows of like size together."""
         shown = masks.sum(1)
-        limits = np.array([visible_size(n, self.num_players) for n in shown]) if self.game.sized else 0 * shown
+        limits = np.array([visible_size(int(n), self.num_players) for n in shown]) if self.game.sized else 0 * shown
         order = np.argsort(limits, kind="stable")
         parts = []
         for limit in np.unique(limits):

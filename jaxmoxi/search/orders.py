@@ -202,7 +202,7 @@ class _Backward:
             # being shown again, what showing brings.
             asked = np.sort(np.argsort(guess[candidates], kind="stable")[: 3 * self._taken(len(candidates))])
         scores[asked], _ = self.oracle.ask(neighbours(coalition, candidates[asked]))
-        return scores
+        return jnp.asarray(scores, jnp.float32)  # float32 values, to the bit
 
     def completed(self, order: list[int], gone: list[int]) -> CompletedOrder:
         """The whole order: those that the search chose, then those that went, the last to go first."""

@@ -8,6 +8,7 @@ from flax import nnx
 import jaxmoxi as jm
 from jaxmoxi.models.networks.vit import ViTConfig
 from support.games import vit_classifier
+from support.search import games, tiny_model
 
 RNG = np.random.default_rng(0)
 IMAGE = jnp.asarray(RNG.normal(size=(8, 12, 3)), jnp.float32)
@@ -253,3 +254,17 @@ def test_token_errors():
     v = jm.token_value_fn(model, TOKEN_IMAGE, 0)
     with pytest.raises(ValueError, match="the value function has 9 players; got num_players .* for 49"):
         jm.greedy_insertion(v, 49)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_model()
+
+
+def test_margin_says_who_leads(tiny):
+    v = next(games(tiny))[0]
+    masks = jax.random.bernoulli(jax.random.key(2), 0.5, (20, 16))
+    margin = v.with_payoff("margin")
+    logits = np.array(v.logits(masks))
+    np.testing.assert_array_equal(margin(masks) > 0, v.leads(masks))
+    np.testing.assert_allclose(margin(masks), logits[:, 2] - np.delete(logits, 2, 1).max(1), rtol=1e-6)

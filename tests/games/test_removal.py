@@ -1,11 +1,15 @@
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxmoxi as jm
+from jaxmoxi import search
 from jaxmoxi.metrics import value_fns
 from jaxmoxi.models.networks.vit import ViTConfig
 from support.games import vit_classifier
+from support.search import tiny_model
 
 
 def mean_logits(images):
@@ -57,3 +61,34 @@ def test_errors():
             value_fns(mean_logits, image, 0, regions, removals=wrong)
     with pytest.raises(ValueError, match="each removal once; got"):
         value_fns(mean_logits, image, 0, regions, removals=["zero", "zero"])
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_model()
+
+
+class Convolutional(NamedTuple):
+    logits: Any
+    token_grid: None = None
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_alternatives_are_other_fills_and_shifts(tokens, tiny):
+    classifier, image = tiny
+    model, regions = classifier if tokens else Convolutional(classifier.logits), jm.grid_regions(32, 32, rows=4, cols=4)
+    games = search.alternatives(model, image, 1, regions, fills=("mean",), shift=2)
+    mask = jnp.asarray(np.random.default_rng(0).random((1, 16)) < 0.5)
+    want = [jm.pixel_value_fn(model.logits, image, 1, regions, fill="mean")]
+    for axis in (0, 1):
+        for step in (-2, 2):
+            moved = jnp.roll(image, step, axis)
+            pixels = jm.pixel_value_fn(model.logits, moved, 1, regions, fill="mean")
+            want.append(jm.token_value_fn(model, moved, 1, regions) if tokens else pixels)
+    np.testing.assert_allclose([float(g(mask)[0]) for g in games], [float(w(mask)[0]) for w in want], rtol=1e-5)
+    assert len(search.alternatives(model, image, 1, regions, shift=0)) == 2
+    raised = search.alternatives(model, image, 1, regions, fills=("mean",), shift=0, payoff="prob")
+    want = jm.pixel_value_fn(model.logits, image, 1, regions, fill="mean", payoff="prob")
+    np.testing.assert_allclose(raised[0](mask), want(mask), rtol=1e-5)
+    with pytest.raises(ValueError, match="expected a shift from 0 to less than 16 pixels; got 16"):
+        search.alternatives(model, image, 1, regions, shift=16)
