@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import Payoff, _check_payoff, payoff_values, pixel_value_fn
 from jaxmoxi.games.sharding import ShardedValueFn
-from jaxmoxi.models.inside import Features
+from jaxmoxi.models.networks.base import Features
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, pool_regions
 from jaxmoxi.types import AnyArray

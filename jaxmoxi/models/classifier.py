@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models import inside
+from jaxmoxi.models.networks import base as inside
 from jaxmoxi.models.networks.cnn import CNNConfig, InvertedResidualNet
 from jaxmoxi.models.networks.vit import Tokens, ViT, ViTConfig
 from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
