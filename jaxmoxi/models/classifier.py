@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.networks import base as inside
-from jaxmoxi.models.networks.cnn import CNNConfig, InvertedResidualNet
-from jaxmoxi.models.networks.vit import Tokens, ViT, ViTConfig
+from jaxmoxi.models.networks.cnn import InvertedResidualConfig, InvertedResidualNet
+from jaxmoxi.models.networks.vit import Tokens, VisionTransformerConfig, ViT
 from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
 from jaxmoxi.pytrees import record, static
 
@@ -27,14 +27,14 @@ class Classifier:
     one classifier serves every other of the same shape.
 
     params:        the network's parameters, an NNX state.
-    config:        the network's shape: `ViTConfig` or `CNNConfig`.
+    config:        the network's shape: `VisionTransformerConfig` or `InvertedResidualConfig`.
     preprocessing: how a photo becomes its input.
     class_names:   K names; a name may list synonyms, separated by commas.
     name:          what to call it in print.
     """
 
     params: Any
-    config: ViTConfig | CNNConfig = static()
+    config: VisionTransformerConfig | InvertedResidualConfig = static()
     preprocessing: Preprocessing = static()
     class_names: tuple[str, ...] = static()
     name: str = static(default="classifier")
@@ -48,7 +48,7 @@ class Classifier:
         """
         if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float32):
             raise InputError(f"expected bfloat16 or float32; got {dtype}")
-        last = {"norm", "head", "teacher_head"} if isinstance(self.config, ViTConfig) else {"classifier"}
+        last = {"norm", "head", "teacher_head"} if isinstance(self.config, VisionTransformerConfig) else {"classifier"}
         flat = nnx.to_flat_state(self.params)
         cast = [(path, leaf if path[0] in last else leaf.replace(leaf[...].astype(dtype))) for path, leaf in flat]
         return Classifier(nnx.from_flat_state(cast), self.config, self.preprocessing, self.class_names, self.name)
@@ -94,7 +94,7 @@ class Classifier:
     @property
     def token_grid(self) -> tuple[int, int] | None:
         """Rows and columns of patch tokens; None for a network without tokens."""
-        return (self.config.grid, self.config.grid) if isinstance(self.config, ViTConfig) else None
+        return (self.config.grid, self.config.grid) if isinstance(self.config, VisionTransformerConfig) else None
 
     def embed_tokens(self, image: Float[Array, "H W 3"]) -> Tokens:
         """The patch tokens of one image, arrays [T, ...], position embedding added (vision transformers only)."""
@@ -147,9 +147,9 @@ class Classifier:
 
 
 @functools.cache
-def _structure(config: ViTConfig | CNNConfig) -> Any:
+def _structure(config: VisionTransformerConfig | InvertedResidualConfig) -> Any:
     """The static half of a network, built once for each config."""
-    network: Any = ViT if isinstance(config, ViTConfig) else InvertedResidualNet
+    network: Any = ViT if isinstance(config, VisionTransformerConfig) else InvertedResidualNet
     return nnx.split(nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0))))[0]
 
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.moxi.batched import _split
 from jaxmoxi.pytrees import pack
 from support.games import ThresholdGame, lookup, table_game, vit_classifier
 
-CONFIG = ViTConfig(image_size=40, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5)
+CONFIG = VisionTransformerConfig(
+    image_size=40, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5
+)
 FIND = {True: jm.greedy_insertion, False: jm.greedy_deletion}
 
 

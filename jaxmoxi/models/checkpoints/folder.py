@@ -45,7 +45,7 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         preprocessing = Preprocessing.from_huggingface(_read_json(processor), config.image_size)
     elif "pretrained_cfg" in settings:
         preprocessing = Preprocessing.from_timm(settings["pretrained_cfg"])
-    elif isinstance(config, cnn.CNNConfig):
+    elif isinstance(config, cnn.InvertedResidualConfig):
         # torchvision's folders say nothing; this is how its weights were trained.
         side = config.image_size
         preprocessing = Preprocessing.from_timm({"input_size": (3, side, side), "interpolation": "bilinear"})
@@ -72,7 +72,7 @@ def demo() -> Classifier:
     Raises ImportError that says how to install the extra.
     """
     path = demo_weights_path()
-    config = cnn.CNNConfig(arch="efficientnet_lite0")
+    config = cnn.InvertedResidualConfig(arch="efficientnet_lite0")
     state = cnn.from_tensors(config, read_torch(path), source=str(path))
     return Classifier(
         params=_on_device(state),
@@ -129,9 +129,9 @@ def _network(settings: Mapping[str, Any], tensors: dict[str, np.ndarray], folder
 
 def _huggingface_vit(
     settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray], kind: str, teacher: bool
-) -> vit.ViTConfig:
+) -> vit.VisionTransformerConfig:
     head = tensors.get("cls_classifier.bias" if teacher else "classifier.bias", np.zeros(_num_labels(settings)))
-    return vit.ViTConfig(
+    return vit.VisionTransformerConfig(
         image_size=_side(settings.get("image_size", 224)),
         patch_size=_side(settings.get("patch_size", 16)),
         hidden_size=settings.get("hidden_size", 768),
@@ -147,7 +147,7 @@ def _huggingface_vit(
     )
 
 
-def _timm_vit(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> vit.ViTConfig:
+def _timm_vit(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> vit.VisionTransformerConfig:
     """timm's config names the architecture only: the sizes are read off the tensors."""
     try:
         width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
@@ -161,7 +161,7 @@ def _timm_vit(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.n
     distilled = "dist_token" in tensors
     # timm's heads are 64 wide except in the two largest families.
     head_width = 80 if "_huge_" in kind else 88 if "_giant_" in kind else 64
-    return vit.ViTConfig(
+    return vit.VisionTransformerConfig(
         image_size=round((tokens - 1 - distilled) ** 0.5) * patch,
         patch_size=patch,
         hidden_size=width,

@@ -26,7 +26,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import check_tensors
 from jaxmoxi.models.networks.cnn_config import (
     BlockShape,
-    CNNConfig,
+    InvertedResidualConfig,
     Naming,
     classifier_name,
     config_from_settings,
@@ -39,8 +39,8 @@ from jaxmoxi.models.networks.depthwise import shifted_sum
 
 __all__ = [
     "Block",
-    "CNNConfig",
     "Conv",
+    "InvertedResidualConfig",
     "InvertedResidualNet",
     "Naming",
     "config_from_settings",
@@ -72,7 +72,7 @@ class Block(nnx.Module):
 class InvertedResidualNet(nnx.Module):
     """Stem convolution, inverted residual blocks, head convolution, mean over positions, linear classifier."""
 
-    def __init__(self, config: CNNConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: InvertedResidualConfig, *, rngs: nnx.Rngs):
         stem, blocks, head = network_shape(config)
         self.padding = config.padding
         self.stem = Conv(3, 3, stem, rngs=rngs)
@@ -156,7 +156,7 @@ def _matmul(x: Array, conv: Conv) -> Array:
     return jnp.dot(x.reshape(-1, x.shape[-1]), conv.kernel[...][0, 0]).reshape(*x.shape[:-1], -1) + conv.bias[...]
 
 
-def from_tensors(config: CNNConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
+def from_tensors(config: InvertedResidualConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
     """The parameters of an `InvertedResidualNet`, as an NNX state, from a checkpoint's tensors.
 
     tensors: in the names of efficientnet_pytorch, timm, torchvision or Hugging Face, PyTorch's layouts; BatchNorm is

@@ -37,7 +37,7 @@ _STAGES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CNNConfig:
+class InvertedResidualConfig:
     """The shape of a chain of inverted residual blocks.
 
     image_size: side of the square images it is meant for, in pixels; the weights do not depend on it.
@@ -90,7 +90,7 @@ def _round_channels(channels: int, width: float) -> int:
 
 
 @functools.cache
-def network_shape(config: CNNConfig) -> tuple[int, tuple[BlockShape, ...], int]:
+def network_shape(config: InvertedResidualConfig) -> tuple[int, tuple[BlockShape, ...], int]:
     """Channels of the stem, every block, channels of the head (which never gets narrower than 1280)."""
     stem = channels = _round_channels(32, config.width)
     blocks = []
@@ -132,7 +132,7 @@ def detect_naming(tensors: Mapping[str, Any]) -> Naming:
     )
 
 
-def expected_tensors(config: CNNConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
+def expected_tensors(config: InvertedResidualConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
     """Every tensor a checkpoint of this naming must hold, with its shape (PyTorch's layouts), BatchNorm unfolded."""
     expected: dict[str, tuple[int, ...]] = {}
     for conv, norm, shape in convolutions(config, naming).values():
@@ -150,7 +150,9 @@ def classifier_name(naming: Naming) -> str:
     return _ENDS[naming][-1]
 
 
-def convolutions(config: CNNConfig, naming: Naming) -> dict[tuple[Any, ...], tuple[str, str, tuple[int, ...]]]:
+def convolutions(
+    config: InvertedResidualConfig, naming: Naming
+) -> dict[tuple[Any, ...], tuple[str, str, tuple[int, ...]]]:
     """Of every convolution, by its place in our network: its name, its BatchNorm's name, the shape of its weight."""
     stem, blocks, head = network_shape(config)
     ends = [name.format(last=len(blocks) + 1) for name in _ENDS[naming]]
@@ -201,7 +203,7 @@ _FIXED = {
 }
 
 
-def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> CNNConfig:
+def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> InvertedResidualConfig:
     """The shape of the network a `config.json` describes, Hugging Face's or timm's, and of torchvision's weights.
 
     settings: the file's content. Read are `model_type` or `architecture`, `image_size`, and Hugging Face's
@@ -227,7 +229,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]
         width = int(found[1]) / 100
     tensorflow = kind.startswith("tf_") if naming == "timm" else naming != "torchvision"
     classifier = tensors.get(f"{classifier_name(naming)}.weight")
-    return CNNConfig(
+    return InvertedResidualConfig(
         arch="efficientnet_lite0" if lite else "mobilenet_v2",
         num_classes=1000 if classifier is None else len(classifier),  # if absent, `from_tensors` reports it
         image_size=settings.get("image_size") or settings.get("pretrained_cfg", {}).get("input_size", [224])[-1],

@@ -22,7 +22,7 @@ _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig:
+class ResidualNetConfig:
     """The shape of a ResNet: 18 or 34 layers, `num_classes` logits."""
 
     depth: Literal[18, 34] = 18
@@ -72,7 +72,7 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """Logits of images [B, H, W, 3]."""
 
-    def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ResidualNetConfig, *, rngs: nnx.Rngs):
         self.conv1, self.bn1 = _conv(3, 64, 7, 2, rngs), _norm(64, rngs)
         blocks, fan_in = [], 64
         for stage, count in enumerate(_DEPTHS[config.depth]):
@@ -99,12 +99,12 @@ class ResNet(nnx.Module):
         return self.fc(features.mean((1, 2)))
 
 
-def expected_tensors(config: ResNetConfig) -> dict[str, tuple[int, ...]]:
+def expected_tensors(config: ResidualNetConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of torchvision's checkpoint, with its shape."""
     return {name: shape for name, (_, shape) in _table(config).items()}
 
 
-def _table(config: ResNetConfig) -> dict[str, tuple[tuple[Any, ...], tuple[int, ...]]]:
+def _table(config: ResidualNetConfig) -> dict[str, tuple[tuple[Any, ...], tuple[int, ...]]]:
     """torchvision's name -> (our path, their shape)."""
     table: dict[str, tuple[tuple[Any, ...], tuple[int, ...]]] = {}
 
@@ -130,7 +130,7 @@ def _table(config: ResNetConfig) -> dict[str, tuple[tuple[Any, ...], tuple[int, 
     return table
 
 
-def from_tensors(config: ResNetConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
+def from_tensors(config: ResidualNetConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
     """The state of a `ResNet`, BatchNorm statistics included, from torchvision's names.
 
     Raises ValueError that lists every missing, extra and misshapen tensor.

@@ -33,7 +33,7 @@ _ACTIVATIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class ViTConfig:
+class VisionTransformerConfig:
     """The shape of a vision transformer. Sizes in pixels, positive; `image_size` is a multiple of `patch_size`.
 
     distilled: a second class token behind the first (DeiT's distillation token).
@@ -95,7 +95,7 @@ def _attention(scores: Float[Array, "B Q N"], present: Present) -> Float[Array, 
 class Block(nnx.Module):
     """One pre-norm encoder layer."""
 
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: VisionTransformerConfig, *, rngs: nnx.Rngs):
         width = config.hidden_size
         self.num_heads = config.num_heads
         self.activation = config.activation
@@ -181,7 +181,7 @@ class Tokens(NamedTuple):
 class ViT(nnx.Module):
     """A vision transformer with a linear head on its class token."""
 
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: VisionTransformerConfig, *, rngs: nnx.Rngs):
         width, patch = config.hidden_size, config.patch_size
         self.config = config
         init = nnx.initializers.truncated_normal(0.02)
@@ -284,12 +284,12 @@ def detect_naming(tensors: Mapping[str, Any]) -> Naming:
     )
 
 
-def expected_tensors(config: ViTConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
+def expected_tensors(config: VisionTransformerConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
     """Every tensor a checkpoint of this naming must hold, with its shape (PyTorch's layouts)."""
     return {name: shape for name, shape, _ in _table(config, naming)}
 
 
-def _table(config: ViTConfig, naming: Naming) -> list[tuple[str, tuple[int, ...], tuple[str, ...]]]:
+def _table(config: VisionTransformerConfig, naming: Naming) -> list[tuple[str, tuple[int, ...], tuple[str, ...]]]:
     """(their name, their shape, our slot) of every tensor."""
     width, mlp, classes = config.hidden_size, config.mlp_dim, config.num_classes
     tokens = config.num_prefix + config.grid**2
@@ -337,7 +337,7 @@ def _table(config: ViTConfig, naming: Naming) -> list[tuple[str, tuple[int, ...]
     return rows
 
 
-def from_tensors(config: ViTConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
+def from_tensors(config: VisionTransformerConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
     """The parameters of a `ViT`, as an NNX state, from a checkpoint's tensors.
 
     Raises ValueError that lists every missing, extra and misshapen tensor.

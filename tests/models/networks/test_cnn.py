@@ -10,7 +10,7 @@ from flax import nnx
 from jaxmoxi.models.checkpoints.demo import DEMO_PREPROCESSING, demo_weights_path
 from jaxmoxi.models.checkpoints.torch_file import read_torch
 from jaxmoxi.models.networks import cnn
-from jaxmoxi.models.networks.cnn import CNNConfig
+from jaxmoxi.models.networks.cnn import InvertedResidualConfig
 from jaxmoxi.models.preprocess import preprocess
 
 SMALL = {"num_classes": 5, "image_size": 32, "width": 0.35}
@@ -151,7 +151,7 @@ def assert_same_state(a, b):
 
 @pytest.mark.parametrize(("padding", "eps", "size"), [("symmetric", 1e-5, 32), ("tf_same", 1e-3, 27)])
 def test_mobilenet_agrees_with_a_plain_reference(padding, eps, size):
-    config = CNNConfig(arch="mobilenet_v2", padding=padding, norm_eps=eps, **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", padding=padding, norm_eps=eps, **SMALL)
     net = network(config, named(MOBILENET_NAMES["torchvision"], MOBILENET_ARRAYS))
     images = IMAGES[:2, :size, :size]
     features, logits = jax.jit(lambda x: reference(MOBILENET_ROWS, padding, eps, MOBILENET_ARRAYS, x))(images)
@@ -164,7 +164,7 @@ def test_mobilenet_agrees_with_a_plain_reference(padding, eps, size):
 
 @pytest.mark.parametrize("naming", ["timm", "huggingface"])
 def test_all_namings_of_mobilenet_give_the_same_parameters(naming):
-    config = CNNConfig(arch="mobilenet_v2", **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", **SMALL)
     tensors = named(MOBILENET_NAMES[naming], MOBILENET_ARRAYS)
     assert cnn.detect_naming(tensors) == naming
     shapes = {name: array.shape for name, array in tensors.items() if "num_batches" not in name}
@@ -180,7 +180,7 @@ def demo_tensors():
 
 
 def test_demo_weights_classify_a_cat_as_pytorch_does(demo_tensors):
-    net = network(CNNConfig(arch="efficientnet_lite0"), demo_tensors)
+    net = network(InvertedResidualConfig(arch="efficientnet_lite0"), demo_tensors)
     image = preprocess(skimage.data.chelsea(), DEMO_PREPROCESSING)
     logits = np.asarray(jax.jit(net)(image[None]))[0]
     # From an implementation of its own in PyTorch 2.13, float64, on the same pixels.
@@ -207,14 +207,14 @@ def test_timm_names_of_efficientnet_give_the_same_parameters(demo_tensors):
     arrays.append((demo_tensors[f"{linear}.weight"], demo_tensors[f"{linear}.bias"]))
     shapes = [array[0].shape for array in arrays[:-1]]
     assert shapes == [(out, 1 if dw else fan_in, k, k) for fan_in, out, k, _, dw, _ in layers(LITE_STAGES, 32)]
-    config = CNNConfig(arch="efficientnet_lite0")
+    config = InvertedResidualConfig(arch="efficientnet_lite0")
     tensors = named(timm_names([2, 2, 3, 3, 4, 1]), arrays)
     state = cnn.from_tensors(config, tensors, source="timm")
     assert_same_state(state, cnn.from_tensors(config, demo_tensors, source="package"))
 
 
 def test_features_batches_and_gradients():
-    config = CNNConfig(arch="mobilenet_v2", **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", **SMALL)
     net = network(config, named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS))
 
     def first(images):
@@ -234,7 +234,7 @@ def test_features_batches_and_gradients():
 
 
 def test_platforms_get_their_own_form():
-    config = CNNConfig(arch="mobilenet_v2", **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", **SMALL)
     net = network(config, named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS))
     traced = jax.jit(net).trace(IMAGES)
     counts = [
@@ -244,7 +244,7 @@ def test_platforms_get_their_own_form():
 
 
 def test_wrong_tensors_are_listed():
-    config = CNNConfig(arch="mobilenet_v2", **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", **SMALL)
     tensors = named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS)
     del tensors["bn1.running_var"]
     tensors["fc.bias"] = np.zeros(3)
@@ -258,7 +258,9 @@ def test_wrong_tensors_are_listed():
 
 
 def test_images_of_another_shape_are_refused(unchecked):
-    net = network(CNNConfig(arch="mobilenet_v2", **SMALL), named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS))
+    net = network(
+        InvertedResidualConfig(arch="mobilenet_v2", **SMALL), named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS)
+    )
     for shape in ((32, 32, 3), (1, 3, 32, 32)):
         with pytest.raises(ValueError, match=r"\[B, H, W, 3\]; got"):
             net(jnp.zeros(shape))
@@ -281,18 +283,38 @@ TF, TORCH = ("tf_same", 1e-3), ("symmetric", 1e-5)
 @pytest.mark.parametrize(
     ("naming", "settings", "expected"),
     [
-        ("huggingface", HUGGINGFACE, CNNConfig("mobilenet_v2", 1001, 160, 0.5, *TF)),
+        ("huggingface", HUGGINGFACE, InvertedResidualConfig("mobilenet_v2", 1001, 160, 0.5, *TF)),
         (
             "huggingface",
             HUGGINGFACE | {"tf_padding": False, "layer_norm_eps": 1e-4},
-            CNNConfig("mobilenet_v2", 1001, 160, 0.5, "symmetric", 1e-4),
+            InvertedResidualConfig("mobilenet_v2", 1001, 160, 0.5, "symmetric", 1e-4),
         ),
-        ("torchvision", {"model_type": "mobilenet_v2"}, CNNConfig("mobilenet_v2", 10, 224, 1.0, *TORCH)),
-        ("timm", TIMM | {"architecture": "mobilenetv2_140"}, CNNConfig("mobilenet_v2", 10, 192, 1.4, *TORCH)),
-        ("timm", TIMM | {"architecture": "mobilenetv2_050.lamb"}, CNNConfig("mobilenet_v2", 10, 192, 0.5, *TORCH)),
-        ("timm", TIMM | {"architecture": "efficientnet_lite0"}, CNNConfig("efficientnet_lite0", 10, 192, 1.0, *TORCH)),
-        ("timm", TIMM | {"architecture": "tf_efficientnet_lite0"}, CNNConfig("efficientnet_lite0", 10, 192, 1.0, *TF)),
-        ("efficientnet_pytorch", {"architecture": "efficientnet_lite0"}, CNNConfig("efficientnet_lite0", 1000)),
+        ("torchvision", {"model_type": "mobilenet_v2"}, InvertedResidualConfig("mobilenet_v2", 10, 224, 1.0, *TORCH)),
+        (
+            "timm",
+            TIMM | {"architecture": "mobilenetv2_140"},
+            InvertedResidualConfig("mobilenet_v2", 10, 192, 1.4, *TORCH),
+        ),
+        (
+            "timm",
+            TIMM | {"architecture": "mobilenetv2_050.lamb"},
+            InvertedResidualConfig("mobilenet_v2", 10, 192, 0.5, *TORCH),
+        ),
+        (
+            "timm",
+            TIMM | {"architecture": "efficientnet_lite0"},
+            InvertedResidualConfig("efficientnet_lite0", 10, 192, 1.0, *TORCH),
+        ),
+        (
+            "timm",
+            TIMM | {"architecture": "tf_efficientnet_lite0"},
+            InvertedResidualConfig("efficientnet_lite0", 10, 192, 1.0, *TF),
+        ),
+        (
+            "efficientnet_pytorch",
+            {"architecture": "efficientnet_lite0"},
+            InvertedResidualConfig("efficientnet_lite0", 1000),
+        ),
     ],
 )
 def test_configs(naming, settings, expected):
@@ -326,4 +348,4 @@ def test_configs_that_are_refused(naming, settings, message):
 )
 def test_shapes_that_are_refused(changes, message, unchecked):
     with pytest.raises(ValueError, match=message):
-        CNNConfig(**{"arch": "mobilenet_v2", **changes})
+        InvertedResidualConfig(**{"arch": "mobilenet_v2", **changes})
