@@ -81,7 +81,7 @@ def throughput(
     mesh: the devices that share a batch (`jaxmoxi.local_mesh`); None for one device.
     Raises ValueError for token counts that the model does not have.
     """
-    config = model.config
+    config: Any = model.config  # `forward_flops` counts a vision transformer's operations
     rows, cols = model.token_grid or (0, 0)
     players = rows * cols
     wrong = [n for n in tokens if not 2 <= n <= players + 1]

@@ -1,19 +1,39 @@
-"""What goes on inside a network: the maps it decides by, and what its tokens attend to.
+"""What a classifier network may offer, declared in one class with a default for each.
 
-Explanations read these; inference does not, and runs as it did.
+Every network answers `features` and `classify`; the logits of images are `classify(features(images))`. A network of
+tokens also answers `token_layout`, `embed`, `encode` and `scan_attention`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeVar, runtime_checkable
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from flax import nnx
+from jaxtyping import Array, Bool, Float, PyTree
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.networks.vit import ViT
+
+Carry = TypeVar("Carry")
+Out = TypeVar("Out")
+
+# Which tokens are there. Gates in place of truths multiply the attention weights: 0 is absent, 1 present.
+Present = Bool[Array, "B N"] | Float[Array, "B N"]
+
+
+@runtime_checkable
+class NetworkConfig(Protocol):
+    """The shape of a network: a frozen dataclass, which says at least these two things.
+
+    image_size:  the side of the square images that the network is meant for, in pixels.
+    num_classes: how many logits it gives.
+    """
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def num_classes(self) -> int: ...
 
 
 class Features(NamedTuple):
@@ -26,54 +46,72 @@ class Features(NamedTuple):
     """
 
     maps: Float[Array, "B h w C"]
-    rest: Any = ()
+    rest: PyTree = ()
 
 
-def features(network: Any, images: Float[Array, "B H W 3"]) -> Features:
-    """See `Features`. Raises ValueError for images of another size than a vision transformer takes."""
-    if not isinstance(network, ViT):
-        return Features(network.features(images))
-    config = network.config
-    if images.shape[1:] != (config.image_size, config.image_size, 3):
-        raise InputError(
-            f"expected images [B, {config.image_size}, {config.image_size}, 3]; got {list(images.shape)}: "
-            "model.preprocess(photo) makes one"
-        )
-    tokens = network.embed(images)
-    x, _ = network.before_last(tokens, jnp.ones(tokens.x.shape[:2], bool))
-    normed = network.layer(config.num_layers - 1).norm1(x)
-    count = config.num_prefix
-    maps = normed[:, count:].reshape(len(images), config.grid, config.grid, config.hidden_size)
-    return Features(maps, (x[:, :count], normed[:, :count]))
+class TokenLayout(NamedTuple):
+    """Where the tokens of a network stand.
+
+    grid:       rows and columns of the patch tokens.
+    num_prefix: the class tokens, which are always there; they stand in front of the patch tokens.
+    num_read:   the logits read so many of the class tokens, counted from the first.
+    """
+
+    grid: tuple[int, int]
+    num_prefix: int = 1
+    num_read: int = 1
 
 
-def classify(network: Any, features: Features) -> Float[Array, "B K"]:
-    """Logits from `features`."""
-    if not isinstance(network, ViT):
-        return network.classify(features.maps)
-    x, prefix = features.rest
-    patches = features.maps.astype(prefix.dtype).reshape(len(prefix), -1, prefix.shape[-1])
-    normed = jnp.concatenate([prefix, patches], axis=1)
-    last = network.layer(network.config.num_layers - 1)
-    return network.decide(last.read_normed(x, normed, jnp.ones(normed.shape[:2], bool)))
+class ClassifierNetwork(nnx.Module):
+    """A network that classifies images. A family's module derives from it and answers what it can.
 
+    `Network(config, rngs=rngs)` makes one with random weights.
+    """
 
-def scan_attention(network: ViT, image: Float[Array, "H W 3"], step: Callable[..., Any], start: Any) -> tuple[Any, Any]:
-    """See `Classifier.scan_attention`."""
-    config = network.config
-    prefix = network.prefix[...] + network.position[...][: config.num_prefix]
-    x = jnp.concatenate([prefix, network.embed(image[None]).x[0]])
-    head = config.hidden_size // config.num_heads
+    # These parameters, by their first name, stay float32 where the others become bfloat16: the final norm and head.
+    float32_parameters: ClassVar[frozenset[str]] = frozenset()
 
-    def layer(carry: Any, index: Any) -> Any:
-        x, kept = carry
-        block = network.layer(index)
-        qkv = block.project(x).reshape(len(x), 3, config.num_heads, head)
-        scores = jnp.einsum("qhd,khd->hqk", qkv[:, 0] * jnp.asarray(head**-0.5, x.dtype), qkv[:, 1])
-        weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
-        attended = jnp.einsum("hqk,khd->qhd", weights.astype(x.dtype), qkv[:, 2]).reshape(x.shape)
-        kept, out = step(kept, weights)
-        return (block.finish(x[None], attended[None])[0], kept), out
+    def __init__(self, config: Any, *, rngs: nnx.Rngs):
+        raise NotImplementedError
 
-    (_, kept), outs = jax.lax.scan(layer, (x, start), jnp.arange(config.num_layers))
-    return kept, outs
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+        """Logits of preprocessed images."""
+        return self.classify(self.features(images))
+
+    def features(self, images: Float[Array, "B H W 3"]) -> Features:
+        """What the network makes of images before it decides. Raises ValueError for images it cannot take."""
+        self._lacks("features")
+
+    def classify(self, features: Features) -> Float[Array, "B K"]:
+        """Logits from `features`, differentiable in them."""
+        self._lacks("features")
+
+    @classmethod
+    def token_layout(cls, config: Any) -> TokenLayout | None:
+        """Where the tokens of a network of this config stand. The default, None, is for a network without tokens."""
+        return None
+
+    def embed(self, images: Float[Array, "B H W 3"]) -> PyTree[Float[Array, "B T ..."]]:
+        """The patch tokens of each image, row by row, with all that depends on the image and not on other tokens."""
+        self._lacks("tokens")
+
+    def encode(self, tokens: PyTree[Float[Array, "B N ..."]], present: Present) -> Float[Array, "B K"]:
+        """Logits from any subset of an image's tokens; those not `present` leave no trace.
+
+        tokens:  arrays [B, N, ...], N at most the image's T, as `embed` made them.
+        present: bool[B, N], or float32[B, N] in [0, 1]: gates, which multiply every attention weight on a token (0 and
+                 1 are False and True), differentiable at both ends.
+        """
+        self._lacks("tokens")
+
+    def scan_attention(
+        self,
+        image: Float[Array, "H W 3"],
+        step: Callable[[Carry, Float[Array, "heads N N"]], tuple[Carry, Out]],
+        start: Carry,
+    ) -> tuple[Carry, Out]:
+        """`jax.lax.scan` over the layers' attention; see `Classifier.scan_attention`."""
+        self._lacks("attention")
+
+    def _lacks(self, what: str) -> NoReturn:
+        raise InputError(f"{type(self).__name__} has no {what}; take another model, or another method")

@@ -1,6 +1,6 @@
 """Shapes and names of EfficientNet-Lite0 and MobileNetV2: what a config says, what four frameworks call each tensor.
 
-Nothing here computes; the network is in `cnn`.
+The network is in `cnn`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.models.networks.registry import network_kind
 
 # (expansion, channels, blocks, stride of the first, kernel size) of every stage.
 _STAGES = {
@@ -40,10 +41,10 @@ _STAGES = {
 class InvertedResidualConfig:
     """The shape of a chain of inverted residual blocks.
 
-    image_size: side of the square images it is meant for, in pixels; the weights do not depend on it.
+    image_size: the side of the square images it is meant for, in pixels; the weights do not depend on it.
     width:      MobileNetV2's multiplier of all channels; EfficientNet-Lite0 has 1.
     padding:    "tf_same" (as TensorFlow: the odd pixel of a stride below and to the right) or "symmetric" (as PyTorch).
-    norm_eps:   what BatchNorm adds to the variance; read once, when weights are folded.
+    norm_eps:   what BatchNorm adds to the variance. `from_tensors` reads it once, when it folds the weights.
 
     The defaults are TensorFlow's conventions; `config_from_settings` finds those of a checkpoint.
     """
@@ -121,7 +122,7 @@ _ENDS = {
 
 
 def detect_naming(tensors: Mapping[str, Any]) -> Naming:
-    """Which framework's names a checkpoint uses, by its stem. Raises ValueError if none of the known ones."""
+    """Which framework's names a checkpoint uses, told by its stem. Raises ValueError if the names are unknown."""
     for naming, (stem, *_) in _ENDS.items():
         if f"{stem}.weight" in tensors:
             return naming  # type: ignore[return-value]
@@ -173,7 +174,7 @@ def convolutions(
 
 
 def _block_names(naming: Naming, i: int, block: BlockShape, part: str, place: int, count: int) -> tuple[str, str]:
-    """A block's convolution, the `place`-th of `count`, and its BatchNorm."""
+    """The names of a block's convolution, the `place`-th of `count`, and of its BatchNorm."""
     if naming == "efficientnet_pytorch":
         return f"_blocks.{i}._{part}_conv", f"_blocks.{i}._bn{('expand', 'depthwise', 'project').index(part)}"
     if naming == "timm":
@@ -190,7 +191,7 @@ def _block_names(naming: Naming, i: int, block: BlockShape, part: str, place: in
     return f"{root}.{name}.convolution", f"{root}.{name}.normalization"
 
 
-# Settings of Hugging Face's MobileNetV2 that change the network, and their only values understood.
+# Settings of Hugging Face's MobileNetV2 that change the network, and the one value of each that is implemented.
 _FIXED = {
     "expand_ratio": 6,
     "output_stride": 32,
@@ -214,7 +215,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]
     Raises ValueError for variants that are not implemented.
     """
     naming = detect_naming(tensors)
-    kind = str(settings.get("model_type") or settings.get("architecture") or "")
+    kind = network_kind(settings)
     lite = "efficientnet_lite0" in kind
     wrong = {k: settings[k] for k, v in _FIXED.items() if settings.get(k, v) != v}
     if wrong:

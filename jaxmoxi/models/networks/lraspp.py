@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxmoxi.models.checkpoints.tensors import check_tensors
+from jaxmoxi.models.checkpoints.tensors import State, check_tensors, fill_state
 from jaxmoxi.models.networks.depthwise import convolve, depthwise, pointwise
 
 _NORM: dict[str, Any] = {"momentum": 0.99, "epsilon": 1e-3}
@@ -253,7 +253,7 @@ def _table(channels: int) -> dict[str, tuple[tuple[Any, ...], tuple[int, ...]]]:
     return table
 
 
-def from_tensors(channels: int, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
+def from_tensors(channels: int, tensors: Mapping[str, np.ndarray], *, source: str) -> State:
     """The state of an `LRASPP` (parameters and BatchNorm statistics) from torchvision's names, without a prefix.
 
     Raises ValueError that lists every missing, extra and misshapen tensor.
@@ -262,11 +262,11 @@ def from_tensors(channels: int, tensors: Mapping[str, np.ndarray], *, source: st
     tensors = {name: t for name, t in tensors.items() if not name.endswith("num_batches_tracked")}
     check_tensors(expected_tensors(channels), tensors, source)
     by_path = {path: np.asarray(tensors[name], np.float32) for name, (path, _) in table.items()}
-    abstract = nnx.state(nnx.eval_shape(lambda: LRASPP(channels, rngs=nnx.Rngs(0))))
-    flat = []
-    for path, leaf in nnx.to_flat_state(abstract):
+
+    def convert(path: tuple[Any, ...], shape: tuple[int, ...]) -> np.ndarray:
         array = by_path[path]
         if path[-1] == "kernel":  # OIHW -> HWIO; a 1x1 that is a Linear here loses its two axes of length 1
-            array = array.transpose(2, 3, 1, 0).reshape(leaf.shape)
-        flat.append((path, leaf.replace(jnp.asarray(array))))
-    return nnx.from_flat_state(flat)
+            array = array.transpose(2, 3, 1, 0).reshape(shape)
+        return array
+
+    return fill_state(functools.partial(LRASPP, channels), convert)

@@ -6,17 +6,17 @@ Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, in
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.tensors import check_tensors
+from jaxmoxi.models.checkpoints.tensors import State, check_tensors, fill_state
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -130,7 +130,7 @@ def _table(config: ResidualNetConfig) -> dict[str, tuple[tuple[Any, ...], tuple[
     return table
 
 
-def from_tensors(config: ResidualNetConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
+def from_tensors(config: ResidualNetConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> State:
     """The state of a `ResNet`, BatchNorm statistics included, from torchvision's names.
 
     Raises ValueError that lists every missing, extra and misshapen tensor.
@@ -138,10 +138,11 @@ def from_tensors(config: ResidualNetConfig, tensors: Mapping[str, np.ndarray], *
     tensors = {name: t for name, t in tensors.items() if not name.endswith("num_batches_tracked")}
     check_tensors(expected_tensors(config), tensors, source)
     by_path = {path: np.asarray(tensors[name], np.float32) for name, (path, _) in _table(config).items()}
-    flat = []
-    for path, leaf in nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: ResNet(config, rngs=nnx.Rngs(0))))):
+
+    def convert(path: tuple[Any, ...], shape: tuple[int, ...]) -> np.ndarray:
         array = by_path[path]
         if path[-1] == "kernel":
             array = array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
-        flat.append((path, leaf.replace(jnp.asarray(array))))
-    return nnx.from_flat_state(flat)
+        return array
+
+    return fill_state(functools.partial(ResNet, config), convert)
