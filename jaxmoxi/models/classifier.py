@@ -6,7 +6,6 @@ import difflib
 import functools
 from collections.abc import Callable
 from importlib import resources
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import State
 from jaxmoxi.models.networks.base import Carry, ClassifierNetwork, Features, NetworkConfig, Out, TokenLayout
 from jaxmoxi.models.networks.registry import family_of
-from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
+from jaxmoxi.models.preprocess import Photo, Preprocessing, crop_photo, preprocess
 from jaxmoxi.pytrees import record, static
 
 
@@ -59,11 +58,11 @@ class Classifier:
         """Class logits, float32[B, K], of preprocessed images float32[B, H, W, 3]. Pure."""
         return self.network()(images)
 
-    def preprocess(self, photo: Any) -> Float[Array, "H W 3"]:
+    def preprocess(self, photo: Photo) -> Float[Array, "H W 3"]:
         """A photo (PIL image of any mode, or uint8 array) as the network's input, float32[H, W, 3], normalised."""
         return jnp.asarray(preprocess(photo, self.preprocessing))
 
-    def crop(self, photo: Any) -> UInt8[np.ndarray, "H W 3"]:
+    def crop(self, photo: Photo) -> UInt8[np.ndarray, "H W 3"]:
         """What the network sees of a photo, uint8[H, W, 3]: resized and cropped, not normalised. For pictures."""
         return crop_photo(photo, self.preprocessing)
 

@@ -14,6 +14,9 @@ from jaxmoxi.errors import InputError
 # A network's arrays by their places. Its own two parameters are given, as beartype warns of their bounds otherwise.
 State = nnx.State[Any, Any]
 
+# Where an array stands in a module: attribute names, and positions in lists.
+Place = tuple[str | int, ...]
+
 _LISTED = 8  # of each kind of complaint: enough to see the pattern, few enough to read
 
 
@@ -47,19 +50,16 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
         )
 
 
-def fill_state(
-    network: Callable[..., nnx.Module], array_for: Callable[[tuple[Any, ...], tuple[int, ...]], np.ndarray]
-) -> State:
+def fill_state(network: Callable[..., nnx.Module], array_for: Callable[[Place, tuple[int, ...]], np.ndarray]) -> State:
     """The state of a network, each of its arrays given by its place.
 
     network:   `network(rngs=rngs)` builds the module; only its structure and shapes are computed.
-    array_for: `(path, shape) -> array` of this shape, rounded to float32. The path is where the array stands in the
-               module: attribute names, and positions in lists, such as ("blocks", 0, "conv1", "kernel").
+    array_for: `(place, shape) -> array` of this shape; it is rounded to float32. A place is, for example,
+               ("blocks", 0, "conv1", "kernel").
     """
-    abstract = nnx.state(nnx.eval_shape(lambda: network(rngs=nnx.Rngs(0))))
-    flat = nnx.to_flat_state(abstract)
+    flat: Any = nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: network(rngs=nnx.Rngs(0)))))
     return nnx.from_flat_state(
-        [(path, leaf.replace(jnp.asarray(array_for(path, leaf.shape), jnp.float32))) for path, leaf in flat]
+        [(place, leaf.replace(jnp.asarray(array_for(place, leaf.shape), jnp.float32))) for place, leaf in flat]
     )
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.tensors import State, check_tensors, fill_state
+from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
 from jaxmoxi.models.networks.base import ClassifierNetwork, Features
 from jaxmoxi.models.networks.cnn_config import (
     BlockShape,
@@ -172,7 +171,7 @@ def from_tensors(config: InvertedResidualConfig, tensors: Mapping[str, np.ndarra
     naming = detect_naming(tensors)
     check_tensors(expected_tensors(config, naming), tensors, source)
     linear = classifier_name(naming)
-    slots: dict[tuple[Any, ...], np.ndarray] = {
+    slots: dict[Place, np.ndarray] = {
         ("classifier", "kernel"): np.asarray(tensors[f"{linear}.weight"]).T,
         ("classifier", "bias"): np.asarray(tensors[f"{linear}.bias"]),
     }

@@ -11,7 +11,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
+
 from jaxmoxi.errors import InputError
+from jaxmoxi.models.checkpoints.tensors import Place
 from jaxmoxi.models.networks.registry import network_kind
 
 # (expansion, channels, blocks, stride of the first, kernel size) of every stage.
@@ -121,7 +124,7 @@ _ENDS = {
 }
 
 
-def detect_naming(tensors: Mapping[str, Any]) -> Naming:
+def detect_naming(tensors: Mapping[str, object]) -> Naming:
     """Which framework's names a checkpoint uses, told by its stem. Raises ValueError if the names are unknown."""
     for naming, (stem, *_) in _ENDS.items():
         if f"{stem}.weight" in tensors:
@@ -151,13 +154,11 @@ def classifier_name(naming: Naming) -> str:
     return _ENDS[naming][-1]
 
 
-def convolutions(
-    config: InvertedResidualConfig, naming: Naming
-) -> dict[tuple[Any, ...], tuple[str, str, tuple[int, ...]]]:
+def convolutions(config: InvertedResidualConfig, naming: Naming) -> dict[Place, tuple[str, str, tuple[int, ...]]]:
     """Of every convolution, by its place in our network: its name, its BatchNorm's name, the shape of its weight."""
     stem, blocks, head = network_shape(config)
     ends = [name.format(last=len(blocks) + 1) for name in _ENDS[naming]]
-    table: dict[tuple[Any, ...], tuple[str, str, tuple[int, ...]]] = {("stem",): (ends[0], ends[1], (stem, 3, 3, 3))}
+    table: dict[Place, tuple[str, str, tuple[int, ...]]] = {("stem",): (ends[0], ends[1], (stem, 3, 3, 3))}
     for i, b in enumerate(blocks):
         shapes = {
             "expand": (b.hidden, b.fan_in, 1, 1),
@@ -204,7 +205,7 @@ _FIXED = {
 }
 
 
-def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> InvertedResidualConfig:
+def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> InvertedResidualConfig:
     """The shape of the network a `config.json` describes, Hugging Face's or timm's, and of torchvision's weights.
 
     settings: the file's content. Read are `model_type` or `architecture`, `image_size`, and Hugging Face's

@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-34, trainable.
+"""ResNet-18 and ResNet-34, trainable; a classifier of P2P.
 
 Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, in torchvision's form and names.
 """
@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.tensors import State, check_tensors, fill_state
+from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -52,7 +52,7 @@ def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 
 
 class Block(nnx.Module):
-    """Two 3x3 convolutions around which the input passes, itself projected where the shape changes."""
+    """A residual block of two 3x3 convolutions. The shortcut projects its input where the shape changes."""
 
     def __init__(self, fan_in: int, fan_out: int, stride: int, *, rngs: nnx.Rngs):
         self.conv1, self.bn1 = _conv(fan_in, fan_out, 3, stride, rngs), _norm(fan_out, rngs)
@@ -104,11 +104,11 @@ def expected_tensors(config: ResidualNetConfig) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, (_, shape) in _table(config).items()}
 
 
-def _table(config: ResidualNetConfig) -> dict[str, tuple[tuple[Any, ...], tuple[int, ...]]]:
-    """torchvision's name -> (our path, their shape)."""
-    table: dict[str, tuple[tuple[Any, ...], tuple[int, ...]]] = {}
+def _table(config: ResidualNetConfig) -> dict[str, tuple[Place, tuple[int, ...]]]:
+    """torchvision's name of every tensor -> (its place in our network, its shape in theirs)."""
+    table: dict[str, tuple[Place, tuple[int, ...]]] = {}
 
-    def conv_norm(conv: str, norm: str, ours: tuple[tuple[Any, ...], tuple[Any, ...]], shape: tuple[int, ...]) -> None:
+    def conv_norm(conv: str, norm: str, ours: tuple[Place, Place], shape: tuple[int, ...]) -> None:
         table[f"{conv}.weight"] = ((*ours[0], "kernel"), shape)
         pairs = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var"))
         for leaf, own in pairs:
@@ -139,7 +139,7 @@ def from_tensors(config: ResidualNetConfig, tensors: Mapping[str, np.ndarray], *
     check_tensors(expected_tensors(config), tensors, source)
     by_path = {path: np.asarray(tensors[name], np.float32) for name, (path, _) in _table(config).items()}
 
-    def convert(path: tuple[Any, ...], shape: tuple[int, ...]) -> np.ndarray:
+    def convert(path: Place, shape: tuple[int, ...]) -> np.ndarray:
         array = by_path[path]
         if path[-1] == "kernel":
             array = array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.models.checkpoints.tensors import Place
 from jaxmoxi.models.networks.registry import network_kind
 
 ACTIVATIONS = {
@@ -83,7 +84,7 @@ _HUGGINGFACE_LAYER = {
 _TIMM_LAYER = {"norm1": "norm1", "proj": "attn.proj", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 
 
-def detect_naming(tensors: Mapping[str, Any]) -> Naming:
+def detect_naming(tensors: Mapping[str, object]) -> Naming:
     """Which framework's names a checkpoint uses: Hugging Face's ViT or DeiT, or timm's."""
     for name, sign in (
         ("vit", "vit.embeddings.cls_token"),
@@ -103,18 +104,18 @@ def expected_tensors(config: VisionTransformerConfig, naming: Naming) -> dict[st
     return {name: shape for name, shape, _ in tensor_table(config, naming)}
 
 
-def tensor_table(config: VisionTransformerConfig, naming: Naming) -> list[tuple[str, tuple[int, ...], tuple[str, ...]]]:
+def tensor_table(config: VisionTransformerConfig, naming: Naming) -> list[tuple[str, tuple[int, ...], Place]]:
     """(their name, their shape, our slot) of every tensor."""
     width, mlp, classes = config.hidden_size, config.mlp_dim, config.num_classes
     tokens = config.num_prefix + config.grid**2
-    rows: list[tuple[str, tuple[int, ...], tuple[str, ...]]] = []
+    rows: list[tuple[str, tuple[int, ...], Place]] = []
 
-    def linear(theirs: str, slot: tuple[str, ...], fan_out: int, fan_in: int, bias: bool = True) -> None:
+    def linear(theirs: str, slot: Place, fan_out: int, fan_in: int, bias: bool = True) -> None:
         rows.append((f"{theirs}.weight", (fan_out, fan_in), (*slot, "kernel")))
         if bias:
             rows.append((f"{theirs}.bias", (fan_out,), (*slot, "bias")))
 
-    def norm(theirs: str, slot: tuple[str, ...]) -> None:
+    def norm(theirs: str, slot: Place) -> None:
         rows.append((f"{theirs}.weight", (width,), (*slot, "scale")))
         rows.append((f"{theirs}.bias", (width,), (*slot, "bias")))
 
