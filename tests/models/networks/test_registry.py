@@ -62,8 +62,8 @@ register(
     Family(
         network=ToyNet,
         config=ToyConfig,
-        model_types=("toy",),
-        architectures=("toy_*",),
+        model_types=("one_file",),
+        architectures=("one_file_*",),
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,
         preprocessing=lambda side: Preprocessing(resize=(side, side)),
@@ -92,7 +92,7 @@ def write(folder, settings):
     return folder, weight
 
 
-@pytest.mark.parametrize("settings", [{"model_type": "toy"}, {"architecture": "toy_small"}])
+@pytest.mark.parametrize("settings", [{"model_type": "one_file"}, {"architecture": "one_file_small"}])
 def test_one_file_adds_a_network(tmp_path, toy_file, settings):
     folder, weight = write(tmp_path / "model", settings)
     model = jm.models.load(folder)
@@ -110,7 +110,8 @@ def test_one_file_adds_a_network(tmp_path, toy_file, settings):
 def test_an_unknown_network_is_told_all_families(tmp_path, toy_file):
     folder, _ = write(tmp_path / "model", {"model_type": "bert"})
     with pytest.raises(
-        jm.InputError, match=r"config.json: expected a model_type of .*toy, .* or an architecture .*toy_\*.*got 'bert'"
+        jm.InputError,
+        match=r"config.json: expected a model_type of .*one_file, .* or an architecture .*one_file_\*.*got 'bert'",
     ):
         jm.models.load(folder)
     (folder / "config.json").write_text("{}")
