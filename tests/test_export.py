@@ -9,11 +9,13 @@ from jax import export
 import jaxmoxi as jm
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import cnn
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.models.preprocess import Preprocessing
 from support.games import vit_classifier
 
-CONFIG = ViTConfig(image_size=40, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=64, num_classes=5)
+CONFIG = VisionTransformerConfig(
+    image_size=40, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=64, num_classes=5
+)
 PLAYERS = 25
 
 
@@ -77,7 +79,7 @@ def test_on_a_mesh():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_convolutional_classifiers(dtype):
-    config = cnn.CNNConfig("efficientnet_lite0", num_classes=4)
+    config = cnn.InvertedResidualConfig("efficientnet_lite0", num_classes=4)
     names = cnn.expected_tensors(config, "timm")
     tensors = {n: np.ones(s, np.float32) for n, s in names.items()}
     state = cnn.from_tensors(config, tensors, source="test")

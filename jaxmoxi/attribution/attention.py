@@ -44,8 +44,7 @@ def attention_rollout(key: Seed, problem: Problem, *, heads: Heads = "mean") -> 
 @partial(jax.jit, static_argnums=1)
 def _rollout(problem: Problem, heads: Heads) -> Float[Array, "P"]:
     model = problem.network()
-    rows, cols = model.token_grid
-    count = model.config.num_prefix
+    (rows, cols), count, num_read = model.token_layout
     height, width = problem.image.shape[:2]
     join = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}[heads]
 
@@ -54,6 +53,6 @@ def _rollout(problem: Problem, heads: Heads) -> Float[Array, "P"]:
         return (mixed / mixed.sum(-1, keepdims=True)) @ flow, None
 
     flow, _ = model.scan_attention(problem.image, layer, jnp.eye(count + rows * cols))
-    read = flow[: 2 if model.config.teacher else 1, count:].mean(0)
+    read = flow[:num_read, count:].mean(0)
     pixels = jnp.repeat(jnp.repeat(read.reshape(rows, cols), height // rows, 0), width // cols, 1)
     return problem.pool(pixels)

@@ -17,7 +17,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.image import pixel_value_fn
 from jaxmoxi.games.payoff import Payoff, check_payoff, payoff_values
-from jaxmoxi.models.inside import Features
+from jaxmoxi.models.networks.base import Features
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, pool_regions
 from jaxmoxi.types import AnyArray

@@ -21,17 +21,17 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import token_value_fn
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.models.classifier import Classifier
-from jaxmoxi.models.networks.vit import ViT, ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig, ViT
 from jaxmoxi.models.preprocess import Preprocessing
 
 SIZES = {
-    "tiny": ViTConfig(hidden_size=192, num_layers=12, num_heads=3, mlp_dim=768),
-    "small": ViTConfig(hidden_size=384, num_layers=12, num_heads=6, mlp_dim=1536),
-    "base": ViTConfig(hidden_size=768, num_layers=12, num_heads=12, mlp_dim=3072),
+    "tiny": VisionTransformerConfig(hidden_size=192, num_layers=12, num_heads=3, mlp_dim=768),
+    "small": VisionTransformerConfig(hidden_size=384, num_layers=12, num_heads=6, mlp_dim=1536),
+    "base": VisionTransformerConfig(hidden_size=768, num_layers=12, num_heads=12, mlp_dim=3072),
 }
 
 
-def random_classifier(config: ViTConfig) -> Classifier:
+def random_classifier(config: VisionTransformerConfig) -> Classifier:
     """A vision transformer of this shape with random weights: as fast as a trained one."""
     state = nnx.state(ViT(config, rngs=nnx.Rngs(0)), nnx.Param)
     names = tuple(f"class {i}" for i in range(config.num_classes))
@@ -40,7 +40,7 @@ def random_classifier(config: ViTConfig) -> Classifier:
     )
 
 
-def forward_flops(config: ViTConfig, num_tokens: int) -> int:
+def forward_flops(config: VisionTransformerConfig, num_tokens: int) -> int:
     """Floating-point operations (2 a multiply-add) that one coalition of `num_tokens` tokens, class token included,
     needs: matrix products only, without what is computed once for an image and without the last layer's other rows.
     """
@@ -81,7 +81,7 @@ def throughput(
     mesh: the devices that share a batch (`jaxmoxi.local_mesh`); None for one device.
     Raises ValueError for token counts that the model does not have.
     """
-    config = model.config
+    config: Any = model.config  # `forward_flops` counts a vision transformer's operations
     rows, cols = model.token_grid or (0, 0)
     players = rows * cols
     wrong = [n for n in tokens if not 2 <= n <= players + 1]

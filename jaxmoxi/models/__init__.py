@@ -1,20 +1,35 @@
 """Classifiers: checkpoint folders in, pure functions out."""
 
-from jaxmoxi.models.checkpoints.folder import demo, load, read_tensors
+import warnings
+from typing import Any
+
+from jaxmoxi.models.checkpoints.demo import demo
+from jaxmoxi.models.checkpoints.folder import load, read_tensors
 from jaxmoxi.models.checkpoints.torch_file import read_torch
 from jaxmoxi.models.classifier import Classifier, imagenet_classes
-from jaxmoxi.models.networks.cnn import CNNConfig
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.cnn import InvertedResidualConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.models.preprocess import Preprocessing
 
 __all__ = [
-    "CNNConfig",
     "Classifier",
+    "InvertedResidualConfig",
     "Preprocessing",
-    "ViTConfig",
+    "VisionTransformerConfig",
     "demo",
     "imagenet_classes",
     "load",
     "read_tensors",
     "read_torch",
 ]
+
+# `p2p` has configs of these names, which are other classes.
+_RENAMED = {"CNNConfig": InvertedResidualConfig, "ViTConfig": VisionTransformerConfig}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"jaxmoxi.models.{name} is now {new.__name__}", DeprecationWarning, stacklevel=2)
+        return new
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import difflib
 import functools
+from collections.abc import Callable
 from importlib import resources
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models import inside
-from jaxmoxi.models.networks.cnn import CNNConfig, InvertedResidualNet
-from jaxmoxi.models.networks.vit import Tokens, ViT, ViTConfig
-from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
+from jaxmoxi.models.checkpoints.tensors import State
+from jaxmoxi.models.networks.base import Carry, ClassifierNetwork, Features, NetworkConfig, Out, TokenLayout
+from jaxmoxi.models.networks.registry import family_of
+from jaxmoxi.models.preprocess import Photo, Preprocessing, crop_photo, preprocess
 from jaxmoxi.pytrees import record, static
 
 
@@ -27,41 +28,41 @@ class Classifier:
     one classifier serves every other of the same shape.
 
     params:        the network's parameters, an NNX state.
-    config:        the network's shape: `ViTConfig` or `CNNConfig`.
+    config:        the network's shape, which tells its family: `VisionTransformerConfig`, `InvertedResidualConfig`, ...
     preprocessing: how a photo becomes its input.
     class_names:   K names; a name may list synonyms, separated by commas.
     name:          what to call it in print.
     """
 
-    params: Any
-    config: ViTConfig | CNNConfig = static()
+    params: State
+    config: NetworkConfig = static()
     preprocessing: Preprocessing = static()
     class_names: tuple[str, ...] = static()
     name: str = static(default="classifier")
 
-    def astype(self, dtype: Any) -> Classifier:
+    def astype(self, dtype: DTypeLike) -> Classifier:
         """The same classifier computing in "bfloat16" or "float32", its final norm and head always in float32.
 
-        In bfloat16 the matrix products of accelerators run several times faster and everything takes half the memory;
-        logits and payoffs stay float32, but carry errors of about 1 %: close candidates of a search may change places.
-        Raises ValueError for another dtype.
+        In bfloat16 the matrix products of accelerators run several times faster and everything takes half the memory.
+        Logits and payoffs stay float32, but carry errors of about 1 %, so that close candidates of a search may change
+        places. Raises ValueError for another dtype.
         """
         if jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float32):
             raise InputError(f"expected bfloat16 or float32; got {dtype}")
-        last = {"norm", "head", "teacher_head"} if isinstance(self.config, ViTConfig) else {"classifier"}
+        kept = family_of(self.config).network.float32_parameters
         flat = nnx.to_flat_state(self.params)
-        cast = [(path, leaf if path[0] in last else leaf.replace(leaf[...].astype(dtype))) for path, leaf in flat]
+        cast = [(path, leaf if path[0] in kept else leaf.replace(leaf[...].astype(dtype))) for path, leaf in flat]
         return Classifier(nnx.from_flat_state(cast), self.config, self.preprocessing, self.class_names, self.name)
 
     def logits(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
         """Class logits, float32[B, K], of preprocessed images float32[B, H, W, 3]. Pure."""
         return self.network()(images)
 
-    def preprocess(self, photo: Any) -> Float[Array, "H W 3"]:
+    def preprocess(self, photo: Photo) -> Float[Array, "H W 3"]:
         """A photo (PIL image of any mode, or uint8 array) as the network's input, float32[H, W, 3], normalised."""
         return jnp.asarray(preprocess(photo, self.preprocessing))
 
-    def crop(self, photo: Any) -> np.ndarray:
+    def crop(self, photo: Photo) -> UInt8[np.ndarray, "H W 3"]:
         """What the network sees of a photo, uint8[H, W, 3]: resized and cropped, not normalised. For pictures."""
         return crop_photo(photo, self.preprocessing)
 
@@ -92,52 +93,69 @@ class Classifier:
         raise InputError(f"{self.name} has no class {target!r} among its {count}; {hint}")
 
     @property
+    def token_layout(self) -> TokenLayout | None:
+        """The grid of patch tokens and the class tokens in front of them; None for a network without tokens."""
+        return family_of(self.config).network.token_layout(self.config)
+
+    @property
     def token_grid(self) -> tuple[int, int] | None:
         """Rows and columns of patch tokens; None for a network without tokens."""
-        return (self.config.grid, self.config.grid) if isinstance(self.config, ViTConfig) else None
+        layout = self.token_layout
+        return None if layout is None else layout.grid
 
-    def embed_tokens(self, image: Float[Array, "H W 3"]) -> Tokens:
-        """The patch tokens of one image, arrays [T, ...], position embedding added (vision transformers only)."""
+    def embed_tokens(self, image: Float[Array, "H W 3"]) -> PyTree[Float[Array, "T ..."]]:
+        """The patch tokens of one image, arrays [T, ...], position embedding added.
+
+        Raises ValueError for a network without tokens and an image of another size.
+        """
         self._check_size(image)
         return jax.tree.map(lambda t: t[0], self.network().embed(image[None]))
 
-    def encode_tokens(self, tokens: Tokens, present: Bool[Array, "C N"] | Float[Array, "C N"]) -> Float[Array, "C K"]:
-        """Logits from subsets of tokens; those not present leave no trace (vision transformers only).
+    def encode_tokens(
+        self, tokens: PyTree[Float[Array, "C N ..."]], present: Bool[Array, "C N"] | Float[Array, "C N"]
+    ) -> Float[Array, "C K"]:
+        """Logits from subsets of tokens, arrays [C, N, ...]; those not present leave no trace.
 
         Numbers in [0, 1] for `present` are gates: they multiply the attention weights on each token.
+        Raises ValueError for a network without tokens.
         """
         return self.network().encode(tokens, present)
 
-    def features(self, images: Float[Array, "B H W 3"]) -> inside.Features:
+    def features(self, images: Float[Array, "B H W 3"]) -> Features:
         """What the network makes of preprocessed images before it decides (see `Features`): of a CNN the last
-        convolution's map, of a vision transformer the patch tokens as the last layer's attention reads them."""
-        return inside.features(self.network(), images)
+        convolution's maps, of a vision transformer the patch tokens as the last layer's attention reads them."""
+        return self.network().features(images)
 
-    def classify(self, features: inside.Features) -> Float[Array, "B K"]:
+    def classify(self, features: Features) -> Float[Array, "B K"]:
         """Logits from `features`: `classify(features(images))` is `logits(images)`. Differentiable in them."""
-        return inside.classify(self.network(), features)
+        return self.network().classify(features)
 
-    def scan_attention(self, image: Float[Array, "H W 3"], step: Any, start: Any) -> tuple[Any, Any]:
+    def scan_attention(
+        self,
+        image: Float[Array, "H W 3"],
+        step: Callable[[Carry, Float[Array, "heads N N"]], tuple[Carry, Out]],
+        start: Carry,
+    ) -> tuple[Carry, Out]:
         """`jax.lax.scan` over the layers' attention: `step(carry, weights float32[heads, N, N]) -> (carry, out)`.
 
-        Row q of the weights says what token q reads, and sums to 1; the class tokens come first, then the patch tokens
+        Row q of the weights says what token q reads, and sums to 1. The class tokens come first, then the patch tokens
         row by row. Only one layer's weights are held at a time. Returns the last carry and the outs, stacked.
         Raises ValueError for a network without tokens and an image of another size.
         """
         if self.token_grid is None:
             raise InputError(f"{self.name} has no attention (it is not a vision transformer)")
         self._check_size(image)
-        return inside.scan_attention(self.network(), image, step, start)
+        return self.network().scan_attention(image, step, start)
 
     def attention_maps(self, image: Float[Array, "H W 3"]) -> Float[Array, "L heads N N"]:
         """The attention weights of every layer and head, float32[L, heads, N, N]; see `scan_attention`."""
         return self.scan_attention(image, lambda carry, weights: (carry, weights), ())[1]
 
-    def network(self) -> Any:
+    def network(self) -> ClassifierNetwork:
         """The NNX module with these parameters in it."""
         return nnx.merge(_structure(self.config), self.params)
 
-    def _check_size(self, image: Any) -> None:
+    def _check_size(self, image: Array) -> None:
         size = self.config.image_size
         if image.shape != (size, size, 3):
             raise InputError(
@@ -147,9 +165,9 @@ class Classifier:
 
 
 @functools.cache
-def _structure(config: ViTConfig | CNNConfig) -> Any:
+def _structure(config: NetworkConfig) -> nnx.GraphDef:
     """The static half of a network, built once for each config."""
-    network: Any = ViT if isinstance(config, ViTConfig) else InvertedResidualNet
+    network = family_of(config).network
     return nnx.split(nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0))))[0]
 
 
@@ -158,8 +176,3 @@ def imagenet_classes() -> tuple[str, ...]:
     """The 1,000 ImageNet-1k class names in index order."""
     lines = resources.files("jaxmoxi.models").joinpath("imagenet_classes.txt").read_text("utf-8").splitlines()
     return tuple(line.split(" ", 1)[1] for line in lines)
-
-
-def count_params(model: Classifier) -> int:
-    """How many numbers the parameters are."""
-    return sum(leaf.size for leaf in jax.tree.leaves(model.params))

@@ -1,9 +1,9 @@
 """From a photo to what a classifier takes: orientation, colours, resize, crop, normalisation.
 
-Pillow does the resizing, as it did for the published weights, and the rounding follows the two code bases that they
-come from. Both make the long side of a short-side resize `int(long * size / short)`. They centre a crop differently
-where an odd number of pixels is left over: Hugging Face rounds the offset down, torchvision (and timm with it) to the
-nearest even number.
+Pillow does the resizing, as it did for the published weights, and the rounding follows the two code bases that the
+weights come from. Both make the long side of a short-side resize `int(long * size / short)`. They centre a crop
+differently where an odd number of pixels is left over: Hugging Face rounds the offset down, torchvision (and timm with
+it) to the nearest even number.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Array, Float, UInt8
 from PIL import Image, ImageOps
 
 from jaxmoxi.errors import InputError
+
+# A Pillow image of any mode, or a uint8 array [H, W, 3], [H, W, 4] or [H, W].
+Photo = Image.Image | np.ndarray | Array
 
 _RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -88,7 +91,7 @@ class Preprocessing:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the result."""
-        return self.crop or self.resize  # type: ignore[return-value]  __post_init__ saw to it
+        return self.crop or self.resize  # type: ignore[return-value]  as __post_init__ has checked
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any], image_size: int) -> Preprocessing:
@@ -156,7 +159,7 @@ class Preprocessing:
         )
 
 
-def preprocess(photo: Any, preprocessing: Preprocessing) -> Float[np.ndarray, "H W 3"]:
+def preprocess(photo: Photo, preprocessing: Preprocessing) -> Float[np.ndarray, "H W 3"]:
     """A photo as a network's input: what `crop_photo` returns, normalised to float32[H, W, 3]. Raises as it does."""
     p = preprocessing
     pixels = crop_photo(photo, p).astype(np.float32)
@@ -164,14 +167,14 @@ def preprocess(photo: Any, preprocessing: Preprocessing) -> Float[np.ndarray, "H
     return (scaled - np.array(p.mean, np.float32)) / np.array(p.std, np.float32)
 
 
-def crop_photo(photo: Any, preprocessing: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
+def crop_photo(photo: Photo, preprocessing: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
     """What a network sees of a photo: resized and cropped, uint8[H, W, 3] in 0 .. 255, not normalised.
 
-    photo: a Pillow image of any mode (turned upright as its EXIF data say; 16-bit greys reduced to 8 bits; what is
-           transparent becomes white, as on paper), or a uint8 array [H, W, 3], [H, W, 4] or [H, W].
+    photo: a Pillow image of any mode, or a uint8 array [H, W, 3], [H, W, 4] or [H, W]. It is turned upright as its
+           EXIF data say, 16-bit greys are reduced to 8 bits, and what is transparent becomes white, as on paper.
 
     Raises ValueError for arrays of another dtype or shape, for a photo smaller than the crop where nothing is resized,
-    and for one so narrow that resizing it would make it huge; TypeError for what is no image.
+    and for a photo so narrow that resizing would make it huge; TypeError for what is no image.
     """
     image = _to_rgb(photo)
     (height, width), (top, left), (crop_height, crop_width) = crop_geometry((image.height, image.width), preprocessing)
@@ -180,7 +183,7 @@ def crop_photo(photo: Any, preprocessing: Preprocessing) -> UInt8[np.ndarray, "H
     return np.array(image.crop((left, top, left + crop_width, top + crop_height)))
 
 
-# What a photo is resized to at the most, unless it was larger before.
+# A photo is resized to no more pixels than this, unless it had more before.
 _MOST_PIXELS = 2**27
 
 

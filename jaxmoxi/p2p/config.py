@@ -7,7 +7,7 @@ import json
 from typing import Any, Literal
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.networks.vit import ViTConfig as _FullViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class ViTConfig:
     mlp_dim: int = 768
     patch_size: int = 16
 
-    def full(self, image_size: int, num_classes: int) -> _FullViTConfig:
+    def full(self, image_size: int, num_classes: int) -> VisionTransformerConfig:
         """The configuration of the network itself."""
-        return _FullViTConfig(image_size=image_size, num_classes=num_classes, **dataclasses.asdict(self))
+        return VisionTransformerConfig(image_size=image_size, num_classes=num_classes, **dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)

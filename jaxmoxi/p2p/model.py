@@ -146,7 +146,7 @@ def networks(config: Config, rngs: nnx.Rngs) -> tuple[Any, Any]:
         return selector, vit.ViT(config.classifier.full(config.image_size, config.num_classes), rngs=rngs)
     if isinstance(config.classifier, CNNConfig):
         return selector, SmallCNN(config.classifier.widths, config.num_classes, rngs=rngs)
-    shape = resnet.ResNetConfig(config.classifier.depth, config.num_classes)
+    shape = resnet.ResidualNetConfig(config.classifier.depth, config.num_classes)
     return selector, resnet.ResNet(shape, rngs=rngs)
 
 
@@ -189,7 +189,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
         full = config.classifier.full(config.image_size, config.num_classes)
         classifier = vit.from_tensors(full, parts[1], source="the state dict's classifier")
     else:
-        shape = resnet.ResNetConfig(config.classifier.depth, config.num_classes)
+        shape = resnet.ResidualNetConfig(config.classifier.depth, config.num_classes)
         classifier = resnet.from_tensors(shape, parts[1], source="the state dict's classifier")
     return P2P(selector, jax.tree.map(jnp.asarray, classifier), config)
 

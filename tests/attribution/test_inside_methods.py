@@ -10,7 +10,7 @@ from flax import nnx
 
 import jaxmoxi as jm
 from jaxmoxi import attribution
-from jaxmoxi.models.networks.resnet import ResNet, ResNetConfig
+from jaxmoxi.models.networks.resnet import ResidualNetConfig, ResNet
 from support.attribution import (
     BLOBS,
     CONFIG,
@@ -103,7 +103,7 @@ def test_grad_cam_of_a_cnn_is_its_class_activation_map():
 
 @pytest.mark.slow
 def test_grad_cam_of_a_resnet_as_a_module():
-    net = ResNet(ResNetConfig(depth=18, num_classes=4), rngs=nnx.Rngs(0))
+    net = ResNet(ResidualNetConfig(depth=18, num_classes=4), rngs=nnx.Rngs(0))
     net.eval()
     regions = jm.grid_regions(64, 64, rows=4, cols=4)
     maps = jax.jit(lambda net, x: net.features(x))(net, LARGE[None])[0]

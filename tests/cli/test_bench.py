@@ -9,9 +9,11 @@ import pytest
 from jaxmoxi.cli import bench as _bench
 from jaxmoxi.cli import main as cli
 from jaxmoxi.cli import shared as _command
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 
-TINY = ViTConfig(image_size=32, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=64, num_classes=5)
+TINY = VisionTransformerConfig(
+    image_size=32, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=64, num_classes=5
+)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,9 @@ def test_prints_and_writes_every_row(tmp_path, capsys):
 
 def test_counted_operations_are_those_of_the_program():
     """XLA counts the same products, and the small change of norms and activations on top."""
-    config = ViTConfig(image_size=32, patch_size=8, hidden_size=192, num_layers=3, num_heads=3, mlp_dim=768)
+    config = VisionTransformerConfig(
+        image_size=32, patch_size=8, hidden_size=192, num_layers=3, num_heads=3, mlp_dim=768
+    )
     model = _bench.random_classifier(config)
     tokens = model.embed_tokens(jnp.zeros((32, 32, 3)))
 

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 def write_model(path, **replace):
-    config = vit.ViTConfig(
+    config = vit.VisionTransformerConfig(
         image_size=32, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5
     )
     shapes = vit.expected_tensors(config, "vit")

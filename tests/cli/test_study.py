@@ -20,7 +20,7 @@ def photos(tmp_path_factory):
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny-vit"
     path.mkdir()
-    config = vit.ViTConfig(
+    config = vit.VisionTransformerConfig(
         image_size=16, patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, num_classes=4
     )
     shapes = vit.expected_tensors(config, "vit")

@@ -88,7 +88,7 @@ def test_options_change_single_settings_of_a_preset(folders, tmp_path):
 
 def vit_folder(path, **changes):
     sizes = dict(image_size=32, patch_size=8, hidden_size=96, num_layers=4, num_heads=3, mlp_dim=192, num_classes=5)
-    config = vit.ViTConfig(**sizes | changes)
+    config = vit.VisionTransformerConfig(**sizes | changes)
     tensors = {n: golden_tensor("x", n, s, 1.0) for n, s in vit.expected_tensors(config, "vit").items()}
     path.mkdir()
     save_file(tensors, path / "model.safetensors")

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 import jaxmoxi as jm
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from support.games import vit_classifier
 from support.search import games, tiny_model
 
@@ -143,7 +143,9 @@ def test_other_weights_of_a_module_compile_nothing():
 
 # Token removal
 
-CONFIG = ViTConfig(image_size=24, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=48, num_classes=5)
+CONFIG = VisionTransformerConfig(
+    image_size=24, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=48, num_classes=5
+)
 TOKEN_IMAGE = jnp.asarray(RNG.normal(size=(24, 24, 3)), jnp.float32)
 
 

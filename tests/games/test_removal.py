@@ -7,7 +7,7 @@ import pytest
 import jaxmoxi as jm
 from jaxmoxi import search
 from jaxmoxi.metrics import value_fns
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from support.games import vit_classifier
 from support.search import tiny_model
 
@@ -18,7 +18,9 @@ def mean_logits(images):
 
 
 def test_each_removal_is_its_game():
-    config = ViTConfig(image_size=8, patch_size=4, hidden_size=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=3)
+    config = VisionTransformerConfig(
+        image_size=8, patch_size=4, hidden_size=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=3
+    )
     model = vit_classifier(config)
     image = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8, 3)), jnp.float32)
     regions = jm.grid_regions(8, 8, rows=2, cols=2)

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.moxi.greedy import run_stage
 from support.games import SizedGame, ThresholdGame, table_game, vit_classifier
 
-CONFIG = ViTConfig(image_size=40, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5)
+CONFIG = VisionTransformerConfig(
+    image_size=40, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5
+)
 
 
 @pytest.fixture(scope="module")

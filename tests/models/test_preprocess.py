@@ -121,7 +121,7 @@ def test_arrays():
         ([[1, 2], [3, 4]], TypeError, "got list"),
     ],
 )
-def test_what_is_no_photo_is_refused(photo, error, message):
+def test_what_is_no_photo_is_refused(photo, error, message, unchecked):
     with pytest.raises(error, match=message):
         crop_photo(photo, AS_IS)
 

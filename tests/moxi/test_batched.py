@@ -7,11 +7,13 @@ import pytest
 
 import jaxmoxi as jm
 from jaxmoxi.games.base import as_game
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.moxi.batched import _split
 from support.games import ThresholdGame, lookup, table_game, vit_classifier
 
-CONFIG = ViTConfig(image_size=40, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5)
+CONFIG = VisionTransformerConfig(
+    image_size=40, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5
+)
 FIND = {True: jm.greedy_insertion, False: jm.greedy_deletion}
 
 

@@ -12,13 +12,15 @@ import jaxmoxi as jm
 from jaxmoxi import attribution
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import vit
-from jaxmoxi.models.networks.cnn import CNNConfig, InvertedResidualNet
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.cnn import InvertedResidualConfig, InvertedResidualNet
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.models.preprocess import Preprocessing
 from jaxmoxi.pytrees import record
 from support.games import golden_tensor
 
-CONFIG = ViTConfig(image_size=12, patch_size=4, hidden_size=12, num_layers=3, num_heads=3, mlp_dim=16, num_classes=4)
+CONFIG = VisionTransformerConfig(
+    image_size=12, patch_size=4, hidden_size=12, num_layers=3, num_heads=3, mlp_dim=16, num_classes=4
+)
 SHALLOW = dataclasses.replace(CONFIG, num_layers=1)  # compiles fast
 IMAGE = jnp.asarray(np.random.default_rng(1).normal(size=(12, 12, 3)), jnp.float32)
 GRID = jm.grid_regions(12, 12, rows=3, cols=3)
@@ -43,7 +45,7 @@ def vit_model(config=CONFIG, tag="a"):
 
 @functools.cache
 def cnn_model():
-    config = CNNConfig(arch="mobilenet_v2", num_classes=4, image_size=64, width=0.35)
+    config = InvertedResidualConfig(arch="mobilenet_v2", num_classes=4, image_size=64, width=0.35)
     return wrap(config, nnx.state(InvertedResidualNet(config, rngs=nnx.Rngs(0)), nnx.Param))
 
 

@@ -119,7 +119,7 @@ def golden_models():
 
 
 def golden_classifier(entry):
-    config = vit.ViTConfig(
+    config = vit.VisionTransformerConfig(
         image_size=entry["grid"] * entry["patch"],
         patch_size=entry["patch"],
         hidden_size=entry["hidden"],

@@ -82,7 +82,7 @@ def games(tiny):
 
 @functools.cache
 def tiny_model():
-    config = vit.ViTConfig(
+    config = vit.VisionTransformerConfig(
         image_size=32, patch_size=8, hidden_size=16, num_layers=3, num_heads=2, mlp_dim=32, num_classes=5
     )
     model = vit_classifier(config)

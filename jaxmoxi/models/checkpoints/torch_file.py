@@ -1,13 +1,13 @@
 """PyTorch checkpoints without PyTorch, and without running what they pickle.
 
 A checkpoint is a pickle that describes containers and tensors, and beside it the tensors' raw bytes. Unpickling would
-run whatever the file asks for. `_torch_pickle` walks the opcodes instead: it knows a list of names, imports nothing,
-and refuses the rest. A tensor stays a description until all of the pickle is read; only then, and only for
-the tensors that are returned, are bytes read, after the description has been checked against the file's size.
+run whatever the file asks for. `torch_pickle` walks the opcodes instead: it knows a list of names, imports nothing,
+and refuses the rest. A tensor stays a description until all of the pickle is read. Its bytes are read then, after the
+description has been checked against the file's size, and only if the tensor is returned.
 
 Source: torch/serialization.py and torch/_utils.py of PyTorch 2.13 (its zip format, and the older one with pickles back
-to back). Deviations: entries that are no tensors are left out, so their values are never built (bytes, devices, sets);
-the zip's checksums are verified, so that what was saved with PyTorch's checksums switched off is refused.
+to back). Deviations: entries that are no tensors (bytes, devices, sets) are left out, and their values never built. The
+zip's checksums are verified, so files saved with PyTorch's checksums switched off are refused.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from jaxmoxi.models.checkpoints.torch_pickle import FETCH, SAVE, Refusal, Storag
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the older format begins with
 _NESTED = ("state_dict", "model", "state_dict_ema", "model_state_dict")  # training checkpoints: the first found counts
 
-# Tensors may share storage and so take more than the file: this much.
+# Tensors that share storage may take more memory than the file has bytes, but no more than this.
 _FREE_BYTES, _MAX_GROWTH = 1 << 26, 8
 
-_OTHER_FILES = {  # what people have under a checkpoint's name, by its first bytes
+_OTHER_FILES = {  # what a file with a checkpoint's name may be instead, by its first bytes
     b"version https://git-lfs": "a git-lfs pointer, not the weights; fetch them with git lfs pull",
     b"\xff\xd8\xff": "a JPEG image; check the path",
     b"\x89PNG": "a PNG image; check the path",
@@ -53,13 +53,13 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path: a file that `torch.save` wrote, in today's zip format or the older one; nothing in it is executed.
 
     Of a training checkpoint the state dict inside is returned: the first mapping that holds tensors among the entries
-    `state_dict`, `model`, `state_dict_ema` and `model_state_dict`, in this order. Otherwise the outermost mapping is.
-    Entries that are no tensors are left out. Names are kept as they are.
+    `state_dict`, `model`, `state_dict_ema` and `model_state_dict`, in this order. Of any other file the outermost
+    mapping is returned. Entries that are no tensors are left out, and names are kept as they are.
 
     Returns C-contiguous, writable arrays of their own memory, each with its tensor's shape and dtype: float16, float32,
     float64, bfloat16 (of `ml_dtypes`), int8, int16, int32, int64, uint8 or bool.
-    Raises FileNotFoundError if there is no such file, and ValueError if the file is anything else than a checkpoint of
-    plain tensors, is damaged, or asks for code to run (it names which).
+    Raises FileNotFoundError if there is no such file, and ValueError if the file is not a checkpoint of plain tensors,
+    is damaged, or asks for code to run, which the error names.
     """
     path = Path(path)
     if not path.exists():

@@ -1,12 +1,14 @@
 """What a pickle describes, found by walking its opcodes: nothing of it is run, nothing is imported.
 
-The part of `torch_file` that meets the file's own instructions. It knows a list of names and refuses the rest; a tensor
-stays a description here.
+This is the part of `torch_file` that meets the file's own instructions. It knows a list of names and refuses the rest,
+and it keeps tensors as descriptions.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
+import mmap
 import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -42,6 +44,8 @@ class _Global(str):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Storage:
+    """A stored array that tensors are views of, or a view of it itself."""
+
     key: str
     dtype: np.dtype
     total: int  # elements of the stored whole
@@ -51,24 +55,27 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tensor:
+    """A tensor as the file describes it; offset and strides count elements."""
+
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
 
-def interpret(stream: Any, storages: dict[str, Storage]) -> Any:
+def interpret(stream: io.BytesIO | mmap.mmap, storages: dict[str, Storage]) -> Any:
     """What one pickle describes; `storages` receives the storages that it names.
 
     The stack works as in Python's own unpickler: MARK puts it away and begins a new one. Dicts keep the entries with
-    string keys (hashing anything else could take forever); sets become lists, as only tensors are wanted.
+    string keys only, as hashing other keys could take forever. Sets become lists, as only tensors are wanted.
+    Raises `Refusal` for what no state dict needs and for a pickle that makes no sense.
     """
     stack: list[Any] = []
     outer: list[list[Any]] = []
     memo: dict[int, Any] = {}
     steps = 0
     try:
-        for op, arg, _ in pickletools.genops(stream):
+        for op, arg, _ in pickletools.genops(stream):  # type: ignore[arg-type]  an mmap reads like a file
             steps += 1
             if steps > _MAX_STEPS:
                 raise Refusal(f"describes more than a checkpoint does: over {_MAX_STEPS} steps; {SAVE}")
@@ -127,7 +134,7 @@ def interpret(stream: Any, storages: dict[str, Storage]) -> Any:
                     stack.append(_storage(stack.pop(), storages))
                 case "REDUCE" | "NEWOBJ":
                     args, function = _expect(stack.pop(), tuple), _expect(stack.pop(), _Global)
-                    # Else one long argument, passed again and again from the memo, would take forever.
+                    # Counted, because one long argument passed again and again from the memo could take forever.
                     steps += len(args) + sum(len(a) for a in args if type(a) in (list, tuple))
                     stack.append(_CALLS[function](*args))
                 case "BUILD":  # an OrderedDict's attributes: _metadata, the versions of the modules
@@ -148,7 +155,7 @@ def _expect(value: Any, kind: type) -> Any:
 
 
 def _name(value: Any) -> str:
-    """Equal long strings, compared again and again, would take forever as well."""
+    """A name of bounded length: equal long strings, compared again and again, could take forever as well."""
     if len(_expect(value, str)) > _MAX_NAME:
         raise InputError(f"a name of {len(value)} characters")
     return value
@@ -203,7 +210,7 @@ def _parameter(data: Any, *_: Any) -> Tensor:
 
 
 def _nothing(*_: Any) -> None:
-    """Stands for what has no part in a tensor. Not built: `bytes` of a long string, again and again, fill memory."""
+    """Stands for what has no part in a tensor. It is not built, as `bytes` of long strings could fill the memory."""
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
@@ -221,6 +228,6 @@ _CALLS: dict[str, Callable[..., Any]] = {
 
 
 def brief(text: object) -> str:
-    """For an error: a file's own words, no longer than one can read, without line breaks."""
+    """A file's own words for an error message, cut to 80 characters, without line breaks."""
     words = str(text)
     return "".join(c if c.isprintable() else "?" for c in words[:80]) + ("..." if len(words) > 80 else "")

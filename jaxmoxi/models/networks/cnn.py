@@ -1,11 +1,11 @@
-"""EfficientNet-Lite0 and MobileNetV2 for inference: one chain of inverted residual blocks, told apart by a table.
+"""EfficientNet-Lite0 and MobileNetV2 for inference: one chain of inverted residual blocks, which a table describes.
 
 Source: Sandler et al., "MobileNetV2", CVPR 2018; Tan and Le, "EfficientNet", ICML 2019. The Lite variant is
 EfficientNet-B0 without squeeze-and-excitation, with ReLU6 for swish.
 
-BatchNorm is folded into the convolution before it when weights are loaded. At inference it is an affine map of each
-channel, and so is a convolution in its kernel and bias: the product is the same function, with one pass less over
-every activation and half as many arrays to carry around. Training statistics have no use here.
+`from_tensors` folds each BatchNorm into the convolution before it. At inference BatchNorm is an affine map of each
+channel, so the folded convolution is the same function, with one pass less over every activation and half as many
+arrays to carry around.
 
 On the CPU the network runs in a form of its own (`_features_cpu`), eight times as fast as XLA's convolutions.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +22,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.tensors import check_tensors
+from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
+from jaxmoxi.models.networks.base import ClassifierNetwork, Features
 from jaxmoxi.models.networks.cnn_config import (
     BlockShape,
-    CNNConfig,
+    InvertedResidualConfig,
     Naming,
     classifier_name,
     config_from_settings,
@@ -36,11 +36,13 @@ from jaxmoxi.models.networks.cnn_config import (
     network_shape,
 )
 from jaxmoxi.models.networks.depthwise import shifted_sum
+from jaxmoxi.models.networks.registry import Family, register
+from jaxmoxi.models.preprocess import Preprocessing
 
 __all__ = [
     "Block",
-    "CNNConfig",
     "Conv",
+    "InvertedResidualConfig",
     "InvertedResidualNet",
     "Naming",
     "config_from_settings",
@@ -69,10 +71,12 @@ class Block(nnx.Module):
         self.project = Conv(1, shape.hidden, shape.fan_out, rngs=rngs)
 
 
-class InvertedResidualNet(nnx.Module):
+class InvertedResidualNet(ClassifierNetwork):
     """Stem convolution, inverted residual blocks, head convolution, mean over positions, linear classifier."""
 
-    def __init__(self, config: CNNConfig, *, rngs: nnx.Rngs):
+    float32_parameters = frozenset({"classifier"})
+
+    def __init__(self, config: InvertedResidualConfig, *, rngs: nnx.Rngs):
         stem, blocks, head = network_shape(config)
         self.padding = config.padding
         self.stem = Conv(3, 3, stem, rngs=rngs)
@@ -80,22 +84,21 @@ class InvertedResidualNet(nnx.Module):
         self.head = Conv(1, blocks[-1].fan_out, head, rngs=rngs)
         self.classifier = nnx.Linear(head, config.num_classes, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
-        """Logits of preprocessed images. Raises ValueError for another shape."""
-        return self.classify(self.features(images))
+    def features(self, images: Float[Array, "B H W 3"]) -> Features:
+        """The last convolution's maps, in [0, 6]: h and w are H and W divided by 32, rounded up.
 
-    def features(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The last convolution's map, in [0, 6]: h and w are H and W divided by 32, rounded up."""
+        Raises ValueError for images of another shape.
+        """
         if images.ndim != 4 or images.shape[-1] != 3:
             raise InputError(f"expected images [B, H, W, 3]; got {list(images.shape)}: image[None] adds a batch axis")
         images = images.astype(self.stem.kernel.dtype)
         # Not chosen by jax.default_backend(): the program may be lowered for another platform than it is traced on.
         native = functools.partial(self._chain, depthwise=_convolve, pointwise=_convolve)
-        return jax.lax.platform_dependent(images, cpu=self._features_cpu, default=native)
+        return Features(jax.lax.platform_dependent(images, cpu=self._features_cpu, default=native))
 
-    def classify(self, features: Float[Array, "B h w C"]) -> Float[Array, "B K"]:
+    def classify(self, features: Features) -> Float[Array, "B K"]:
         """Logits from `features`."""
-        return self.classifier(features.astype(self.classifier.kernel.dtype).mean((1, 2)))
+        return self.classifier(features.maps.astype(self.classifier.kernel.dtype).mean((1, 2)))
 
     def _features_cpu(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
         pair = 2 - len(images) % 2  # an odd batch goes one by one: still faster than all at once
@@ -115,7 +118,7 @@ class InvertedResidualNet(nnx.Module):
 
 
 def _margins(length: int, size: int, stride: int, padding: str) -> tuple[int, int]:
-    """Zeros before and behind an axis."""
+    """How many zeros stand before and behind an axis."""
     if padding == "symmetric":
         return size // 2, size // 2
     total = max((-(-length // stride) - 1) * stride + size - length, 0)
@@ -156,7 +159,7 @@ def _matmul(x: Array, conv: Conv) -> Array:
     return jnp.dot(x.reshape(-1, x.shape[-1]), conv.kernel[...][0, 0]).reshape(*x.shape[:-1], -1) + conv.bias[...]
 
 
-def from_tensors(config: CNNConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
+def from_tensors(config: InvertedResidualConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> State:
     """The parameters of an `InvertedResidualNet`, as an NNX state, from a checkpoint's tensors.
 
     tensors: in the names of efficientnet_pytorch, timm, torchvision or Hugging Face, PyTorch's layouts; BatchNorm is
@@ -168,7 +171,7 @@ def from_tensors(config: CNNConfig, tensors: Mapping[str, np.ndarray], *, source
     naming = detect_naming(tensors)
     check_tensors(expected_tensors(config, naming), tensors, source)
     linear = classifier_name(naming)
-    slots: dict[tuple[Any, ...], np.ndarray] = {
+    slots: dict[Place, np.ndarray] = {
         ("classifier", "kernel"): np.asarray(tensors[f"{linear}.weight"]).T,
         ("classifier", "bias"): np.asarray(tensors[f"{linear}.bias"]),
     }
@@ -178,6 +181,22 @@ def from_tensors(config: CNNConfig, tensors: Mapping[str, np.ndarray], *, source
         scale = scale / np.sqrt(variance + config.norm_eps)
         kernel = np.asarray(tensors[f"{conv}.weight"], np.float64).transpose(2, 3, 1, 0)  # OIHW -> HWIO
         slots[*slot, "kernel"], slots[*slot, "bias"] = kernel * scale, shift - mean * scale
-    abstract = nnx.state(nnx.eval_shape(lambda: InvertedResidualNet(config, rngs=nnx.Rngs(0))), nnx.Param)
-    flat = nnx.to_flat_state(abstract)
-    return nnx.from_flat_state([(path, leaf.replace(jnp.asarray(slots[path], jnp.float32))) for path, leaf in flat])
+    return fill_state(functools.partial(InvertedResidualNet, config), lambda path, shape: slots[path])
+
+
+def _default_preprocessing(side: int) -> Preprocessing:
+    """As torchvision's weights were trained, whose folders say nothing about it."""
+    return Preprocessing.from_timm({"input_size": (3, side, side), "interpolation": "bilinear"})
+
+
+register(
+    Family(
+        network=InvertedResidualNet,
+        config=InvertedResidualConfig,
+        model_types=("mobilenet_v2",),
+        architectures=("*efficientnet_lite0*", "mobilenetv2*", "mobilenet_v2*"),
+        config_from_settings=config_from_settings,
+        from_tensors=from_tensors,
+        preprocessing=_default_preprocessing,
+    )
+)

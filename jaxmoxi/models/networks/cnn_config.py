@@ -1,6 +1,6 @@
 """Shapes and names of EfficientNet-Lite0 and MobileNetV2: what a config says, what four frameworks call each tensor.
 
-Nothing here computes; the network is in `cnn`.
+The network is in `cnn`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
+
 from jaxmoxi.errors import InputError
+from jaxmoxi.models.checkpoints.tensors import Place
+from jaxmoxi.models.networks.registry import network_kind
 
 # (expansion, channels, blocks, stride of the first, kernel size) of every stage.
 _STAGES = {
@@ -37,13 +41,13 @@ _STAGES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CNNConfig:
+class InvertedResidualConfig:
     """The shape of a chain of inverted residual blocks.
 
-    image_size: side of the square images it is meant for, in pixels; the weights do not depend on it.
+    image_size: the side of the square images it is meant for, in pixels; the weights do not depend on it.
     width:      MobileNetV2's multiplier of all channels; EfficientNet-Lite0 has 1.
     padding:    "tf_same" (as TensorFlow: the odd pixel of a stride below and to the right) or "symmetric" (as PyTorch).
-    norm_eps:   what BatchNorm adds to the variance; read once, when weights are folded.
+    norm_eps:   what BatchNorm adds to the variance. `from_tensors` reads it once, when it folds the weights.
 
     The defaults are TensorFlow's conventions; `config_from_settings` finds those of a checkpoint.
     """
@@ -90,7 +94,7 @@ def _round_channels(channels: int, width: float) -> int:
 
 
 @functools.cache
-def network_shape(config: CNNConfig) -> tuple[int, tuple[BlockShape, ...], int]:
+def network_shape(config: InvertedResidualConfig) -> tuple[int, tuple[BlockShape, ...], int]:
     """Channels of the stem, every block, channels of the head (which never gets narrower than 1280)."""
     stem = channels = _round_channels(32, config.width)
     blocks = []
@@ -120,8 +124,8 @@ _ENDS = {
 }
 
 
-def detect_naming(tensors: Mapping[str, Any]) -> Naming:
-    """Which framework's names a checkpoint uses, by its stem. Raises ValueError if none of the known ones."""
+def detect_naming(tensors: Mapping[str, object]) -> Naming:
+    """Which framework's names a checkpoint uses, told by its stem. Raises ValueError if the names are unknown."""
     for naming, (stem, *_) in _ENDS.items():
         if f"{stem}.weight" in tensors:
             return naming  # type: ignore[return-value]
@@ -132,7 +136,7 @@ def detect_naming(tensors: Mapping[str, Any]) -> Naming:
     )
 
 
-def expected_tensors(config: CNNConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
+def expected_tensors(config: InvertedResidualConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
     """Every tensor a checkpoint of this naming must hold, with its shape (PyTorch's layouts), BatchNorm unfolded."""
     expected: dict[str, tuple[int, ...]] = {}
     for conv, norm, shape in convolutions(config, naming).values():
@@ -150,11 +154,11 @@ def classifier_name(naming: Naming) -> str:
     return _ENDS[naming][-1]
 
 
-def convolutions(config: CNNConfig, naming: Naming) -> dict[tuple[Any, ...], tuple[str, str, tuple[int, ...]]]:
+def convolutions(config: InvertedResidualConfig, naming: Naming) -> dict[Place, tuple[str, str, tuple[int, ...]]]:
     """Of every convolution, by its place in our network: its name, its BatchNorm's name, the shape of its weight."""
     stem, blocks, head = network_shape(config)
     ends = [name.format(last=len(blocks) + 1) for name in _ENDS[naming]]
-    table: dict[tuple[Any, ...], tuple[str, str, tuple[int, ...]]] = {("stem",): (ends[0], ends[1], (stem, 3, 3, 3))}
+    table: dict[Place, tuple[str, str, tuple[int, ...]]] = {("stem",): (ends[0], ends[1], (stem, 3, 3, 3))}
     for i, b in enumerate(blocks):
         shapes = {
             "expand": (b.hidden, b.fan_in, 1, 1),
@@ -171,7 +175,7 @@ def convolutions(config: CNNConfig, naming: Naming) -> dict[tuple[Any, ...], tup
 
 
 def _block_names(naming: Naming, i: int, block: BlockShape, part: str, place: int, count: int) -> tuple[str, str]:
-    """A block's convolution, the `place`-th of `count`, and its BatchNorm."""
+    """The names of a block's convolution, the `place`-th of `count`, and of its BatchNorm."""
     if naming == "efficientnet_pytorch":
         return f"_blocks.{i}._{part}_conv", f"_blocks.{i}._bn{('expand', 'depthwise', 'project').index(part)}"
     if naming == "timm":
@@ -188,7 +192,7 @@ def _block_names(naming: Naming, i: int, block: BlockShape, part: str, place: in
     return f"{root}.{name}.convolution", f"{root}.{name}.normalization"
 
 
-# Settings of Hugging Face's MobileNetV2 that change the network, and their only values understood.
+# Settings of Hugging Face's MobileNetV2 that change the network, and the one value of each that is implemented.
 _FIXED = {
     "expand_ratio": 6,
     "output_stride": 32,
@@ -201,7 +205,7 @@ _FIXED = {
 }
 
 
-def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> CNNConfig:
+def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> InvertedResidualConfig:
     """The shape of the network a `config.json` describes, Hugging Face's or timm's, and of torchvision's weights.
 
     settings: the file's content. Read are `model_type` or `architecture`, `image_size`, and Hugging Face's
@@ -212,7 +216,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]
     Raises ValueError for variants that are not implemented.
     """
     naming = detect_naming(tensors)
-    kind = str(settings.get("model_type") or settings.get("architecture") or "")
+    kind = network_kind(settings)
     lite = "efficientnet_lite0" in kind
     wrong = {k: settings[k] for k, v in _FIXED.items() if settings.get(k, v) != v}
     if wrong:
@@ -227,7 +231,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, Any]
         width = int(found[1]) / 100
     tensorflow = kind.startswith("tf_") if naming == "timm" else naming != "torchvision"
     classifier = tensors.get(f"{classifier_name(naming)}.weight")
-    return CNNConfig(
+    return InvertedResidualConfig(
         arch="efficientnet_lite0" if lite else "mobilenet_v2",
         num_classes=1000 if classifier is None else len(classifier),  # if absent, `from_tensors` reports it
         image_size=settings.get("image_size") or settings.get("pretrained_cfg", {}).get("input_size", [224])[-1],

@@ -6,13 +6,13 @@ XLA's CPU backend has no fast depthwise convolution, nor a fast gradient of one.
                               `shifted_sum`; figures in `cnn`);
     the image's gradient      is such a sum too, of the output's gradient; of a strided one, a sum for each phase;
     the kernel's gradient     is a loop over its weights, for each the sum of a product of two images: XLA vectorises
-                              one such sum, but not many side by side, which it fuses.
+                              one such sum, but not several side by side, because it fuses them.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,11 +40,13 @@ def depthwise(
     return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=native)
 
 
-def _forward(x: Array, kernel: Array, stride: int, dilation: int, margin: int) -> Any:
+def _forward(x: Array, kernel: Array, stride: int, dilation: int, margin: int) -> tuple[Array, tuple[Array, Array]]:
     return depthwise(x, kernel, stride, dilation, margin), (x, kernel)
 
 
-def _backward(stride: int, dilation: int, margin: int, saved: Any, gradient: Array) -> tuple[Array, Array]:
+def _backward(
+    stride: int, dilation: int, margin: int, saved: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
     def native(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
         return jax.vjp(lambda x, k: convolve(x, k, stride, dilation, margin), x, kernel)[1](gradient)
 
@@ -64,18 +66,18 @@ depthwise.defvjp(_forward, _backward)
 def pointwise(x: Float[Array, "B H W C"], kernel: Float[Array, "C D"]) -> Float[Array, "B H W D"]:
     """A convolution of one pixel, as a matrix product. Differentiable in reverse mode.
 
-    The kernel's gradient sums over the pixels. XLA's CPU backend turns one side of that product around to do so, by
-    default the output's gradient; here it is the side of fewer channels (16 to 64 of them at 112 x 112 pixels: a
-    quarter of the time).
+    The kernel's gradient sums over the pixels. XLA's CPU backend transposes one side of that product to do so, by
+    default the output's gradient. Here the product is written so that it transposes the side of fewer channels (16 to
+    64 of them at 112 x 112 pixels: a quarter of the time).
     """
     return jnp.dot(x, kernel)
 
 
-def _pointwise(x: Array, kernel: Array) -> Any:
+def _pointwise(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return pointwise(x, kernel), (x, kernel)
 
 
-def _pointwise_gradient(saved: Any, gradient: Array) -> tuple[Array, Array]:
+def _pointwise_gradient(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = saved
 
     def product(a: Array, b: Array) -> Array:
@@ -89,7 +91,12 @@ pointwise.defvjp(_pointwise, _pointwise_gradient)
 
 
 def shifted_sum(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"], *, stride: int, margins: Any, dilation: int = 1
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "k k 1 C"],
+    *,
+    stride: int,
+    margins: Sequence[tuple[int, int]],
+    dilation: int = 1,
 ) -> Float[Array, "B h w C"]:
     """A depthwise convolution as the sum of shifted images, each times one weight per channel: XLA fuses it.
 

@@ -1,8 +1,8 @@
-"""LR-ASPP on MobileNetV3-Large: a light network that gives every pixel of an image D numbers.
+"""LR-ASPP on MobileNetV3-Large: a light network that gives every pixel of an image D numbers. P2P's selector.
 
 Source: Howard et al., "Searching for MobileNetV3", ICCV 2019. The variant is torchvision's for segmentation: the last
-stage is dilated instead of strided, so its map has a sixteenth of the image's side. Trainable: BatchNorm is kept as
-it is.
+stage is dilated instead of strided, so its map has a sixteenth of the image's side. The network is trainable:
+BatchNorm is not folded into the convolutions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxmoxi.models.checkpoints.tensors import check_tensors
+from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
 from jaxmoxi.models.networks.depthwise import convolve, depthwise, pointwise
 
 _NORM: dict[str, Any] = {"momentum": 0.99, "epsilon": 1e-3}
 _HEAD_NORM: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-5}  # torchvision's head has PyTorch's defaults
+
+
+Activation = Callable[[Array], Array] | None
 
 
 class Shape(NamedTuple):
@@ -62,7 +65,7 @@ class ConvNorm(nnx.Module):
     """Convolution without bias, BatchNorm, activation."""
 
     def __init__(
-        self, fan_in: int, fan_out: int, size: int, act: Any, *, stride: int = 1, dilation: int = 1,
+        self, fan_in: int, fan_out: int, size: int, act: Activation, *, stride: int = 1, dilation: int = 1,
         depthwise: bool = False, norm: Mapping[str, Any] = _NORM, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.act, self.stride, self.dilation, self.depthwise, self.size = act, stride, dilation, depthwise, size
@@ -94,13 +97,12 @@ class ConvNorm(nnx.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalize(
-    x: Float[Array, "B h w C"], scale: Float[Array, "C"], bias: Float[Array, "C"], epsilon: float, act: Any
+    x: Float[Array, "B h w C"], scale: Float[Array, "C"], bias: Float[Array, "C"], epsilon: float, act: Activation
 ) -> tuple[Float[Array, "B h w C"], Float[Array, "C"], Float[Array, "C"]]:
-    """BatchNorm by the statistics of the batch, then the activation; with it mean and variance, whose own gradient is
-    taken as zero.
+    """BatchNorm by the statistics of the batch, then the activation; and the batch's mean and variance.
 
-    Differentiable in reverse mode. The gradient keeps `x` alone and computes the rest again, which costs less than to
-    write and read it.
+    Differentiable in reverse mode, where mean and variance count as constants. The gradient keeps `x` alone and
+    computes the rest again, which costs less than to write and read it.
     """
     mean = x.mean((0, 1, 2))
     var = jnp.maximum((x * x).mean((0, 1, 2)) - mean * mean, 0)
@@ -108,14 +110,18 @@ def normalize(
     return z if act is None else act(z), mean, var
 
 
-def _normalize(x: Array, scale: Array, bias: Array, epsilon: float, act: Any) -> Any:
+def _normalize(
+    x: Array, scale: Array, bias: Array, epsilon: float, act: Activation
+) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
     out: Any = normalize(x, scale, bias, epsilon, act)
     return out, (x, scale, bias, out[1], jax.lax.rsqrt(out[2] + epsilon))
 
 
-def _normalize_gradient(epsilon: float, act: Any, saved: Any, gradients: Any) -> tuple[Array, Array, Array]:
+def _normalize_gradient(
+    epsilon: float, act: Activation, saved: tuple[Array, ...], gradients: tuple[Array, ...]
+) -> tuple[Array, Array, Array]:
     x, scale, bias, mean, inverse = saved
-    # Without the barrier XLA finds that it has computed this before, and keeps that instead of `x`.
+    # Without the barrier XLA finds that it has computed this before, and keeps the result instead of `x`.
     x, g = jax.lax.optimization_barrier((x, gradients[0]))
     slope = scale * inverse
     g = g if act is None else jax.vjp(act, x * slope + (bias - mean * slope))[1](g)[0]
@@ -208,11 +214,11 @@ def _divisible(channels: int, by: int = 8) -> int:
     return rounded + by if rounded < 0.9 * channels else rounded
 
 
-def _names() -> dict[str, tuple[tuple[Any, ...], tuple[int, ...]]]:
-    """torchvision's name of every tensor -> (our path, their shape), heads left out."""
-    table: dict[str, tuple[tuple[Any, ...], tuple[int, ...]]] = {}
+def _names() -> dict[str, tuple[Place, tuple[int, ...]]]:
+    """torchvision's name of every tensor but the heads' -> (its place in our network, its shape in theirs)."""
+    table: dict[str, tuple[Place, tuple[int, ...]]] = {}
 
-    def conv_norm(theirs: str, ours: tuple[Any, ...], fan_out: int, fan_in: int, size: int) -> None:
+    def conv_norm(theirs: str, ours: Place, fan_out: int, fan_in: int, size: int) -> None:
         table[f"{theirs}.0.weight"] = ((*ours, "kernel"), (fan_out, fan_in, size, size))
         pairs = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var"))
         for leaf, own in pairs:
@@ -245,7 +251,7 @@ def expected_tensors(channels: int) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, (_, shape) in _table(channels).items()}
 
 
-def _table(channels: int) -> dict[str, tuple[tuple[Any, ...], tuple[int, ...]]]:
+def _table(channels: int) -> dict[str, tuple[Place, tuple[int, ...]]]:
     table = dict(_names())
     for theirs, ours, fan_in in (("low", "low_head", 40), ("high", "high_head", 128)):
         table[f"classifier.{theirs}_classifier.weight"] = ((ours, "kernel"), (channels, fan_in, 1, 1))
@@ -253,7 +259,7 @@ def _table(channels: int) -> dict[str, tuple[tuple[Any, ...], tuple[int, ...]]]:
     return table
 
 
-def from_tensors(channels: int, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
+def from_tensors(channels: int, tensors: Mapping[str, np.ndarray], *, source: str) -> State:
     """The state of an `LRASPP` (parameters and BatchNorm statistics) from torchvision's names, without a prefix.
 
     Raises ValueError that lists every missing, extra and misshapen tensor.
@@ -262,11 +268,11 @@ def from_tensors(channels: int, tensors: Mapping[str, np.ndarray], *, source: st
     tensors = {name: t for name, t in tensors.items() if not name.endswith("num_batches_tracked")}
     check_tensors(expected_tensors(channels), tensors, source)
     by_path = {path: np.asarray(tensors[name], np.float32) for name, (path, _) in table.items()}
-    abstract = nnx.state(nnx.eval_shape(lambda: LRASPP(channels, rngs=nnx.Rngs(0))))
-    flat = []
-    for path, leaf in nnx.to_flat_state(abstract):
+
+    def convert(path: Place, shape: tuple[int, ...]) -> np.ndarray:
         array = by_path[path]
         if path[-1] == "kernel":  # OIHW -> HWIO; a 1x1 that is a Linear here loses its two axes of length 1
-            array = array.transpose(2, 3, 1, 0).reshape(leaf.shape)
-        flat.append((path, leaf.replace(jnp.asarray(array))))
-    return nnx.from_flat_state(flat)
+            array = array.transpose(2, 3, 1, 0).reshape(shape)
+        return array
+
+    return fill_state(functools.partial(LRASPP, channels), convert)

@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-34, trainable.
+"""ResNet-18 and ResNet-34, trainable; a classifier of P2P.
 
 Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, in torchvision's form and names.
 """
@@ -6,23 +6,23 @@ Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, in
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.tensors import check_tensors
+from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig:
+class ResidualNetConfig:
     """The shape of a ResNet: 18 or 34 layers, `num_classes` logits."""
 
     depth: Literal[18, 34] = 18
@@ -52,7 +52,7 @@ def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
 
 
 class Block(nnx.Module):
-    """Two 3x3 convolutions around which the input passes, itself projected where the shape changes."""
+    """A residual block of two 3x3 convolutions. The shortcut projects its input where the shape changes."""
 
     def __init__(self, fan_in: int, fan_out: int, stride: int, *, rngs: nnx.Rngs):
         self.conv1, self.bn1 = _conv(fan_in, fan_out, 3, stride, rngs), _norm(fan_out, rngs)
@@ -72,7 +72,7 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """Logits of images [B, H, W, 3]."""
 
-    def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ResidualNetConfig, *, rngs: nnx.Rngs):
         self.conv1, self.bn1 = _conv(3, 64, 7, 2, rngs), _norm(64, rngs)
         blocks, fan_in = [], 64
         for stage, count in enumerate(_DEPTHS[config.depth]):
@@ -99,16 +99,16 @@ class ResNet(nnx.Module):
         return self.fc(features.mean((1, 2)))
 
 
-def expected_tensors(config: ResNetConfig) -> dict[str, tuple[int, ...]]:
+def expected_tensors(config: ResidualNetConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor of torchvision's checkpoint, with its shape."""
     return {name: shape for name, (_, shape) in _table(config).items()}
 
 
-def _table(config: ResNetConfig) -> dict[str, tuple[tuple[Any, ...], tuple[int, ...]]]:
-    """torchvision's name -> (our path, their shape)."""
-    table: dict[str, tuple[tuple[Any, ...], tuple[int, ...]]] = {}
+def _table(config: ResidualNetConfig) -> dict[str, tuple[Place, tuple[int, ...]]]:
+    """torchvision's name of every tensor -> (its place in our network, its shape in theirs)."""
+    table: dict[str, tuple[Place, tuple[int, ...]]] = {}
 
-    def conv_norm(conv: str, norm: str, ours: tuple[tuple[Any, ...], tuple[Any, ...]], shape: tuple[int, ...]) -> None:
+    def conv_norm(conv: str, norm: str, ours: tuple[Place, Place], shape: tuple[int, ...]) -> None:
         table[f"{conv}.weight"] = ((*ours[0], "kernel"), shape)
         pairs = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var"))
         for leaf, own in pairs:
@@ -130,7 +130,7 @@ def _table(config: ResNetConfig) -> dict[str, tuple[tuple[Any, ...], tuple[int, 
     return table
 
 
-def from_tensors(config: ResNetConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> Any:
+def from_tensors(config: ResidualNetConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> State:
     """The state of a `ResNet`, BatchNorm statistics included, from torchvision's names.
 
     Raises ValueError that lists every missing, extra and misshapen tensor.
@@ -138,10 +138,11 @@ def from_tensors(config: ResNetConfig, tensors: Mapping[str, np.ndarray], *, sou
     tensors = {name: t for name, t in tensors.items() if not name.endswith("num_batches_tracked")}
     check_tensors(expected_tensors(config), tensors, source)
     by_path = {path: np.asarray(tensors[name], np.float32) for name, (path, _) in _table(config).items()}
-    flat = []
-    for path, leaf in nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: ResNet(config, rngs=nnx.Rngs(0))))):
+
+    def convert(path: Place, shape: tuple[int, ...]) -> np.ndarray:
         array = by_path[path]
         if path[-1] == "kernel":
             array = array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
-        flat.append((path, leaf.replace(jnp.asarray(array))))
-    return nnx.from_flat_state(flat)
+        return array
+
+    return fill_state(functools.partial(ResNet, config), convert)

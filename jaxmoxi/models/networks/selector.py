@@ -1,23 +1,25 @@
-"""A selector for small images, where the published one's map of an eighth of the side would be a few pixels; and the
-wrapper through which a threshold can re-rank the groups."""
+"""P2P's selector for small images, and the wrapper through which a threshold can re-rank the groups.
+
+The published selector (`lraspp`) maps an image at an eighth of its side, which would be a few pixels here. Both
+networks are trainable and have no published weights, so no checkpoint folder is read for them.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxmoxi.models.networks.lraspp import resize
+from jaxmoxi.models.networks.lraspp import LRASPP, resize
 
 
 class SmallSelector(nnx.Module):
-    """A U-net of three scales, whose finest map has a quarter of the image's side and is enlarged to it bilinearly, as
-    the published selector's is. Group normalisation: no running statistics, any batch."""
+    """A U-net of three scales. Its finest map has a quarter of the image's side and is enlarged bilinearly, as the
+    published selector's map is. Group normalisation keeps no running statistics and takes any batch."""
 
     _STEM, _WIDTHS = 16, (32, 64, 96)
 
@@ -25,7 +27,7 @@ class SmallSelector(nnx.Module):
         def conv(fan_in: int, fan_out: int, size: int = 3, stride: int = 1) -> nnx.Conv:
             return nnx.Conv(fan_in, fan_out, (size, size), strides=stride, padding="SAME", use_bias=False, rngs=rngs)
 
-        def norms(widths: Iterable[int]) -> Any:
+        def norms(widths: Iterable[int]) -> nnx.List:
             return nnx.List([nnx.GroupNorm(width, num_groups=8, rngs=rngs) for width in widths])
 
         widths, finer = self._WIDTHS, self._WIDTHS[-2::-1]
@@ -55,10 +57,10 @@ class SmallSelector(nnx.Module):
 
 
 class Reranking(nnx.Module):
-    """A selector whose threshold can change the groups' order. Beyond the paper, where it only shifts every logit.
+    """A selector whose threshold can change the groups' order; the paper's threshold only shifts every logit.
 
-    The selector inside gives every pixel `NUM_FEATURES` numbers more. Their mean over a group is scaled and shifted by
-    a small function of the threshold, and adds to the group's logit:
+    The selector inside gives every pixel `NUM_FEATURES` numbers more. A small function of the threshold scales and
+    shifts their mean over a group, and the result adds to the group's logit:
 
         mu(tau) = mu(0) + tau * shift + w . relu(features * (1 + a(tau)) + b(tau)),   w = 0 at the start
 
@@ -68,7 +70,7 @@ class Reranking(nnx.Module):
     NUM_FEATURES = 16
     _HIDDEN = 16
 
-    def __init__(self, selector: Any, *, rngs: nnx.Rngs):
+    def __init__(self, selector: LRASPP | SmallSelector, *, rngs: nnx.Rngs):
         self.selector = selector
         self.hidden = nnx.Linear(1, self._HIDDEN, rngs=rngs)
         self.modulation = nnx.Linear(self._HIDDEN, 2 * self.NUM_FEATURES, rngs=rngs)
@@ -78,7 +80,7 @@ class Reranking(nnx.Module):
         return self.selector(images)
 
     def threshold_shift(self) -> Float[Array, "D"]:
-        """As for the selector inside."""
+        """What one unit of threshold adds to each of the D outputs of the selector inside."""
         return self.selector.threshold_shift()
 
     def rerank(self, features: Float[Array, "*B G F"], tau: Float[Array, "*B"]) -> Float[Array, "*B G"]:

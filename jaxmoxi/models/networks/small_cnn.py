@@ -1,8 +1,11 @@
-"""A classifier for small images, which learns from thousands of them where a vision transformer needs far more."""
+"""P2P's classifier for small images, which learns from thousands of them where a vision transformer needs far more.
+
+It is trainable and has no published weights, so no checkpoint folder is read for it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +14,12 @@ from jaxtyping import Array, Float
 
 
 class SmallCNN(nnx.Module):
-    """Stages of half the side each: a strided 3 x 3 convolution and, from the second on, another around which its
-    input passes. Group normalisation (no running statistics, any batch); the logits read each channel's mean and
-    largest value."""
+    """Logits of images [B, H, W, 3].
+
+    Every stage halves the side by a strided 3 x 3 convolution; from the second on, a residual 3 x 3 convolution
+    follows. Group normalisation keeps no running statistics and takes any batch. The logits read each channel's mean
+    and largest value.
+    """
 
     def __init__(self, widths: tuple[int, ...], num_classes: int, *, rngs: nnx.Rngs):
         def conv(fan_in: int, fan_out: int, stride: int) -> nnx.Conv:
@@ -22,8 +28,7 @@ class SmallCNN(nnx.Module):
         def norm(width: int) -> nnx.GroupNorm:
             return nnx.GroupNorm(width, num_groups=8, rngs=rngs)
 
-        pairs: Any = zip((3, *widths), widths, strict=False)
-        self.down = nnx.List([conv(a, b, 2) for a, b in pairs])
+        self.down = nnx.List([conv(a, b, 2) for a, b in itertools.pairwise((3, *widths))])
         self.down_norms = nnx.List([norm(width) for width in widths])
         self.convs = nnx.List([conv(width, width, 1) for width in widths[1:]])
         self.norms = nnx.List([norm(width) for width in widths[1:]])

@@ -25,7 +25,7 @@ def pretrained_classifier(folder: str | os.PathLike[str], config: Config, *, see
     Raises FileNotFoundError, and ValueError for a network that is not the configuration's, listing what differs.
     """
     loaded = model_folder.load(folder)
-    if not isinstance(config.classifier, ViTConfig) or not isinstance(loaded.config, vit.ViTConfig):
+    if not isinstance(config.classifier, ViTConfig) or not isinstance(loaded.config, vit.VisionTransformerConfig):
         raise InputError(f"{folder}: expected a vision transformer, for a classifier that is one")
     ours, theirs = (
         dataclasses.asdict(c) for c in (config.classifier.full(config.image_size, config.num_classes), loaded.config)

@@ -8,10 +8,12 @@ from safetensors.numpy import save_file
 
 import jaxmoxi as jm
 from jaxmoxi.models.networks import cnn, vit
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from support.games import golden_tensor, vit_classifier
 
-CONFIG = ViTConfig(image_size=32, patch_size=8, hidden_size=64, num_layers=2, num_heads=1, mlp_dim=20, num_classes=4)
+CONFIG = VisionTransformerConfig(
+    image_size=32, patch_size=8, hidden_size=64, num_layers=2, num_heads=1, mlp_dim=20, num_classes=4
+)
 SETTINGS = {
     "architectures": ["ViTForImageClassification"],
     "model_type": "vit",
@@ -71,7 +73,7 @@ def test_shards(tmp_path):
 def test_deit(tmp_path, teacher):
     kind = "DeiTForImageClassificationWithTeacher" if teacher else "DeiTForImageClassification"
     settings = SETTINGS | {"model_type": "deit", "architectures": [kind], "num_labels": 4}
-    config = ViTConfig(**{**CONFIG.__dict__, "distilled": True, "teacher": teacher})
+    config = VisionTransformerConfig(**{**CONFIG.__dict__, "distilled": True, "teacher": teacher})
     model = jm.models.load(write(tmp_path, settings, tensors_for("deit", config)))
     assert model.config == config
     tokens = model.embed_tokens(IMAGES[0])
@@ -86,14 +88,14 @@ def test_timm_folder(tmp_path):
         "pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3},
     }
     model = jm.models.load(write(tmp_path, settings, tensors_for("timm")))
-    assert model.config == ViTConfig(**{**CONFIG.__dict__, "norm_eps": 1e-6})
+    assert model.config == VisionTransformerConfig(**{**CONFIG.__dict__, "norm_eps": 1e-6})
     assert model.preprocessing.resize == 35
     assert model.class_names == ("class 0", "class 1", "class 2", "class 3")
     assert model.logits(IMAGES).shape == (2, 4)
 
 
 def test_torchvision_folder_without_preprocessing(tmp_path):
-    config = cnn.CNNConfig("mobilenet_v2", num_classes=4)
+    config = cnn.InvertedResidualConfig("mobilenet_v2", num_classes=4)
     names = cnn.expected_tensors(config, "torchvision")
     tensors = {name: golden_tensor("folder", name, shape, 0.1) for name, shape in names.items()}
     tensors |= {name: np.ones_like(t) for name, t in tensors.items() if name.endswith("running_var")}
@@ -119,7 +121,7 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r"config.json is not readable JSON"):
         jm.models.load(bad)
     other = write(tmp_path / "other", {"model_type": "bert"}, tensors_for())
-    with pytest.raises(ValueError, match="expected a model_type of vit, deit or mobilenet_v2.* got 'bert'"):
+    with pytest.raises(ValueError, match="expected a model_type of mobilenet_v2, vit, deit, or .* vit_.* got 'bert'"):
         jm.models.load(other)
     sized = write(tmp_path / "sized", tensors=tensors_for(), preprocessor_config={"size": 48})
     with pytest.raises(ValueError, match=r"makes images of \(48, 48\) pixels, the network takes 32 x 32"):

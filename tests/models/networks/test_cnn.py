@@ -10,7 +10,7 @@ from flax import nnx
 from jaxmoxi.models.checkpoints.demo import DEMO_PREPROCESSING, demo_weights_path
 from jaxmoxi.models.checkpoints.torch_file import read_torch
 from jaxmoxi.models.networks import cnn
-from jaxmoxi.models.networks.cnn import CNNConfig
+from jaxmoxi.models.networks.cnn import InvertedResidualConfig
 from jaxmoxi.models.preprocess import preprocess
 
 SMALL = {"num_classes": 5, "image_size": 32, "width": 0.35}
@@ -151,7 +151,7 @@ def assert_same_state(a, b):
 
 @pytest.mark.parametrize(("padding", "eps", "size"), [("symmetric", 1e-5, 32), ("tf_same", 1e-3, 27)])
 def test_mobilenet_agrees_with_a_plain_reference(padding, eps, size):
-    config = CNNConfig(arch="mobilenet_v2", padding=padding, norm_eps=eps, **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", padding=padding, norm_eps=eps, **SMALL)
     net = network(config, named(MOBILENET_NAMES["torchvision"], MOBILENET_ARRAYS))
     images = IMAGES[:2, :size, :size]
     features, logits = jax.jit(lambda x: reference(MOBILENET_ROWS, padding, eps, MOBILENET_ARRAYS, x))(images)
@@ -164,7 +164,7 @@ def test_mobilenet_agrees_with_a_plain_reference(padding, eps, size):
 
 @pytest.mark.parametrize("naming", ["timm", "huggingface"])
 def test_all_namings_of_mobilenet_give_the_same_parameters(naming):
-    config = CNNConfig(arch="mobilenet_v2", **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", **SMALL)
     tensors = named(MOBILENET_NAMES[naming], MOBILENET_ARRAYS)
     assert cnn.detect_naming(tensors) == naming
     shapes = {name: array.shape for name, array in tensors.items() if "num_batches" not in name}
@@ -180,7 +180,7 @@ def demo_tensors():
 
 
 def test_demo_weights_classify_a_cat_as_pytorch_does(demo_tensors):
-    net = network(CNNConfig(arch="efficientnet_lite0"), demo_tensors)
+    net = network(InvertedResidualConfig(arch="efficientnet_lite0"), demo_tensors)
     image = preprocess(skimage.data.chelsea(), DEMO_PREPROCESSING)
     logits = np.asarray(jax.jit(net)(image[None]))[0]
     # From an implementation of its own in PyTorch 2.13, float64, on the same pixels.
@@ -207,20 +207,20 @@ def test_timm_names_of_efficientnet_give_the_same_parameters(demo_tensors):
     arrays.append((demo_tensors[f"{linear}.weight"], demo_tensors[f"{linear}.bias"]))
     shapes = [array[0].shape for array in arrays[:-1]]
     assert shapes == [(out, 1 if dw else fan_in, k, k) for fan_in, out, k, _, dw, _ in layers(LITE_STAGES, 32)]
-    config = CNNConfig(arch="efficientnet_lite0")
+    config = InvertedResidualConfig(arch="efficientnet_lite0")
     tensors = named(timm_names([2, 2, 3, 3, 4, 1]), arrays)
     state = cnn.from_tensors(config, tensors, source="timm")
     assert_same_state(state, cnn.from_tensors(config, demo_tensors, source="package"))
 
 
 def test_features_batches_and_gradients():
-    config = CNNConfig(arch="mobilenet_v2", **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", **SMALL)
     net = network(config, named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS))
 
     def first(images):
         features = net.features(images)
         logits = net.classify(features)
-        return logits[0].sum(), features
+        return logits[0].sum(), features.maps
 
     # The gradient goes through the loop over images, and finds that none's logits depend on another.
     gradient, three = jax.jit(jax.grad(first, has_aux=True))(IMAGES)
@@ -230,11 +230,11 @@ def test_features_batches_and_gradients():
     assert three.min() >= 0
     assert three.max() <= 6
     # Three images go one by one, two together.
-    np.testing.assert_allclose(jax.jit(net.features)(IMAGES[1:]), three[1:], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(net.features)(IMAGES[1:]).maps, three[1:], rtol=1e-5, atol=1e-5)
 
 
 def test_platforms_get_their_own_form():
-    config = CNNConfig(arch="mobilenet_v2", **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", **SMALL)
     net = network(config, named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS))
     traced = jax.jit(net).trace(IMAGES)
     counts = [
@@ -244,7 +244,7 @@ def test_platforms_get_their_own_form():
 
 
 def test_wrong_tensors_are_listed():
-    config = CNNConfig(arch="mobilenet_v2", **SMALL)
+    config = InvertedResidualConfig(arch="mobilenet_v2", **SMALL)
     tensors = named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS)
     del tensors["bn1.running_var"]
     tensors["fc.bias"] = np.zeros(3)
@@ -258,72 +258,9 @@ def test_wrong_tensors_are_listed():
 
 
 def test_images_of_another_shape_are_refused(unchecked):
-    net = network(CNNConfig(arch="mobilenet_v2", **SMALL), named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS))
+    net = network(
+        InvertedResidualConfig(arch="mobilenet_v2", **SMALL), named(MOBILENET_NAMES["timm"], MOBILENET_ARRAYS)
+    )
     for shape in ((32, 32, 3), (1, 3, 32, 32)):
         with pytest.raises(ValueError, match=r"\[B, H, W, 3\]; got"):
             net(jnp.zeros(shape))
-
-
-CLASSIFIERS = {
-    "huggingface": {
-        "mobilenet_v2.conv_stem.first_conv.convolution.weight": 0,
-        "classifier.weight": np.zeros((1001, 1)),
-    },
-    "torchvision": {"features.0.0.weight": 0, "classifier.1.weight": np.zeros((10, 1))},
-    "timm": {"conv_stem.weight": 0, "classifier.weight": np.zeros((10, 1))},
-    "efficientnet_pytorch": {"_conv_stem.weight": 0, "_fc.weight": np.zeros((1000, 1))},
-}
-HUGGINGFACE = {"model_type": "mobilenet_v2", "depth_multiplier": 0.5, "image_size": 160, "expand_ratio": 6.0}
-TIMM = {"num_classes": 10, "pretrained_cfg": {"input_size": [3, 192, 192]}}
-TF, TORCH = ("tf_same", 1e-3), ("symmetric", 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("naming", "settings", "expected"),
-    [
-        ("huggingface", HUGGINGFACE, CNNConfig("mobilenet_v2", 1001, 160, 0.5, *TF)),
-        (
-            "huggingface",
-            HUGGINGFACE | {"tf_padding": False, "layer_norm_eps": 1e-4},
-            CNNConfig("mobilenet_v2", 1001, 160, 0.5, "symmetric", 1e-4),
-        ),
-        ("torchvision", {"model_type": "mobilenet_v2"}, CNNConfig("mobilenet_v2", 10, 224, 1.0, *TORCH)),
-        ("timm", TIMM | {"architecture": "mobilenetv2_140"}, CNNConfig("mobilenet_v2", 10, 192, 1.4, *TORCH)),
-        ("timm", TIMM | {"architecture": "mobilenetv2_050.lamb"}, CNNConfig("mobilenet_v2", 10, 192, 0.5, *TORCH)),
-        ("timm", TIMM | {"architecture": "efficientnet_lite0"}, CNNConfig("efficientnet_lite0", 10, 192, 1.0, *TORCH)),
-        ("timm", TIMM | {"architecture": "tf_efficientnet_lite0"}, CNNConfig("efficientnet_lite0", 10, 192, 1.0, *TF)),
-        ("efficientnet_pytorch", {"architecture": "efficientnet_lite0"}, CNNConfig("efficientnet_lite0", 1000)),
-    ],
-)
-def test_configs(naming, settings, expected):
-    assert cnn.config_from_settings(settings, CLASSIFIERS[naming]) == expected
-
-
-@pytest.mark.parametrize(
-    ("naming", "settings", "message"),
-    [
-        ("huggingface", HUGGINGFACE | {"output_stride": 16}, "expected output_stride 32; got .*16"),
-        ("huggingface", HUGGINGFACE | {"hidden_act": "swish"}, "expected hidden_act relu6"),
-        ("timm", {"architecture": "mobilenetv2_110d"}, "got 'mobilenetv2_110d'"),
-        ("torchvision", {"architecture": "efficientnet_lite0"}, "named as in torchvision"),
-        ("efficientnet_pytorch", {"model_type": "mobilenet_v2"}, "named as in efficientnet_pytorch"),
-    ],
-)
-def test_configs_that_are_refused(naming, settings, message):
-    with pytest.raises(ValueError, match=message):
-        cnn.config_from_settings(settings, CLASSIFIERS[naming])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"arch": "resnet50"}, "expected arch to be one of efficientnet_lite0, mobilenet_v2"),
-        ({"padding": "valid"}, 'expected padding "tf_same" or "symmetric"'),
-        ({"num_classes": 0}, "num_classes must be a whole number"),
-        ({"arch": "efficientnet_lite0", "width": 0.5}, "1 for EfficientNet-Lite0"),
-        ({"norm_eps": -1.0}, "norm_eps must not be negative"),
-    ],
-)
-def test_shapes_that_are_refused(changes, message, unchecked):
-    with pytest.raises(ValueError, match=message):
-        CNNConfig(**{"arch": "mobilenet_v2", **changes})

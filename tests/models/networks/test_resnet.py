@@ -5,10 +5,10 @@ import pytest
 from flax import nnx
 
 from jaxmoxi.models.networks import resnet
-from jaxmoxi.models.networks.resnet import ResNetConfig
+from jaxmoxi.models.networks.resnet import ResidualNetConfig
 from support.games import golden_tensor
 
-CONFIG = ResNetConfig(depth=18, num_classes=5)
+CONFIG = ResidualNetConfig(depth=18, num_classes=5)
 IMAGES = np.random.default_rng(0).normal(size=(2, 40, 32, 3)).astype(np.float32)
 
 
@@ -66,12 +66,12 @@ def test_is_the_network():
 
 @pytest.mark.parametrize(("depth", "count", "weights"), [(18, 102, 11689512), (34, 182, 21797672)])
 def test_torchvisions_tensors(depth, count, weights):
-    shapes = resnet.expected_tensors(ResNetConfig(depth))
+    shapes = resnet.expected_tensors(ResidualNetConfig(depth))
     assert len(shapes) == count
     assert sum(np.prod(s) for name, s in shapes.items() if "running" not in name) == weights
-    fresh = nnx.state(nnx.eval_shape(lambda: resnet.ResNet(ResNetConfig(depth), rngs=nnx.Rngs(0))))
+    fresh = nnx.state(nnx.eval_shape(lambda: resnet.ResNet(ResidualNetConfig(depth), rngs=nnx.Rngs(0))))
     zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    loaded = resnet.from_tensors(ResNetConfig(depth), zeros, source="test")
+    loaded = resnet.from_tensors(ResidualNetConfig(depth), zeros, source="test")
     assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, loaded)
 
 
@@ -91,7 +91,7 @@ def test_a_state_dict_that_does_not_fit():
 
 def test_a_depth_that_is_not_offered(unchecked):
     with pytest.raises(ValueError, match="expected a ResNet depth of 18 or 34; got 50"):
-        ResNetConfig(depth=50)  # type: ignore[arg-type]
+        ResidualNetConfig(depth=50)  # type: ignore[arg-type]
 
 
 def test_training_takes_the_statistics_of_the_batch():

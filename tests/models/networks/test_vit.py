@@ -8,11 +8,13 @@ from scipy.special import erf
 
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import vit
-from jaxmoxi.models.networks.vit import ViTConfig
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.models.preprocess import Preprocessing
 from support.games import golden_tensor, vit_classifier
 
-CONFIG = ViTConfig(image_size=16, patch_size=8, hidden_size=12, num_layers=2, num_heads=3, mlp_dim=20, num_classes=4)
+CONFIG = VisionTransformerConfig(
+    image_size=16, patch_size=8, hidden_size=12, num_layers=2, num_heads=3, mlp_dim=20, num_classes=4
+)
 IMAGES = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype(np.float32)
 
 

@@ -1,0 +1,117 @@
+"""What a classifier network may offer, declared in one class with a default for each.
+
+Every network answers `features` and `classify`; the logits of images are `classify(features(images))`. A network of
+tokens also answers `token_layout`, `embed`, `encode` and `scan_attention`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeVar, runtime_checkable
+
+from flax import nnx
+from jaxtyping import Array, Bool, Float, PyTree
+
+from jaxmoxi.errors import InputError
+
+Carry = TypeVar("Carry")
+Out = TypeVar("Out")
+
+# Which tokens are there. Gates in place of truths multiply the attention weights: 0 is absent, 1 present.
+Present = Bool[Array, "B N"] | Float[Array, "B N"]
+
+
+@runtime_checkable
+class NetworkConfig(Protocol):
+    """The shape of a network: a frozen dataclass, which says at least these two things.
+
+    image_size:  the side of the square images that the network is meant for, in pixels.
+    num_classes: how many logits it gives.
+    """
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+
+class Features(NamedTuple):
+    """A network cut in two where its spatial maps are at their most abstract.
+
+    maps: [B, h, w, C]. Of a CNN: the last convolution's output. Of a vision transformer: its patch tokens, on their
+          grid, after the first norm of the last layer; this is what the class token's last attention reads.
+    rest: what `classify` needs besides them. Of a CNN nothing; of a vision transformer the class tokens, before and
+          after that norm.
+    """
+
+    maps: Float[Array, "B h w C"]
+    rest: PyTree = ()
+
+
+class TokenLayout(NamedTuple):
+    """Where the tokens of a network stand.
+
+    grid:       rows and columns of the patch tokens.
+    num_prefix: the class tokens, which are always there; they stand in front of the patch tokens.
+    num_read:   the logits read so many of the class tokens, counted from the first.
+    """
+
+    grid: tuple[int, int]
+    num_prefix: int = 1
+    num_read: int = 1
+
+
+class ClassifierNetwork(nnx.Module):
+    """A network that classifies images. A family's module derives from it and answers what it can.
+
+    `Network(config, rngs=rngs)` makes one with random weights.
+    """
+
+    # These parameters, by their first name, stay float32 where the others become bfloat16: the final norm and head.
+    float32_parameters: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, config: Any, *, rngs: nnx.Rngs):
+        raise NotImplementedError
+
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+        """Logits of preprocessed images."""
+        return self.classify(self.features(images))
+
+    def features(self, images: Float[Array, "B H W 3"]) -> Features:
+        """What the network makes of images before it decides. Raises ValueError for images it cannot take."""
+        self._lacks("features")
+
+    def classify(self, features: Features) -> Float[Array, "B K"]:
+        """Logits from `features`, differentiable in them."""
+        self._lacks("features")
+
+    @classmethod
+    def token_layout(cls, config: Any) -> TokenLayout | None:
+        """Where the tokens of a network of this config stand. The default, None, is for a network without tokens."""
+        return None
+
+    def embed(self, images: Float[Array, "B H W 3"]) -> PyTree[Float[Array, "B T ..."]]:
+        """The patch tokens of each image, row by row, with all that depends on the image and not on other tokens."""
+        self._lacks("tokens")
+
+    def encode(self, tokens: PyTree[Float[Array, "B N ..."]], present: Present) -> Float[Array, "B K"]:
+        """Logits from any subset of an image's tokens; those not `present` leave no trace.
+
+        tokens:  arrays [B, N, ...], N at most the image's T, as `embed` made them.
+        present: bool[B, N], or float32[B, N] in [0, 1]: gates, which multiply every attention weight on a token (0 and
+                 1 are False and True), differentiable at both ends.
+        """
+        self._lacks("tokens")
+
+    def scan_attention(
+        self,
+        image: Float[Array, "H W 3"],
+        step: Callable[[Carry, Float[Array, "heads N N"]], tuple[Carry, Out]],
+        start: Carry,
+    ) -> tuple[Carry, Out]:
+        """`jax.lax.scan` over the layers' attention; see `Classifier.scan_attention`."""
+        self._lacks("attention")
+
+    def _lacks(self, what: str) -> NoReturn:
+        raise InputError(f"{type(self).__name__} has no {what}; take another model, or another method")

@@ -1,0 +1,95 @@
+"""A transformer's encoder layer, which can leave tokens out and compute a few tokens' rows alone."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxmoxi.models.networks.base import Present
+from jaxmoxi.models.networks.vit_config import ACTIVATIONS, VisionTransformerConfig
+
+
+def _attention(scores: Float[Array, "B Q N"], present: Present) -> Float[Array, "B Q N"]:
+    """Attention weights in float32, none on absent tokens."""
+    if present.dtype != bool:
+        scores = scores.astype(jnp.float32)
+        weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))) * present[:, None, :]
+        return weights / jnp.sum(weights, axis=-1, keepdims=True)
+    shown = jnp.where(present[:, None, :], scores.astype(jnp.float32), -jnp.inf)
+    return jax.nn.softmax(shown, axis=-1)
+
+
+class Block(nnx.Module):
+    """One pre-norm encoder layer."""
+
+    def __init__(self, config: VisionTransformerConfig, *, rngs: nnx.Rngs):
+        width = config.hidden_size
+        self.num_heads = config.num_heads
+        self.activation = config.activation
+        self.norm1 = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
+        self.qkv = nnx.Linear(width, 3 * width, use_bias=config.qkv_bias, rngs=rngs)
+        self.proj = nnx.Linear(width, width, rngs=rngs)
+        self.norm2 = nnx.LayerNorm(width, epsilon=config.norm_eps, rngs=rngs)
+        self.fc1 = nnx.Linear(width, config.mlp_dim, rngs=rngs)
+        self.fc2 = nnx.Linear(config.mlp_dim, width, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B N D"], present: Present) -> Float[Array, "B N D"]:
+        return self.finish(x, self.attend(self.project(x), present))
+
+    def project(self, x: Float[Array, "*B N D"]) -> Float[Array, "*B N D3"]:
+        """Queries, keys and values of every token, side by side."""
+        return self.qkv(self.norm1(x))
+
+    def attend(self, qkv: Float[Array, "B N D3"], present: Present) -> Float[Array, "B N D"]:
+        """Multi-head attention in which no token reads an absent one.
+
+        Head by head: XLA's CPU backend runs one batched product over [B] five times faster than the same product over
+        [B, heads] with the heads next to the width (197 tokens, 3 heads: 9 ms against 50 ms for 16 rows).
+        """
+        query, key, value = jnp.split(qkv, 3, axis=-1)
+        width = query.shape[-1]
+        head = width // self.num_heads
+        query = query * jnp.asarray(head**-0.5, query.dtype)
+        outputs = []
+        for start in range(0, width, head):
+            part = slice(start, start + head)
+            scores = jnp.einsum("bqd,bkd->bqk", query[..., part], key[..., part])
+            weights = _attention(scores, present).astype(value.dtype)
+            outputs.append(jnp.einsum("bqk,bkd->bqd", weights, value[..., part]))
+        return jnp.concatenate(outputs, axis=-1)
+
+    def read(self, x: Float[Array, "B N D"], present: Present, count: int) -> Float[Array, "B Q D"]:
+        """The layer's output at its first `count` tokens alone.
+
+        Only these tokens' queries are projected. As q . (K x) = (K^T q) . x, and the mean of V x is V applied to the
+        mean of x, the other tokens' keys and values need not be. A bias of the keys adds one number to all scores of a
+        query, which the softmax ignores.
+        """
+        return self.read_normed(x[:, :count], self.norm1(x), present)
+
+    def read_normed(
+        self, x: Float[Array, "B Q D"], normed: Float[Array, "B N D"], present: Present
+    ) -> Float[Array, "B Q D"]:
+        """`read`, given the first tokens as they are and all tokens after the layer's first norm."""
+        count, width = x.shape[1:]
+        by_head = (width, 3, self.num_heads, width // self.num_heads)
+        kernel = self.qkv.kernel[...].reshape(by_head)
+        query = jnp.einsum("bqw,whd->bqhd", normed[:, :count], kernel[:, 0])
+        mean_bias = jnp.zeros(by_head[2:], x.dtype)
+        if self.qkv.bias is not None:
+            bias = self.qkv.bias[...].reshape(by_head[1:])
+            query, mean_bias = query + bias[0], bias[2]
+        query = jnp.einsum("bqhd,whd->bqhw", query * jnp.asarray(by_head[-1] ** -0.5, x.dtype), kernel[:, 1])
+        query = query.reshape(len(x), -1, width)
+        weights = _attention(jnp.einsum("bqw,bnw->bqn", query, normed), present).astype(x.dtype)
+        means = jnp.einsum("bqn,bnw->bqw", weights, normed)
+        means = means.reshape(len(x), count, self.num_heads, width)
+        attended = jnp.einsum("bqhw,whd->bqhd", means, kernel[:, 2]) + mean_bias
+        return self.finish(x, attended.reshape(len(x), count, width))
+
+    def finish(self, x: Float[Array, "B Q D"], attended: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
+        """The rest of the layer: both residual sums and the perceptron."""
+        x = x + self.proj(attended)
+        return x + self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))

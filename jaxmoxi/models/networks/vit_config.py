@@ -1,0 +1,224 @@
+"""Shapes and names of vision transformers: what a config says, what three frameworks call each tensor.
+
+The network is in `vit`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxmoxi.errors import InputError
+from jaxmoxi.models.checkpoints.tensors import Place
+from jaxmoxi.models.networks.registry import network_kind
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_new": jax.nn.gelu,
+    "gelu_pytorch_tanh": jax.nn.gelu,
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionTransformerConfig:
+    """The shape of a vision transformer. Sizes in pixels, positive; `image_size` is a multiple of `patch_size`.
+
+    distilled: a second class token behind the first (DeiT's distillation token).
+    teacher:   a second head reads it, and the logits are the mean of both heads.
+    """
+
+    image_size: int = 224
+    patch_size: int = 16
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    num_classes: int = 1000
+    norm_eps: float = 1e-12
+    qkv_bias: bool = True
+    activation: str = "gelu"
+    distilled: bool = False
+    teacher: bool = False
+
+    def __post_init__(self):
+        for name in ("image_size", "patch_size", "hidden_size", "num_layers", "num_heads", "mlp_dim", "num_classes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if self.image_size % self.patch_size:
+            raise InputError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.hidden_size % self.num_heads:
+            raise InputError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if self.activation not in ACTIVATIONS:
+            raise InputError(f"expected an activation of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
+        if self.teacher and not self.distilled:
+            raise InputError("teacher=True needs the distillation token of distilled=True")
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_prefix(self) -> int:
+        """Tokens that are always there: the class token, and the distillation token if there is one."""
+        return 2 if self.distilled else 1
+
+
+Naming = Literal["vit", "deit", "timm"]
+
+# What each naming calls a layer's tensors: (ours, theirs). Hugging Face keeps query, key and value apart.
+_HUGGINGFACE_LAYER = {
+    "norm1": "layernorm_before",
+    "proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
+}
+_TIMM_LAYER = {"norm1": "norm1", "proj": "attn.proj", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+
+
+def detect_naming(tensors: Mapping[str, object]) -> Naming:
+    """Which framework's names a checkpoint uses: Hugging Face's ViT or DeiT, or timm's."""
+    for name, sign in (
+        ("vit", "vit.embeddings.cls_token"),
+        ("deit", "deit.embeddings.cls_token"),
+        ("timm", "cls_token"),
+    ):
+        if sign in tensors:
+            return name  # type: ignore[return-value]
+    raise InputError(
+        "expected a vision transformer's tensors in the names of Hugging Face (vit.embeddings.cls_token, "
+        f"deit.embeddings.cls_token, ...) or timm (cls_token, ...); got {', '.join(sorted(tensors)[:4])}, ..."
+    )
+
+
+def expected_tensors(config: VisionTransformerConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
+    """Every tensor a checkpoint of this naming must hold, with its shape (PyTorch's layouts)."""
+    return {name: shape for name, shape, _ in tensor_table(config, naming)}
+
+
+def tensor_table(config: VisionTransformerConfig, naming: Naming) -> list[tuple[str, tuple[int, ...], Place]]:
+    """(their name, their shape, our slot) of every tensor."""
+    width, mlp, classes = config.hidden_size, config.mlp_dim, config.num_classes
+    tokens = config.num_prefix + config.grid**2
+    rows: list[tuple[str, tuple[int, ...], Place]] = []
+
+    def linear(theirs: str, slot: Place, fan_out: int, fan_in: int, bias: bool = True) -> None:
+        rows.append((f"{theirs}.weight", (fan_out, fan_in), (*slot, "kernel")))
+        if bias:
+            rows.append((f"{theirs}.bias", (fan_out,), (*slot, "bias")))
+
+    def norm(theirs: str, slot: Place) -> None:
+        rows.append((f"{theirs}.weight", (width,), (*slot, "scale")))
+        rows.append((f"{theirs}.bias", (width,), (*slot, "bias")))
+
+    timm = naming == "timm"
+    root = "" if timm else f"{naming}.embeddings."
+    rows.append((f"{root}cls_token", (1, 1, width), ("cls",)))
+    if config.distilled:
+        rows.append((f"{root}dist_token" if timm else f"{root}distillation_token", (1, 1, width), ("dist",)))
+    rows.append((f"{root}pos_embed" if timm else f"{root}position_embeddings", (1, tokens, width), ("position",)))
+    patch = "patch_embed.proj" if timm else f"{root}patch_embeddings.projection"
+    rows.append((f"{patch}.weight", (width, 3, config.patch_size, config.patch_size), ("patch", "kernel")))
+    rows.append((f"{patch}.bias", (width,), ("patch", "bias")))
+    for i in range(config.num_layers):
+        layer = f"blocks.{i}" if timm else f"{naming}.encoder.layer.{i}"
+        if timm:
+            linear(f"{layer}.attn.qkv", (str(i), "qkv"), 3 * width, width, config.qkv_bias)
+        else:
+            for part in ("query", "key", "value"):
+                linear(f"{layer}.attention.attention.{part}", (str(i), part), width, width, config.qkv_bias)
+        names = _TIMM_LAYER if timm else _HUGGINGFACE_LAYER
+        norm(f"{layer}.{names['norm1']}", (str(i), "norm1"))
+        norm(f"{layer}.{names['norm2']}", (str(i), "norm2"))
+        linear(f"{layer}.{names['proj']}", (str(i), "proj"), width, width)
+        linear(f"{layer}.{names['fc1']}", (str(i), "fc1"), mlp, width)
+        linear(f"{layer}.{names['fc2']}", (str(i), "fc2"), width, mlp)
+    norm("norm" if timm else f"{naming}.layernorm", ("norm",))
+    if timm:
+        heads = ("head", "head_dist")
+    else:
+        heads = ("cls_classifier", "distillation_classifier") if config.teacher else ("classifier", "")
+    linear(heads[0], ("head",), classes, width)
+    if config.teacher:
+        linear(heads[1], ("teacher_head",), classes, width)
+    return rows
+
+
+def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformerConfig:
+    """The shape of the network that a `config.json` describes, Hugging Face's or timm's.
+
+    settings: the file's content.
+    tensors:  the checkpoint's, by name. They decide on the number of classes and, as timm's file names the architecture
+              only, on all sizes of timm's networks.
+
+    Raises ValueError for values that make no network, and for tensors that are not timm's.
+    """
+    kind = network_kind(settings)
+    return (_huggingface if kind in ("vit", "deit") else _timm)(kind, settings, tensors)
+
+
+def _huggingface(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformerConfig:
+    architecture = str((settings.get("architectures") or [kind])[0]).lower()
+    teacher = "withteacher" in architecture
+    head = tensors.get("cls_classifier.bias" if teacher else "classifier.bias", np.zeros(_num_labels(settings)))
+    return VisionTransformerConfig(
+        image_size=_side(settings.get("image_size", 224)),
+        patch_size=_side(settings.get("patch_size", 16)),
+        hidden_size=settings.get("hidden_size", 768),
+        num_layers=settings.get("num_hidden_layers", 12),
+        num_heads=settings.get("num_attention_heads", 12),
+        mlp_dim=settings.get("intermediate_size", 3072),
+        num_classes=len(head) if head.ndim else _num_labels(settings),
+        norm_eps=settings.get("layer_norm_eps", 1e-12),
+        qkv_bias=settings.get("qkv_bias", True),
+        activation=settings.get("hidden_act", "gelu"),
+        distilled=kind == "deit",
+        teacher=teacher,
+    )
+
+
+def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformerConfig:
+    try:
+        width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+        mlp = tensors["blocks.0.mlp.fc1.weight"].shape[0]
+        classes = tensors["head.weight"].shape[0]
+        tokens = tensors["pos_embed"].shape[1]
+    except (KeyError, ValueError, IndexError) as error:
+        raise InputError(
+            f"expected timm's tensors for {kind} (patch_embed.proj.weight, head.weight, ...): {error}"
+        ) from None
+    distilled = "dist_token" in tensors
+    # timm's heads are 64 wide except in the two largest families.
+    head_width = 80 if "_huge_" in kind else 88 if "_giant_" in kind else 64
+    return VisionTransformerConfig(
+        image_size=round((tokens - 1 - distilled) ** 0.5) * patch,
+        patch_size=patch,
+        hidden_size=width,
+        num_layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
+        num_heads=settings.get("num_heads") or max(1, width // head_width),
+        mlp_dim=mlp,
+        num_classes=classes,
+        norm_eps=1e-6,
+        qkv_bias="blocks.0.attn.qkv.bias" in tensors,
+        distilled=distilled,
+        teacher="head_dist.weight" in tensors,
+    )
+
+
+def _num_labels(settings: Mapping[str, Any]) -> int:
+    return len(settings.get("id2label") or ()) or settings.get("num_labels") or settings.get("num_classes") or 1000
+
+
+def _side(size: Any) -> int:
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise InputError(f"expected square images and patches; got {size}")
+    return int(sides.pop())
