@@ -24,6 +24,8 @@ from jaxmoxi.p2p.config import CNNConfig, Config, ViTConfig
 from jaxmoxi.p2p.distribution import group_means, most_likely, over_pixels, within_budget
 from jaxmoxi.pytrees import record, static
 
+State = nnx.State[Any, Any]
+
 
 @record
 class P2P:
@@ -32,8 +34,8 @@ class P2P:
     selector, classifier: NNX states, parameters and BatchNorm statistics.
     """
 
-    selector: Any
-    classifier: Any
+    selector: State
+    classifier: State
     config: Config = static()
 
     def normalize(self, images: Array) -> Float[Array, "B H W 3"]:
