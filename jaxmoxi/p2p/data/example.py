@@ -1,4 +1,4 @@
-"""What P2P learns from: an example, a source of examples, a batch of them."""
+"""What P2P learns from: an example, a source of examples, a batch of them, and a maker of batches."""
 
 from __future__ import annotations
 
@@ -45,3 +45,17 @@ class Batch(NamedTuple):
     regions: Any
     labels: Any
     masks: Any = None
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """What training asks of a `Loader`: any object with these two will do.
+
+    steps_per_epoch: batches of an epoch.
+    """
+
+    steps_per_epoch: int
+
+    def batch(self, step: int, /) -> Batch:
+        """The batch of a step, counted from 0 over all epochs; a pure function of the step."""
+        ...
