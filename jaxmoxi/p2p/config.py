@@ -9,11 +9,13 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.networks.vit import ViTConfig as _FullViTConfig
 from jaxmoxi.p2p.training.config import OBJECTIVE, Objective, warn_moved
+
+_Class = TypeVar("_Class")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ class CNNConfig:
             raise InputError(f"expected widths that are multiples of 8; got {self.widths!r}")
 
 
-def _accepts_moved(cls: type) -> Any:
+def _accepts_moved(cls: type[_Class]) -> type[_Class]:
     """Lets `Config` still take the settings that are now in `TrainConfig`: with a warning, and for `fit` to find."""
     init = cls.__init__
 

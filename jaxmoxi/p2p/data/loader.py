@@ -253,4 +253,5 @@ def _collate(examples: list[Example]) -> Batch:
                 f"{known} of {len(maps)} examples of a batch have {name}; expected all of a source or none"
             )
     masks, regions = (None if maps[0] is None else np.stack(maps) for maps in (masks, regions))
-    return Batch(np.stack(images), regions, np.array(labels, np.int32), masks)
+    # Regions that are still missing here are made by `Loader._segmented`, before anybody sees the batch.
+    return Batch(np.stack(images), regions, np.array(labels, np.int32), masks)  # type: ignore[arg-type]

@@ -131,7 +131,7 @@ def fit(
             tree = kept.restore(first, jax.eval_shape(lambda: {"state": state, "sums": sums}))
             state, sums = tree["state"], tree["sums"]
             history = read_history(folder, first)
-        # Copies: what was handed in must outlive the donation.
+        # Copies, because the step donates its inputs and the caller may still use the weights to start from.
         state, sums = place.everywhere(_copies((state, sums)))
         bar = closing.enter_context(tqdm(total=total, initial=first, unit="step", disable=not progress, leave=False))
         started = time.perf_counter()
@@ -150,7 +150,7 @@ def fit(
             ends = in_epoch == per_epoch
             saves = kept is not None and (done % (train.save_every or per_epoch) == 0 or done == total)
             score, means = None, _means(sums, in_epoch) if ends or saves else {}
-            if means and not np.isfinite(means["loss"]):  # before it overwrites a checkpoint that is good
+            if means and not np.isfinite(means["loss"]):  # checked before a good checkpoint is overwritten
                 raise FloatingPointError(
                     f"the loss of epoch {epoch} is {means['loss']}; train with a lower learning_rate than "
                     f"{train.learning_rate:g}, in another directory"
@@ -165,7 +165,7 @@ def fit(
                     score = line["validation"]["accuracy"] - line["validation"]["hard_share"]
                 line["seconds"] = round(time.perf_counter() - started, 1)
                 history.append(line)
-                if folder is not None:  # before the checkpoint: a run goes on from one, and drops the lines after it
+                if folder is not None:  # before the checkpoint, as a resumed run drops the lines after its checkpoint
                     write_history(folder, history)
                 if callback is not None:
                     callback(line)
@@ -255,7 +255,7 @@ def _loaders(
 
     Images that are not cropped at random are segmented once, where their superpixels fit into the memory set aside.
     """
-    sizes = {"image_size": config.image_size, "num_groups": config.num_groups, "batch_size": train.batch_size}
+    sizes: Any = {"image_size": config.image_size, "num_groups": config.num_groups, "batch_size": train.batch_size}
 
     def segmented(source: Source) -> Source:
         if 8 * config.image_size**2 * len(source) >= _CACHE_BYTES:
@@ -277,7 +277,8 @@ def _iterate(loader: Batches, first: int, end: int) -> Iterable[Batch]:
     """The batches from step `first` on, up to `end` at least; prepared ahead where the loader can do that."""
     if first == end:
         return ()
-    return loader.iterate(first) if hasattr(loader, "iterate") else map(loader.batch, range(first, end))
+    iterate = getattr(loader, "iterate", None)
+    return map(loader.batch, range(first, end)) if iterate is None else iterate(first)
 
 
 def _size(data: Source | Batches) -> int:

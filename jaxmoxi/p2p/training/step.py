@@ -1,4 +1,4 @@
-"""Training P2P: one pure step. The loop around it is in `loop`.
+"""One training step of P2P, as a pure function. The loop around it is in `loop`.
 
 Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, section 3.3 and appendix.
 """
@@ -17,35 +17,47 @@ from jaxtyping import Array, Float, Int, Key
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.data.example import Batch
 from jaxmoxi.p2p.distribution import covariance, group_means, over_pixels, sample_logits, sample_relaxed, within_budget
-from jaxmoxi.p2p.model import P2P, at_threshold, fill_colour, kept_groups, networks, normalize
+from jaxmoxi.p2p.model import (
+    P2P,
+    Classifier,
+    Selector,
+    State,
+    at_threshold,
+    fill_colour,
+    kept_groups,
+    normalize,
+    structures,
+)  # fmt: skip
 from jaxmoxi.p2p.training.config import Objective
 from jaxmoxi.p2p.training.losses import mean_log_probs, p2p_loss, regulariser_weight, temperature
 from jaxmoxi.pytrees import record
 
+_Pair = tuple[State, State]  # of selector and classifier
+
 
 @record
 class TrainState:
-    """Everything a run is: to continue it, nothing else is needed but the data and the key.
+    """The state of a run. To continue the run, only the data and the key are needed besides.
 
     model:     the parameters and statistics.
-    optimizer: Optax's state.
-    step:      int32[], steps taken.
+    optimizer: the state of Optax's optimizer.
+    step:      int32[], the number of steps taken.
     """
 
     model: P2P
-    optimizer: Any
+    optimizer: optax.OptState
     step: Int[Array, ""]
 
 
 @record
 class Metrics:
-    """Of one batch. Shares are of the pixels, in [0, 1].
+    """Measures of one batch. Shares are of the pixels, in [0, 1].
 
     loss:        what is minimised: the terms, and `Objective.logit_weight` times the mean squared logit.
     target, sparsity, covariance: the terms of `losses.LossTerms`.
-    accuracy:    of the prediction the step made, through the relaxed masks.
-    soft_share:  kept in expectation.
-    hard_share:  kept by the masks of test time, at the thresholds of training.
+    accuracy:    accuracy of the step's own predictions, which are made through the relaxed masks.
+    soft_share:  share kept in expectation.
+    hard_share:  share kept by the masks of test time, at the thresholds of training.
     """
 
     loss: Float[Array, ""]
@@ -103,18 +115,25 @@ def train_step(
 
 
 def _selected_loss(
-    params: Any, statistics: Any, batch: Batch, key: Array, epoch: Any, config: Config, *, objective: Objective
-) -> tuple[Array, tuple[Any, Metrics]]:
+    params: _Pair,
+    statistics: _Pair,
+    batch: Batch,
+    key: Key[Array, ""],
+    epoch: Int[Array, ""],
+    config: Config,
+    *,
+    objective: Objective,
+) -> tuple[Array, tuple[_Pair, Metrics]]:
     selector, classifier = modules = _modules(config, params, statistics)
     tau_key, sample_key, relax_key = jax.random.split(key, 3)
-    images = normalize(batch.images, config)
+    images, regions, labels = normalize(batch.images, config), jnp.asarray(batch.regions), jnp.asarray(batch.labels)
     count = len(images)
     tau = jnp.full(count, config.threshold)
     if config.dynamic_threshold:
         tau = jax.random.uniform(tau_key, (count,), minval=config.min_threshold, maxval=config.max_threshold)
     epoch, num_epochs = epoch - objective.whole_epochs, objective.num_epochs - objective.whole_epochs
 
-    means, shares = group_means(selector(images), batch.regions, config.num_groups)
+    means, shares = group_means(selector(images), regions, config.num_groups)
     mu, embeddings = at_threshold(selector, means, shares, tau, config)
     if config.embedding_size:
         logits = sample_logits(sample_key, mu, embeddings, objective.num_samples)
@@ -127,8 +146,8 @@ def _selected_loss(
     if config.exact_budget:
         budget = jnp.broadcast_to(tau, kept.shape[:-1])
         fits = within_budget(kept, logits, jnp.broadcast_to(shares, kept.shape), budget)
-        kept = kept - jax.lax.stop_gradient(kept * ~fits)  # what is cut still learns what it would have been worth
-    masks = over_pixels(kept, batch.regions)[..., None]  # [S, B, H, W, 1]
+        kept = kept - jax.lax.stop_gradient(kept * ~fits)  # dropped groups still get a gradient
+    masks = over_pixels(kept, regions)[..., None]  # [S, B, H, W, 1]
     fill = fill_colour(config)
     seen = (fill + (images - fill) * masks).reshape(-1, *images.shape[1:])
     log_probs = mean_log_probs(classifier(seen).reshape(objective.num_samples, count, -1))
@@ -142,7 +161,7 @@ def _selected_loss(
         full_first_epoch=objective.full_first_epoch,
     )
     terms = p2p_loss(
-        log_probs, batch.labels, probs, shares, spread, tau,
+        log_probs, labels, probs, shares, spread, tau,
         regulariser=objective.regulariser, weight=weight, covariance_weight=objective.covariance_weight,
     )  # fmt: skip
     total = terms.total + objective.logit_weight * jnp.mean(mu**2)  # a group without pixels has the logit 0
@@ -159,9 +178,9 @@ def _selected_loss(
 
 
 def _whole_loss(
-    params: Any, statistics: Any, batch: Batch, key: Array, epoch: Any, config: Config
-) -> tuple[Array, tuple[Any, Metrics]]:
-    del key, epoch  # nothing is drawn, nothing scheduled
+    params: _Pair, statistics: _Pair, batch: Batch, key: Key[Array, ""], epoch: Int[Array, ""], config: Config
+) -> tuple[Array, tuple[_Pair, Metrics]]:
+    del key, epoch  # this loss draws nothing and follows no schedule
     modules = _modules(config, params, statistics)
     logits = modules[1](normalize(batch.images, config))
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
@@ -171,30 +190,24 @@ def _whole_loss(
     return loss, (_statistics(modules), metrics)
 
 
-def _statistics(modules: Any) -> tuple[Any, Any]:
-    """What a step has changed besides the parameters: BatchNorm's statistics."""
+def _statistics(modules: tuple[Selector, Classifier]) -> _Pair:
+    """What a step changes besides the parameters: BatchNorm's statistics."""
     return tuple(nnx.state(module, nnx.Not(nnx.Param)) for module in modules)  # type: ignore[return-value]
 
 
-def _split(model: P2P) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def _split(model: P2P) -> tuple[_Pair, _Pair]:
     """(parameters, statistics), each of selector and classifier."""
     pairs = [nnx.split_state(state, nnx.Param, ...) for state in (model.selector, model.classifier)]
     return tuple(p for p, _ in pairs), tuple(s for _, s in pairs)  # type: ignore[return-value]
 
 
-def _modules(config: Config, params: Any, statistics: Any) -> tuple[Any, Any]:
+def _modules(config: Config, params: _Pair, statistics: _Pair) -> tuple[Selector, Classifier]:
     """Selector and classifier in training mode."""
-    # Anew, in the trace of this call: what `jax.grad` hands through undifferentiated may not be changed inside it.
+    # A new tree in the trace of this call, because `jax.grad` forbids changing its auxiliary inputs in place.
     statistics = jax.tree.map(lambda x: x, statistics)
     modules = tuple(
-        nnx.merge(structure, p, s) for structure, p, s in zip(_structures(config), params, statistics, strict=True)
+        nnx.merge(structure, p, s) for structure, p, s in zip(structures(config), params, statistics, strict=True)
     )
     for module in modules:
         module.train()
     return modules  # type: ignore[return-value]
-
-
-@functools.cache
-def _structures(config: Config) -> tuple[Any, Any]:
-    pair = nnx.eval_shape(lambda: networks(config, nnx.Rngs(0)))
-    return tuple(nnx.split(module)[0] for module in pair)  # type: ignore[return-value]
