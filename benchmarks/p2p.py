@@ -199,7 +199,9 @@ def training(model: Any, twin: Any, batch: Any, pixels: Any, regions: Any, mesh:
 
     @jax.jit(donate_argnums=0)
     def step(state: Any, batch: Any) -> Any:
-        return train_step(state, batch, jax.random.key(0), optimizer=optimizer, steps_per_epoch=100)
+        return train_step(
+            state, batch, jax.random.key(0), objective=p2p.TrainConfig(), optimizer=optimizer, steps_per_epoch=100
+        )
 
     start = time.perf_counter()
     compiled = step.lower(state, batch).compile()
@@ -235,7 +237,7 @@ def main(args: Args) -> int:
     mesh = None if args.one_device else jm.local_mesh()
     from torch_p2p import TorchP2P
 
-    config = p2p.Config(num_classes=10, num_epochs=20)
+    config = p2p.Config(num_classes=10)
     source = p2p.data.scene_source(jax.random.key(0), args.batch_size, image_size=config.image_size)
     sizes: Any = dict(image_size=config.image_size, num_groups=config.num_groups, batch_size=args.batch_size)
     batch = p2p.data.Loader(source, augment=False, **sizes).batch(0)._replace(masks=None)

@@ -54,9 +54,10 @@ def main() -> None:
     classify = jax.jit(twin.modules()[1])
     images = np.asarray(twin.normalize(batch.images))
     fill = np.asarray(fill_colour(twin.config))
-    leak = p2p.mask_leakage(jax.random.key(0), batch.masks, batch.labels, config.num_classes)
-    whole = p2p.heldout_accuracy(classify, images, np.ones_like(batch.masks), batch.labels, fill=fill)
-    seen = p2p.heldout_accuracy(classify, images, batch.masks, batch.labels, fill=fill)
+    objects = np.asarray(batch.masks)
+    leak = p2p.mask_leakage(jax.random.key(0), objects, batch.labels, config.num_classes)
+    whole = p2p.heldout_accuracy(classify, images, np.ones_like(objects), batch.labels, fill=fill)
+    seen = p2p.heldout_accuracy(classify, images, objects, batch.labels, fill=fill)
     lines += ["| masks | told by the mask alone % | +- | by the twin, which never saw a mask, on what they keep % |"]
     lines += ["| --- | ---: | ---: | ---: |", f"| everything | | | {100 * whole:.1f} |"]
     row = f"{100 * leak.accuracy:.1f} | {100 * leak.standard_error:.1f} | {100 * seen:.1f}"

@@ -1,11 +1,11 @@
-"""The command `jaxmoxi predict`: what a trained P2P model makes of one photo, and how little of it it looked at."""
+"""The command `jaxmoxi predict`: the class of one photo by a trained P2P model, and the superpixels that it saw."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -14,16 +14,27 @@ from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.explain import load_photo, make_regions
 from jaxmoxi.cli.report import percent, write_files
 from jaxmoxi.cli.shared import CommandError
+from jaxmoxi.errors import InputError
 from jaxmoxi.plot.strokes import short
+
+if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other command needs them
+    from matplotlib.figure import Figure
+
+    from jaxmoxi.p2p import P2P, Prediction
 
 _OPTION = tyro.conf.arg
 _CERTAINTY = 0.99
 
 
 class _Task(NamedTuple):
-    """The checked inputs. photo: uint8[S, S, 3], as the model sees it. regions: int32[S, S], made as `spec` says."""
+    """The checked inputs.
 
-    model: Any
+    photo:     uint8[S, S, 3], resized and cropped for the model.
+    regions:   int32[S, S], made as `spec` says.
+    certainty: None for a model of a fixed threshold.
+    """
+
+    model: P2P
     class_names: tuple[str, ...]
     photo: np.ndarray
     regions: np.ndarray
@@ -43,9 +54,9 @@ class Predict:
     checkpoint: Annotated[Path, _OPTION(metavar="DIR")]
     """The folder of a P2P model: of `p2p.save`, or of a training run."""
     certainty: Annotated[float | None, _OPTION(metavar="PROBABILITY", help_behavior_hint="")] = None
-    """How sure the classifier must be, in (0, 1]: the more, the more it gets to see. Left out: 0.99."""
+    """How sure the classifier must be, in (0, 1]; the higher, the more it sees of the photo. Left out: 0.99."""
     regions: Annotated[str | None, _OPTION(metavar="slic:N|grid:RxC", help_behavior_hint="")] = None
-    """About N superpixels, or a grid. Left out: as many superpixels as the model knows."""
+    """About N superpixels, or a grid. Left out: the model's number of superpixels."""
     out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
     """The folder to write to."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -61,7 +72,7 @@ class Predict:
             count = len(np.unique(task.regions))
             print(f"{self.checkpoint} chooses among {count} superpixels of {self.photo}", flush=True)
         started = time.perf_counter()
-        # A model of a fixed threshold asks for no certainty.
+        # A model of a fixed threshold has no certainty, and ignores the one it gets.
         found = p2p.predict(task.model, task.photo[None], task.regions[None], certainty=task.certainty or _CERTAINTY)
         answer = _describe(task, found)
         seconds = time.perf_counter() - started
@@ -91,7 +102,7 @@ def _prepare(options: Predict) -> _Task:
     try:
         model = p2p.load(options.checkpoint)
         names = p2p.load_class_names(options.checkpoint)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         raise CommandError(f"--checkpoint: {error}") from error
     config = model.config
     if options.certainty is not None and not config.dynamic_threshold:
@@ -101,7 +112,7 @@ def _prepare(options: Predict) -> _Task:
         )
     try:
         photo = resize_and_crop(Example(np.array(_to_rgb(picture)), 0), image_size=config.image_size).image
-    except (ValueError, OSError, MemoryError) as error:
+    except (InputError, OSError, MemoryError) as error:
         raise CommandError(f"{options.photo}: {error}") from error
     limit = config.num_groups
     if options.regions is None:
@@ -116,7 +127,7 @@ def _prepare(options: Predict) -> _Task:
     return _Task(model, class_names, photo, np.asarray(regions), spec, certainty)
 
 
-def _describe(task: _Task, found: Any) -> str:
+def _describe(task: _Task, found: Prediction) -> str:
     """The answer in one sentence."""
     top, chance = int(found.classes[0]), float(found.probabilities[0].max())
     kept, count = int(found.group_mask[0].sum()), len(np.unique(task.regions))
@@ -129,11 +140,11 @@ def _describe(task: _Task, found: Any) -> str:
 
 
 def _is_certain(task: _Task, chance: float) -> bool | None:
-    """Whether the certainty asked for was reached, to the rounding of a probability; None where none was asked for."""
+    """Whether the certainty was reached, to the rounding of a probability; None for a fixed threshold."""
     return None if task.certainty is None else bool(chance >= task.certainty - 1e-6)
 
 
-def _draw(task: _Task, found: Any, answer: str, options: Predict) -> Any:
+def _draw(task: _Task, found: Prediction, answer: str, options: Predict) -> Figure:
     from jaxmoxi.p2p import plot
 
     caption = [str(options.checkpoint), task.spec]
@@ -144,7 +155,7 @@ def _draw(task: _Task, found: Any, answer: str, options: Predict) -> Any:
     )
 
 
-def _record(task: _Task, found: Any, answer: str, options: Predict) -> dict[str, Any]:
+def _record(task: _Task, found: Prediction, answer: str, options: Predict) -> dict[str, Any]:
     top = int(found.classes[0])
     chances = found.probabilities[0]
     return {
@@ -166,7 +177,7 @@ def _record(task: _Task, found: Any, answer: str, options: Predict) -> dict[str,
     }
 
 
-def _arrays(task: _Task, found: Any) -> dict[str, np.ndarray]:
-    """The prediction's fields for this one photo, with what it was made from."""
+def _arrays(task: _Task, found: Prediction) -> dict[str, np.ndarray]:
+    """The prediction's fields for this photo, with the photo and its regions."""
     fields = {name: np.asarray(getattr(found, name)[0]) for name in found.__dataclass_fields__}
     return fields | {"photo": task.photo, "regions": task.regions}

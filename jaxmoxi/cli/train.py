@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -14,17 +16,34 @@ from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.errors import InputError
 
+if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other command needs them
+    from jax.sharding import Mesh
+
+    from jaxmoxi.p2p import P2P, Config, TrainConfig
+    from jaxmoxi.p2p.data import Source
+    from jaxmoxi.p2p.model import State
+
 _OPTION = tyro.conf.arg
 _KINDS = "scenes, imagenet:DIR, imagenet9:DIR, bam:DIR, bam-scene:DIR, coco10:DIR, cifar10:PATH or folder:DIR"
 
 
-class _Task(NamedTuple):
-    """The checked inputs. test: what the trained model is judged by. settings: of `fit`."""
+_NUM_SCENES = 12_000
+_CERTAINTIES = (0.8, 0.9, 0.95, 0.99)
 
-    config: Any
-    train: Any
-    test: Any
-    settings: dict[str, Any]
+
+class _Task(NamedTuple):
+    """The checked inputs.
+
+    config, train: what the model is, and how it is trained.
+    data, test:    what it is trained on, and what the trained model is judged by.
+    classifier:    the weights to start from, or None.
+    """
+
+    config: Config
+    train: TrainConfig
+    data: Source
+    test: Source
+    classifier: State | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +94,12 @@ class Train:
     """Never keep more pixels than the threshold allows."""
     black_box: tyro.conf.FlagCreatePairsOff[bool] = False
     """Train the same classifier on whole images instead, for comparison."""
-    num_scenes: Annotated[int, _OPTION(metavar="N")] = 12000
-    """Synthetic scenes to train on; a fifth as many test the model."""
+    num_scenes: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Synthetic scenes to train on; a fifth as many test the model. Left out: 12000."""
     augment: Annotated[bool | None, _OPTION(help_behavior_hint="")] = None
     """Random crops, mirroring and colours. Left out: yes, but for scenes, which are mirrored and turned."""
-    certainties: tuple[float, ...] = (0.8, 0.9, 0.95, 0.99)
-    """At which the trained model is evaluated."""
+    certainties: Annotated[tuple[float, ...] | None, _OPTION(metavar="PROBABILITY...", help_behavior_hint="")] = None
+    """Certainties at which the trained model is evaluated. Left out: 0.8 0.9 0.95 0.99."""
     seed: int = 0
     one_device: tyro.conf.FlagCreatePairsOff[bool] = False
     """Train on one device. Otherwise on as many of this process's as share a batch evenly: its accelerators, or the
@@ -95,28 +114,25 @@ class Train:
         devices = None if self.one_device else _command.start_devices()
         task = _prepare(self)
         _command.check_out(self.out)
-        mesh = _shared(devices, task.settings["batch_size"])
+        mesh = _shared(devices, task.train.batch_size)
         if not self.quiet:
             print(
-                f"training on {len(task.train):,} images of {task.config.num_classes} classes, in {self.out}",
+                f"training on {len(task.data):,} images of {task.config.num_classes} classes, in {self.out}",
                 flush=True,
             )
         started = time.perf_counter()
-        try:
-            with one_line():
-                result = p2p.fit(
-                    task.config,
-                    task.train,
-                    directory=self.out,
-                    mesh=mesh,
-                    progress=not self.quiet,
-                    callback=None if self.quiet else _print_epoch,
-                    **task.settings,
-                )
-        except FloatingPointError as error:
-            raise CommandError(str(error)) from error
-        seconds = time.perf_counter() - started
-        with one_line():
+        with _errors_made_for_users():
+            result = p2p.fit(
+                task.config,
+                task.data,
+                train=task.train,
+                directory=self.out,
+                classifier=task.classifier,
+                mesh=mesh,
+                progress=not self.quiet,
+                callback=None if self.quiet else _print_epoch,
+            )
+            seconds = time.perf_counter() - started
             table, record = _evaluate(self, task, result.model, mesh)
             record |= {"seconds": round(seconds, 1), "data": self.data, **_command.versions()}
             (self.out / "evaluation.json").write_text(json.dumps(record, indent=1))
@@ -127,6 +143,15 @@ class Train:
         return 0
 
 
+@contextmanager
+def _errors_made_for_users() -> Iterator[None]:
+    """Errors that say what to do become one line. Any other error is a mistake in the code and keeps its traceback."""
+    try:
+        yield
+    except (InputError, FloatingPointError, MemoryError, OSError) as error:
+        raise CommandError(str(error)) from error
+
+
 def _prepare(options: Train) -> _Task:
     """What the options name, checked before anything long starts."""
     from jaxmoxi.p2p.training.presets import CLASSIFIERS, PRESETS
@@ -135,37 +160,37 @@ def _prepare(options: Train) -> _Task:
     _check(options)
     kind, _, place = options.data.partition(":")
     preset = PRESETS[options.preset or (kind if kind in PRESETS else "imagenet")]
-    config, settings = preset()
-    changes: dict[str, Any] = {
-        "num_epochs": options.epochs,
-        "image_size": options.image_size,
-        "num_groups": options.num_groups,
-        "selector": options.selector,
-        "threshold": options.threshold,
-        "threshold_input": options.threshold_input,
-        "classifier": CLASSIFIERS[options.classifier] if options.classifier else None,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if options.epochs is not None:  # the same part of them on whole images
-        changes["whole_epochs"] = config.whole_epochs * options.epochs // config.num_epochs
+    config, train = preset()
+    if options.epochs is not None:  # the same share of the epochs is on whole images
+        whole = train.whole_epochs * options.epochs // train.num_epochs
+        train = dataclasses.replace(train, num_epochs=options.epochs, whole_epochs=whole)
+    changes = _typed(options, config)
+    if options.classifier is not None:
+        changes["classifier"] = CLASSIFIERS[options.classifier]
     if options.threshold is not None:
         changes["dynamic_threshold"] = False
     with one_line():
-        config = dataclasses.replace(config, exact_budget=options.exact_budget, **changes)
+        config = dataclasses.replace(config, **changes)
+        train = dataclasses.replace(train, select=not options.black_box, **_typed(options, train))
     with one_line("--data: "):
-        train, test = _sources(options, kind, place, config.image_size)
+        data, test = _sources(options, kind, place, config.image_size)
+    classifier = None
     with one_line():
-        config = dataclasses.replace(config, num_classes=len(train.class_names))
-        names = ("batch_size", "learning_rate", "weight_decay", "augment")
-        settings |= {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-        settings |= {"seed": options.seed, "select": not options.black_box}
+        config = dataclasses.replace(config, num_classes=len(data.class_names))
         if options.init is not None:
-            settings["classifier"], config = pretrained_classifier(options.init, config, seed=options.seed)
-    return _Task(config, train, test, settings)
+            classifier, config = pretrained_classifier(options.init, config, seed=options.seed)
+    return _Task(config, train, data, test, classifier)
 
 
-def _shared(mesh: Any, batch_size: int) -> Any:
-    """The mesh of the most devices among which a batch divides evenly; None for one."""
+def _typed(options: Train, settings: Config | TrainConfig) -> dict[str, Any]:
+    """The options that were typed and are settings by the same name. (A classifier is typed as the name of one.)"""
+    names = {field.name for field in dataclasses.fields(settings)} - {"classifier"}
+    typed = {name: value for name, value in vars(options).items() if value is not None}
+    return {name: typed[name] for name in names & typed.keys()}
+
+
+def _shared(mesh: Mesh | None, batch_size: int) -> Mesh | None:
+    """The mesh of as many devices as share a batch evenly; None for one device."""
     from jax.sharding import Mesh
 
     if mesh is None:
@@ -179,23 +204,31 @@ def _check(options: Train) -> None:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise CommandError(f"--{name.replace('_', '-')}: expected a number above 0; got {value}")
-    if not options.certainties or not all(0 < level <= 1 for level in options.certainties):
-        raise CommandError(f"--certainties: expected probabilities in (0, 1], such as 0.9; got {options.certainties}")
+    levels = options.certainties
+    if levels is not None and not (levels and all(0 < level <= 1 for level in levels)):
+        raise CommandError(f"--certainties: expected probabilities in (0, 1], such as 0.9; got {levels}")
     if options.black_box:
-        for name in ("threshold", "threshold_input", "exact_budget"):
+        for name in ("threshold", "threshold_input", "exact_budget", "certainties"):
             if getattr(options, name):
-                raise CommandError(f"--{name.replace('_', '-')} is about what is selected; with --black-box nothing is")
+                raise CommandError(
+                    f"--{name.replace('_', '-')} is about what is selected; with --black-box nothing is: leave one out"
+                )
+    if options.num_scenes is not None and options.data != "scenes":
+        raise CommandError(
+            f"--num-scenes is about synthetic scenes; --data {options.data} brings its own images: leave one out"
+        )
 
 
-def _sources(options: Train, kind: str, place: str, image_size: int) -> tuple[Any, Any]:
-    """(to train on, to test on)."""
+def _sources(options: Train, kind: str, place: str, image_size: int) -> tuple[Source, Source]:
+    """The images to train on, and those to test on."""
     import jax
 
     from jaxmoxi.p2p import data
 
     if kind == "scenes" and not place:
         keys = jax.random.split(jax.random.key(options.seed))
-        counts = (options.num_scenes, max(options.num_scenes // 5, 1))
+        count = _NUM_SCENES if options.num_scenes is None else options.num_scenes
+        counts = (count, max(count // 5, 1))
         train, test = (
             data.scene_source(key, count, image_size=image_size) for key, count in zip(keys, counts, strict=True)
         )
@@ -222,18 +255,13 @@ def _sources(options: Train, kind: str, place: str, image_size: int) -> tuple[An
 def _print_epoch(line: dict[str, Any]) -> None:
     from tqdm import tqdm
 
-    text = (
-        f"epoch {line['epoch']}: loss {line['loss']:.3f}, accuracy {line['accuracy']:.1%}, "
-        f"selected {line['soft_share']:.1%} soft, {line['hard_share']:.1%} hard"
-    )
-    if "validation" in line:
-        found = line["validation"]
-        text += f"; validation: accuracy {found['accuracy']:.1%}, selected {found['hard_share']:.1%}"
-    tqdm.write(text)
+    from jaxmoxi.p2p.training.loop import describe_epoch
+
+    tqdm.write(describe_epoch(line))
 
 
-def _evaluate(options: Train, task: _Task, model: Any, mesh: Any) -> tuple[str, dict[str, Any]]:
-    """The trained model on the test images: (a Markdown table, a record)."""
+def _evaluate(options: Train, task: _Task, model: P2P, mesh: Mesh | None) -> tuple[str, dict[str, Any]]:
+    """How the trained model does on the test images: a Markdown table, and a record."""
     from jaxmoxi import p2p
     from jaxmoxi.p2p.data import Loader
     from jaxmoxi.p2p.training.loop import validate
@@ -246,5 +274,6 @@ def _evaluate(options: Train, task: _Task, model: Any, mesh: Any) -> tuple[str, 
             "accuracy": accuracy,
             "num_images": len(task.test),
         }
-    evaluation = p2p.evaluate(model, loader, certainty=options.certainties, progress=not options.quiet, mesh=mesh)
+    levels = options.certainties or _CERTAINTIES
+    evaluation = p2p.evaluate(model, loader, certainty=levels, progress=not options.quiet, mesh=mesh)
     return evaluation.table(), evaluation.to_dict()

@@ -16,6 +16,7 @@ from jaxmoxi.p2p.inference.leakage import MaskLeakage, heldout_accuracy, mask_le
 from jaxmoxi.p2p.inference.predict import Prediction, predict
 from jaxmoxi.p2p.model import P2P, from_torch, init
 from jaxmoxi.p2p.training import presets
+from jaxmoxi.p2p.training.config import TrainConfig
 from jaxmoxi.p2p.training.loop import FitResult, fit
 from jaxmoxi.p2p.training.pretrained import pretrained_classifier
 
@@ -31,6 +32,7 @@ __all__ = [
     "MaskLeakage",
     "Prediction",
     "ResNetConfig",
+    "TrainConfig",
     "ViTConfig",
     "data",
     "evaluate",
@@ -52,6 +54,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "plot":  # on first use, for pictures stand above the algorithms that they show
+    if name == "plot":  # on first use: pictures stand above the algorithms they show
         return importlib.import_module("jaxmoxi.plot.sparse")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

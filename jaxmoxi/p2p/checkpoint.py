@@ -1,4 +1,4 @@
-"""What a P2P model and a training run leave on disk, with Orbax.
+"""How a P2P model and a training run are kept on disk, with Orbax.
 
 A folder holds `config.json` (the configuration, the classes' names, a run's settings) and the arrays beside it:
 
@@ -7,8 +7,8 @@ A folder holds `config.json` (the configuration, the classes' names, a run's set
     checkpoints/N/   of a training run: everything needed to continue after step N
     history.jsonl    of a training run: a line for each epoch
 
-Arrays are kept flat, by their path in the model, so a checkpoint of another architecture is told apart by names and
-shapes. Nothing is pickled. A write that is cut short, by SIGKILL or by a full disk, leaves what was there before.
+Arrays are kept flat, by their path in the model, so names and shapes show whether a checkpoint is of another
+architecture. Nothing is pickled. A write that is cut short, by SIGKILL or by a full disk, leaves what was there before.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _STEPS = "checkpoints"
 
 
 def save(directory: str | os.PathLike[str], model: P2P, *, class_names: tuple[str, ...] | None = None) -> None:
-    """Writes a model into a folder, made if it is missing; a model that was there is replaced, at once or not at all.
+    """Writes a model into a folder, which is made if it is missing. An earlier model there is replaced as a whole.
 
-    class_names: of the K classes, kept beside it.
-    Raises ValueError for a wrong number of names, OSError where the folder cannot be written.
+    class_names: names of the K classes, kept beside the model.
+    Raises ValueError for a wrong number of names, and OSError if the folder cannot be written.
     """
     if class_names is not None and len(class_names) != model.config.num_classes:
         raise InputError(f"expected {model.config.num_classes} class names; got {len(class_names)}")
@@ -61,7 +61,7 @@ def commit(folder: Path, record: Mapping[str, Any], model: P2P | None) -> None:
             _check_space(folder, flat)
             try:
                 ocp.save(str(folder / arrays), flat)
-                # It names the folder written to, and nothing reads it: a model that is handed on should not tell.
+                # This file names the folder written to, which a model that is passed on should not. Nothing reads it.
                 (folder / arrays / "commit_success.txt").unlink(missing_ok=True)
             except BaseException:
                 for draft in folder.glob(f"{arrays}*"):
@@ -74,11 +74,11 @@ def commit(folder: Path, record: Mapping[str, Any], model: P2P | None) -> None:
 
 
 def load(directory: str | os.PathLike[str], *, best: bool = False) -> P2P:
-    """A model from a folder of `save`, or from that of a training run: its last checkpoint while it has not ended.
+    """Reads a model from a folder of `save` or of a training run. An unfinished run gives its last checkpoint.
 
-    best: of a training run, the checkpoint that scored best in validation (see `fit`) instead of the last.
-    Raises one ValueError for a folder that is missing or damaged, and for arrays that are not those of the
-    configuration beside them, listing what is missing, extra and misshapen.
+    best: True takes, of a training run, the checkpoint with the best score in validation (see `fit`).
+    Raises ValueError for a folder that is missing or damaged, and for arrays that do not fit the configuration beside
+    them; the message lists what is missing, extra and misshapen.
     """
     folder = Path(directory).absolute()
     record = read_record(folder)
@@ -100,7 +100,7 @@ def load(directory: str | os.PathLike[str], *, best: bool = False) -> P2P:
 
 
 def load_class_names(directory: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """The classes' names that are kept beside a model; None if it was saved without. Raises ValueError as `load`."""
+    """The names of the classes of a saved model; None if it was saved without. Raises ValueError as `load` does."""
     names = read_record(Path(directory).absolute()).get("class_names")
     return None if names is None else tuple(names)
 
@@ -124,8 +124,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 class Checkpoints:
     """The checkpoints of a training run: written in the background, whole or not at all.
 
-    folder: of the run. keep: how many of the last ones stay, besides the one with the best score.
-    writes: removes what a killed run has left half-written; False leaves that alone, for a run may be writing it.
+    folder: the folder of the run.
+    keep:   how many of the last checkpoints stay, besides the one with the best score.
+    writes: True removes what a killed run left half-written. False leaves it alone, as a run may be writing it.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2, writes: bool = True):
@@ -141,18 +142,18 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The last step that is kept."""
+        """The last step that is kept; None if there is none."""
         steps = self._orbax.checkpoints
         return steps[-1].step if steps else None
 
     @property
     def best(self) -> int | None:
-        """The step of the best score; of equals, the last."""
+        """The step with the best score; of equals, the last. None if no checkpoint has a score."""
         scored = [(c.metrics["score"], c.step) for c in self._orbax.checkpoints if c.metrics]  # type: ignore[index]
         return max(scored)[1] if scored else None
 
     def save(self, step: int, tree: Any, *, score: float | None = None) -> None:
-        """Starts to write a checkpoint; the tree may be donated as soon as this returns.
+        """Starts to write a checkpoint. The tree may be donated as soon as this returns.
 
         Raises OSError if this or an earlier checkpoint could not be written.
         """
@@ -164,7 +165,7 @@ class Checkpoints:
             self._writing = step, self._orbax.save_async(step, flat, force=True, metrics=metrics)
 
     def wait(self) -> None:
-        """Until what was started is on disk. Raises OSError if it could not be written."""
+        """Waits until a checkpoint that was started is on disk. Raises OSError if it could not be written."""
         if self._writing is None:
             return
         step, response = self._writing
@@ -173,7 +174,7 @@ class Checkpoints:
             response.result()
 
     def restore(self, step: int, like: Any) -> Any:
-        """A tree of the structure of `like`, from a step that is kept. Raises ValueError as `load`."""
+        """The tree of a step that is kept, with the structure of `like`. Raises ValueError as `load` does."""
         source = self._folder / str(step)
         return unflatten(like, _read(source), str(source))
 
@@ -189,7 +190,7 @@ class Checkpoints:
         if kind is None:
             self.wait()
             self._orbax.close()
-        else:  # the error on its way says more than one of closing
+        else:  # the error that is being raised says more than an error in closing would
             with contextlib.suppress(Exception):
                 self.wait()
                 self._orbax.close()
@@ -202,7 +203,7 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
 
 
 def unflatten(like: Any, arrays: Mapping[str, Any], source: str) -> Any:
-    """The pytree of `like`'s structure that `flatten` has turned into `arrays`.
+    """The pytree that `flatten` turned into `arrays`; it has the structure of `like`.
 
     Raises ValueError that lists what is missing, extra and misshapen.
     """
@@ -226,7 +227,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def _check_space(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises OSError where the arrays do not fit: the storage, when it finds out, also prints a page of tracebacks."""
+    """Raises OSError if the arrays do not fit. The storage would find out too, and print a page of tracebacks."""
     if shutil.disk_usage(folder).free < sum(a.nbytes for a in arrays.values()):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -242,17 +243,17 @@ def _read(folder: Path) -> dict[str, Any]:
         if not isinstance(arrays, dict) or not all(hasattr(a, "shape") for a in arrays.values()):
             raise TypeError("no arrays by name")
         return arrays
-    except Exception as error:  # Orbax and its storage raise a dozen kinds, for what is to a user one
+    except Exception as error:  # Orbax and its storage raise a dozen kinds of errors, which are one to a user
         reason = str(error).strip().partition("\n")[0][:200]
         raise InputError(f"{folder} is damaged or no checkpoint ({type(error).__name__}: {reason})") from error
 
 
 @contextlib.contextmanager
 def _clear_errors(place: Path, state: str) -> Iterator[None]:
-    """What goes wrong with writing, as one OSError that says where, why, and what is still good."""
+    """Turns errors in writing into one OSError that says where, why, and what is still intact."""
     try:
         yield
-    except Exception as error:  # the storage reports what the system says in errors of a dozen kinds
+    except Exception as error:  # the storage reports the system's errors in a dozen kinds of its own
         full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
         reason = "the disk is full" if full else str(error).strip().partition("\n")[0][:200] or type(error).__name__
         number = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO

@@ -2,12 +2,11 @@
 
 Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, section 3. The selector gives every pixel D numbers.
 Their mean over a group (superpixel) is (mu, E): the group's logit, and an embedding of D - 1 dimensions. The groups'
-logits are jointly normal, N(mu, E E^T), so groups of like embedding are kept or dropped together; given its logit, a
+logits are jointly normal, N(mu, E E^T), so groups of similar embedding are kept or dropped together. Given its logit, a
 group is kept with the probability sigmoid(logit).
 
-Deviation from the authors' code: it factorises E E^T + (jitter) I by Cholesky, adding jitter until that works. The
-matrix has rank D - 1, so mu + E eps with eps ~ N(0, I) of D - 1 dimensions is an exact sample, with no jitter and
-no loop.
+Deviation from the authors' code, which factorises E E^T + (jitter) I by Cholesky and adds jitter until that works: the
+matrix has rank D - 1, so mu + E eps with eps ~ N(0, I) of D - 1 dimensions is an exact sample, without jitter or loop.
 
 Shapes: B images, G groups (a static number; a group without pixels is inert), S samples, D channels.
 """
@@ -24,7 +23,7 @@ from jaxmoxi.regions.label_maps import pool_regions, region_sizes
 def group_means(
     importance: Float[Array, "B H W D"], regions: Int[Array, "B H W"], num_groups: int
 ) -> tuple[Float[Array, "B G D"], Float[Array, "B G"]]:
-    """The mean of each group's pixels, and the share of the image's pixels it has (they sum to 1).
+    """The mean over each group's pixels, and each group's share of the image's pixels (the shares sum to 1).
 
     A group without pixels has mean 0 and share 0. Labels of `num_groups` and above are dropped.
     """
@@ -70,20 +69,21 @@ def most_likely(mu: Float[Array, "*B G"], shares: Float[Array, "*B G"]) -> Bool[
 def within_budget(
     kept: Float[Array, "*S G"], logits: Float[Array, "*S G"], shares: Float[Array, "*S G"], budget: Float[Array, "*S"]
 ) -> Bool[Array, "*S G"]:
-    """Which groups fit a budget of the image's area: the most probable ones first, until one does not fit.
+    """Which groups fit a budget of the image's area: the most probable ones, up to the first that does not fit.
 
-    kept:   how much of each group is kept, in [0, 1]; what is not kept costs nothing.
-    shares: float32 in [0, 1] of the image's pixels. budget: the largest sum of `kept * shares`, in [0, 1].
+    kept:   how much of each group is kept, in [0, 1]; only this much counts against the budget.
+    shares: float32, each group's share of the image's pixels, in [0, 1].
+    budget: the largest sum of `kept * shares`, in [0, 1].
     """
     order = jnp.argsort(-logits, axis=-1)
     spent = jnp.cumsum(jnp.take_along_axis(kept * shares, order, -1), axis=-1)
-    # A sum that meets the budget may round past it; 5e-6 of an image of up to 400 pixels a side is less than a pixel.
+    # A sum equal to the budget may round past it. 5e-6 of an image of up to 400 pixels a side is less than a pixel.
     fits = spent <= budget[..., None] * (1 + 5e-6)
     return jnp.take_along_axis(fits, jnp.argsort(order, axis=-1), -1)
 
 
 def over_pixels(groups: Array, regions: Int[Array, "B H W"]) -> Array:
-    """What each pixel's group has, [..., B, G] -> [..., B, H, W]; labels of G and above get 0 (False)."""
+    """Each pixel takes its group's value, [..., B, G] -> [..., B, H, W]; labels of G and above get 0 (False)."""
     batch = jnp.arange(regions.shape[0])[:, None, None]
     inside = regions < groups.shape[-1]
     values = groups[..., batch, jnp.where(inside, regions, 0)]

@@ -1,7 +1,7 @@
-"""P2P as one value: the selector's and the classifier's state, and the pure functions over them.
+"""A P2P model as one value: the states of the selector and the classifier, and the pure functions over them.
 
-Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025. The selector looks at the whole image and decides
-which groups of pixels (superpixels) are kept; the classifier sees those alone.
+Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025. The selector sees the whole image and decides which
+groups of pixels (superpixels) are kept; the classifier sees the kept groups alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoxi.errors import InputError
@@ -24,6 +25,10 @@ from jaxmoxi.p2p.config import CNNConfig, Config, ViTConfig
 from jaxmoxi.p2p.distribution import group_means, most_likely, over_pixels, within_budget
 from jaxmoxi.pytrees import record, static
 
+State = nnx.State[Any, Any]
+Selector = lraspp.LRASPP | SmallSelector | Reranking
+Classifier = vit.ViT | resnet.ResNet | SmallCNN
+
 
 @record
 class P2P:
@@ -32,12 +37,12 @@ class P2P:
     selector, classifier: NNX states, parameters and BatchNorm statistics.
     """
 
-    selector: Any
-    classifier: Any
+    selector: State
+    classifier: State
     config: Config = static()
 
     def normalize(self, images: Array) -> Float[Array, "B H W 3"]:
-        """Images as the networks want them: uint8 or float in [0, 1] -> float32, normalised."""
+        """Images as the networks take them: uint8, or float in [0, 1], become normalised float32."""
         return normalize(images, self.config)
 
     def importance(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B H W D"]:
@@ -53,9 +58,9 @@ class P2P:
     def group_logits(
         self, images: Float[Array, "B H W 3"], regions: Int[Array, "B H W"], taus: Float[Array, "T"]
     ) -> tuple[Float[Array, "T B G"], Float[Array, "B G"], Float[Array, "B G E"]]:
-        """The groups' logits at each of the thresholds, their shares of the image, and their embeddings at threshold 0.
+        """The groups' logits at each threshold, their shares of the image, and their embeddings at threshold 0.
 
-        The selector's network runs once, whatever T. A fixed-threshold model answers the same for every threshold.
+        The selector's network runs once, whatever T. A fixed-threshold model answers the same at every threshold.
         images: normalised.
         """
         selector, config = self.modules()[0], self.config
@@ -69,28 +74,28 @@ class P2P:
     def keep(
         self, logits: Float[Array, "T B G"], shares: Float[Array, "B G"], taus: Float[Array, "T"]
     ) -> Bool[Array, "T B G"]:
-        """The groups that are kept at test time at each threshold, from what `group_logits` answered."""
+        """The groups that are kept at test time at each threshold, from the answer of `group_logits`."""
         shares = jnp.broadcast_to(shares, logits.shape)
         return kept_groups(logits, shares, jnp.broadcast_to(taus[:, None], logits.shape[:2]), self.config)
 
     def classify(
         self, images: Float[Array, "B H W 3"], groups: Bool[Array, "B G"], regions: Int[Array, "B H W"]
     ) -> Float[Array, "B K"]:
-        """log(p + 1e-6) of each class, seeing the kept groups alone. images: normalised."""
+        """log(p + 1e-6) of each class, from the kept groups alone. images: normalised."""
         mask = over_pixels(groups, regions)[..., None]
         logits = self.modules()[1](jnp.where(mask, images, fill_colour(self.config)))
         return jnp.log(jax.nn.softmax(logits, axis=-1) + 1e-6)
 
-    def modules(self) -> tuple[Any, Any]:
+    def modules(self) -> tuple[Selector, Classifier]:
         """Selector and classifier as NNX modules in inference mode."""
-        selector, classifier = _structures(self.config)
+        selector, classifier = structures(self.config)
         pair = nnx.merge(selector, self.selector), nnx.merge(classifier, self.classifier)
         for module in pair:
             module.eval()
         return pair
 
 
-def normalize(images: Any, config: Config) -> Float[Array, "B H W 3"]:
+def normalize(images: ArrayLike, config: Config) -> Float[Array, "B H W 3"]:
     """uint8 images in 0 .. 255, or float ones in [0, 1], normalised by the configuration's mean and deviation."""
     images = jnp.asarray(images)
     if images.dtype == jnp.uint8:
@@ -104,17 +109,21 @@ def normalize(images: Any, config: Config) -> Float[Array, "B H W 3"]:
 
 
 def fill_colour(config: Config) -> Float[Array, "3"]:
-    """A hidden pixel, normalised."""
+    """The value of a hidden pixel, normalised."""
     return (config.fill - jnp.asarray(config.mean)) / jnp.asarray(config.std)
 
 
 def at_threshold(
-    selector: Any, means: Float[Array, "B G D"], shares: Float[Array, "B G"], tau: Float[Array, "B"], config: Config
+    selector: Selector,
+    means: Float[Array, "B G D"],
+    shares: Float[Array, "B G"],
+    tau: Float[Array, "B"],
+    config: Config,
 ) -> tuple[Float[Array, "B G"], Float[Array, "B G E"]]:
     """The groups' logits and embeddings at each image's threshold, from their mean numbers at threshold 0.
 
-    The threshold is added to every input of the selector's linear head, so it adds tau * shift to its outputs. A group
-    without pixels stays at 0, where nothing is kept.
+    The threshold is added to every input of the selector's linear head, so it adds tau * shift to the head's outputs. A
+    group without pixels stays at 0, and is not kept.
     """
     numbers, features = means[..., : config.channels], means[..., config.channels :]
     if not config.dynamic_threshold:
@@ -122,7 +131,7 @@ def at_threshold(
     real = (shares > 0)[..., None]
     numbers = numbers + real * tau[:, None, None] * selector.threshold_shift()[: config.channels]
     mu = numbers[..., 0]
-    if config.threshold_input == "rerank":
+    if isinstance(selector, Reranking):
         mu = mu + real[..., 0] * selector.rerank(features, tau)
     return mu, numbers[..., 1:]
 
@@ -130,12 +139,12 @@ def at_threshold(
 def kept_groups(
     mu: Float[Array, "*B G"], shares: Float[Array, "*B G"], tau: Float[Array, "*B"], config: Config
 ) -> Bool[Array, "*B G"]:
-    """The groups kept at test time: the likely ones, with `exact_budget` while they fit into the threshold's share."""
+    """The groups kept at test time: the likely ones; with `exact_budget`, as many as fit the threshold's share."""
     kept = most_likely(mu, shares)
     return kept & within_budget(kept.astype(mu.dtype), mu, shares, tau) if config.exact_budget else kept
 
 
-def networks(config: Config, rngs: nnx.Rngs) -> tuple[Any, Any]:
+def networks(config: Config, rngs: nnx.Rngs) -> tuple[Selector, Classifier]:
     """A new selector and a new classifier."""
     rerank = config.threshold_input == "rerank"
     width = config.channels + (Reranking.NUM_FEATURES if rerank else 0)
@@ -151,12 +160,12 @@ def networks(config: Config, rngs: nnx.Rngs) -> tuple[Any, Any]:
 
 
 def init(key: Key[Array, ""], config: Config) -> P2P:
-    """A model with fresh weights. Initialise from published ones with `from_torch`."""
+    """A model with random weights. `from_torch` makes one from published weights."""
     return P2P(*_fresh(key, config), config)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _fresh(key: Array, config: Config) -> tuple[Any, Any]:
+def _fresh(key: Array, config: Config) -> tuple[State, State]:
     pair = networks(config, nnx.Rngs(key))
     return tuple(nnx.state(module, nnx.Not(nnx.RngState)) for module in pair)  # type: ignore[return-value]
 
@@ -175,7 +184,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
         raise InputError("the published classifiers are vision transformers and ResNets; use a Config with one of them")
     prefixes = ("selector.importance_predictor.model.", "classifier.model.")
     parts: tuple[dict[str, np.ndarray], ...] = ({}, {})
-    ignored = ("min_vals", "selector.curr_temp")  # constants that the configuration knows
+    ignored = ("min_vals", "selector.curr_temp")  # constants that stand in the configuration
     for name, tensor in state_dict.items():
         for prefix, part in zip(prefixes, parts, strict=True):
             if name.startswith(prefix):
@@ -195,7 +204,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
 
 
 @functools.cache
-def _structures(config: Config) -> tuple[Any, Any]:
+def structures(config: Config) -> tuple[nnx.GraphDef, nnx.GraphDef]:
     """The static halves of the networks, built once for each configuration."""
     pair = nnx.eval_shape(lambda: networks(config, nnx.Rngs(0)))
     return tuple(nnx.split(module)[0] for module in pair)  # type: ignore[return-value]

@@ -1,7 +1,7 @@
-"""Which device holds what where a mesh shares the batches of training and of prediction.
+"""Which device holds what when a mesh shares the batches of training and of prediction.
 
-Each device takes its share of every batch, and the state is the same on all. The step is compiled for the whole batch
-and XLA cuts it up, so means over a batch, the statistics of BatchNorm among them, are those of all devices together.
+Each device takes its share of every batch, and all devices hold the same state. The step is compiled for the whole
+batch and XLA divides it, so means over a batch, such as the statistics of BatchNorm, span all devices.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from jaxmoxi.games.sharding import automatic
 
 
 class Placement(NamedTuple):
-    """Where arrays go: the state everywhere, batches split, the model that is validated on one device.
+    """Where arrays go.
 
-    settle: waits for a step where the next batch must not be begun beside it. Devices that are cores of one CPU share
-            the threads that programs run on: a step that waits in one of them for the other device, while a superpixel
-            program holds the other, would wait for ever. There is nothing to gain from both at once, either.
+    everywhere: copies arrays to every device: the state.
+    split:      divides the first axis of arrays among the devices: a batch.
+    one:        moves arrays to the first device: the model that is validated.
+    settle:     waits for the step before the next batch is prepared, on CPU devices. These share threads, so a
+                collective and a superpixel program at once can deadlock. The two would not be faster together, either.
     """
 
     everywhere: Callable[[Any], Any]
@@ -31,7 +33,10 @@ class Placement(NamedTuple):
 
 
 def placement(mesh: Mesh | None, batch_size: int) -> Placement:
-    """Over the devices of a mesh; None leaves all where it is. Raises ValueError for a batch that cannot be shared."""
+    """The placement over the devices of a mesh; with None, arrays stay where they are.
+
+    Raises ValueError for a batch size that is no multiple of the number of devices.
+    """
     if mesh is None:
         return Placement(*[lambda x: x] * 4)
     mesh = spread = automatic(mesh)

@@ -2,19 +2,22 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
 from jaxmoxi import p2p
-from jaxmoxi.cli import main as cli
+from jaxmoxi.cli import main
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli import train as _train
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.networks import vit
 from support.games import golden_tensor
 
 QUICK = ["--num-scenes", "80", "--epochs", "1", "--batch-size", "32", "--image-size", "32", "--num-groups", "16"]
+TINY = ["--num-scenes", "20", "--epochs", "2", "--batch-size", "8", "--image-size", "32", "--num-groups", "9"]
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +26,47 @@ def no_cache(monkeypatch):
 
 
 def train(*arguments):
-    return cli.main(["train", *map(str, arguments)])
+    return main(["train", *map(str, arguments)])
+
+
+def test_a_small_run_and_a_prediction_with_it(tmp_path, capsys):
+    run, photo = tmp_path / "run", tmp_path / "scene.png"
+    assert train("--out", run, *TINY, "--certainties", "0.9", "--one-device") == 0
+    printed = capsys.readouterr().out
+    assert "training on 20 images of 6 classes" in printed
+    assert "epoch 2: loss" in printed
+    assert sorted(path.name for path in run.iterdir() if "arrays" not in path.name) == [
+        "checkpoints", "config.json", "evaluation.json", "evaluation.md", "history.jsonl",
+    ]  # fmt: skip
+    assert json.loads((run / "evaluation.json").read_text())["num_images"] == 4
+    Image.fromarray(p2p.data.scene_source(jax.random.key(1), 1, image_size=32).images[0]).save(photo)
+    arguments = [str(photo), "--checkpoint", str(run), "--out", str(tmp_path), "--regions", "grid:3x3", "--quiet"]
+    assert main(["predict", *arguments]) == 0
+    assert " of 9 superpixels, " in capsys.readouterr().out
+    assert json.loads((tmp_path / "scene-p2p.json").read_text())["classes"][0] == "disc"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a mistake in the code"), None),
+        (InputError("a mistake in the data"), "a mistake in the data"),
+        (OSError("the disk is full"), "the disk is full"),
+        (FloatingPointError("the loss is nan"), "the loss is nan"),
+    ],
+)
+def test_only_errors_made_for_users_lose_their_traceback(error, line, tmp_path, capsys, monkeypatch):
+    def fit(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(p2p, "fit", fit)
+    arguments = ["--out", tmp_path / "run", *TINY, "--one-device"]
+    if line is None:
+        with pytest.raises(ValueError, match="a mistake in the code"):
+            train(*arguments)
+    else:
+        assert train(*arguments) == 2
+        assert capsys.readouterr().err == f"jaxmoxi: error: {line}\n"
 
 
 @pytest.mark.slow
@@ -40,13 +83,13 @@ def test_scenes_from_nothing_to_an_evaluation(tmp_path, capsys):
     assert record["versions"].keys() >= {"jax", "jaxmoxi"}
     assert (tmp_path / "run" / "evaluation.md").read_text().startswith("| certainty |")
     model = p2p.load(tmp_path / "run")
-    assert (model.config.num_groups, model.config.num_epochs, model.config.selector) == (16, 1, "small")
+    assert (model.config.num_groups, model.config.selector) == (16, "small")
     assert p2p.load_class_names(tmp_path / "run")[0] == "disc"
 
     assert train(*arguments, "--quiet") == 0  # ended: only evaluated again
     assert capsys.readouterr().out.startswith("| certainty |")
     assert train(*arguments, "--learning-rate", "0.5") == 2
-    assert "holds a run with other settings: learning_rate (there 0.003, now 0.5)" in capsys.readouterr().err
+    assert "holds a run with other settings: train.learning_rate (there 0.003, now 0.5)" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -77,12 +120,16 @@ def test_options_change_single_settings_of_a_preset(folders, tmp_path):
     config = task.config
     assert (config.num_classes, config.classifier, config.selector) == (2, p2p.ResNetConfig(18), "lraspp")
     assert (config.dynamic_threshold, config.threshold, config.exact_budget) == (False, 0.2, True)
-    assert task.settings["learning_rate"] == 1e-4  # the published one
-    assert task.settings["weight_decay"] == 0.1
-    assert (len(task.train), len(task.test)) == (6, 6)
-    assert task.train.class_names == ("cat", "dog")
-    task = prepared(out=tmp_path, data=f"folder:{folders / 'train'}", preset="scenes")
-    assert (len(task.train), len(task.test)) == (4, 2)
+    assert task.train.learning_rate == 1e-4  # the published one
+    assert task.train.weight_decay == 0.1
+    assert task.train.num_epochs == 20
+    assert task.train.select
+    assert (len(task.data), len(task.test)) == (6, 6)
+    assert task.data.class_names == ("cat", "dog")
+    task = prepared(out=tmp_path, data=f"folder:{folders / 'train'}", preset="scenes", epochs=8, seed=3, black_box=True)
+    assert (len(task.data), len(task.test)) == (4, 2)
+    assert (task.train.num_epochs, task.train.whole_epochs) == (8, 2)  # a quarter of them, as in the preset
+    assert (task.train.seed, task.train.select) == (3, False)
     assert task.config.image_size == 64
 
 
@@ -104,7 +151,7 @@ def vit_folder(path, **changes):
 def test_a_classifier_to_start_from(tmp_path):
     tensors = vit_folder(tmp_path / "vit")
     task = prepared(out=tmp_path, init=tmp_path / "vit", image_size=32, num_scenes=8)
-    started = task.settings["classifier"]
+    started = task.classifier
     np.testing.assert_array_equal(started["norm"]["scale"][...], tensors["vit.layernorm.weight"])
     assert started["head"]["kernel"].shape == (96, 6)  # another number of classes: a new head
     assert task.config.mean == (0.5, 0.5, 0.5)  # the folder's normalisation
@@ -123,6 +170,8 @@ def test_a_classifier_to_start_from(tmp_path):
         (["--epochs", "0"], "--epochs: expected a number above 0; got 0"),
         (["--certainties", "1.5"], "--certainties: expected probabilities in (0, 1]"),
         (["--black-box", "--threshold", "0.3"], "--threshold is about what is selected; with --black-box nothing is"),
+        (["--black-box", "--certainties", "0.8", "0.9"], "--certainties is about what is selected; with --black-box"),
+        (["--num-scenes", "9", "--data", "folder:x"], "--num-scenes is about synthetic scenes; --data folder:x brings"),
         (["--threshold", "1.5", *QUICK], "threshold must lie in (0, 1]; got 1.5"),
         (["--threshold", "0.3", "--threshold-input", "rerank", *QUICK], "needs dynamic_threshold=True"),
         (

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmoxi import p2p
 from jaxmoxi.models.networks import lraspp, vit
+from jaxmoxi.p2p.data import Batch, synthetic_scenes
 from support.games import GOLDEN
 
 
@@ -95,3 +96,15 @@ def spread_model(config=SMALL_CONFIG, seed=5):
         for f, t in zip((selector, classifier), (model.selector, model.classifier), strict=True)
     )
     return p2p.P2P(*trees, config)
+
+
+LEVELS = (0.7, 0.97)
+SHARES = (0.0, 0.1, 0.3, 0.6, 1.0)
+
+
+def labelled_scenes():
+    """Ten scenes with the cells of a grid as superpixels, with labels and the objects' masks."""
+    scenes = synthetic_scenes(jax.random.key(0), 10, image_size=32, num_classes=3)
+    blocks = np.arange(16).reshape(4, 4).repeat(8, 0).repeat(8, 1).astype(np.int32)
+    regions = np.broadcast_to(blocks, (10, 32, 32))
+    return Batch(np.asarray(scenes.images), regions, np.asarray(scenes.labels), np.asarray(scenes.objects))

@@ -1,4 +1,4 @@
-"""A tiny model and a loader of scenes whose groups are the cells of a grid: nothing has to be segmented."""
+"""A tiny model, its training, and a loader of scenes whose groups are the cells of a grid, so nothing is segmented."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ CONFIG = p2p.Config(
     classifier=p2p.ViTConfig(hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, patch_size=8),
     selector="small",
     embedding_size=2,
-    num_epochs=3,
-    whole_epochs=1,
 )
+TRAIN = p2p.TrainConfig(num_epochs=3, whole_epochs=1, batch_size=16, learning_rate=1e-3)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Labelled images with superpixels, from folders, archives, or made up."""
+"""Labelled images with superpixels: from folders, from archives, or synthetic."""
 
 from jaxmoxi.p2p.data.augment import Augmentation, augment, resize_and_crop
 from jaxmoxi.p2p.data.cifar import CIFAR10, CIFAR10_CLASSES

@@ -1,20 +1,21 @@
 """The published augmentations, and how an image gets the size of the model.
 
-Source: Vandenhirtz and Vogt, "From Pixels to Perception", ICML 2025, and the authors' repository. To learn from:
-ImageNet, ImageNet-9, BAM and COCO-10 are cropped at random to 8 .. 100 % of the area with sides of 3:4 to 4:3 and
-resized (`crop="resized"`), CIFAR-10 is resized to 8/7 of the size and cropped at random (`crop="shifted"`), both are
-mirrored half of the time, and colours are jittered with strength 0.5: brightness, contrast and saturation by factors in
-1 +- 0.8 of the strength, hue by +- 0.4 of it in turns, in random order. To evaluate: the shorter side is resized to 8/7
-of the size and the centre cut out; an image of the right size already stays as it is (the published test images of
-ImageNet-9 and COCO-10 are, and their masks fit them).
+Source: Vandenhirtz and Vogt, "From Pixels to Perception", ICML 2025, and the authors' repository.
 
-The geometry is Pillow's (bilinear, antialiased), and labels (object masks, superpixels) go through the same geometry,
-each pixel taking the nearest one. The colours are JAX on the host's CPU; for 224 x 224 pixels either takes about a
-millisecond of one core. Of dm-pix, hue and grey are used: its brightness is an addition, its contrast
-keeps each channel's own mean and its saturation scales the S of HSV, where the published ones blend with black, with
-the mean grey and with the grey of each pixel.
+Training. Images of ImageNet, ImageNet-9, BAM and COCO-10 are cropped at random to 8 .. 100 % of the area with sides of
+3:4 to 4:3, then resized (`crop="resized"`). Images of CIFAR-10 are resized to 8/7 of the size and cropped at random
+(`crop="shifted"`). Both are mirrored half of the time. The colours are jittered with strength 0.5: brightness, contrast
+and saturation by factors in 1 +- 0.8 of the strength, hue by +- 0.4 of it in turns, in random order.
+Evaluation. The shorter side is resized to 8/7 of the size, and the centre is cropped. An image that has the right size
+already stays as it is. (The published test images of ImageNet-9 and COCO-10 do, and their masks fit them.)
 
-Deviation: colours are rounded to 8 bits after the jitter, where the authors keep floats; half a level at most.
+Pillow resizes the images (bilinear, antialiased). Labels (object masks, superpixels) undergo the same geometry, with
+the nearest pixel's label. JAX changes the colours on the host's CPU. For 224 x 224 pixels, each takes about a
+millisecond of one core. From dm-pix come hue and grey alone: its brightness is an addition, its contrast keeps each
+channel's mean, and its saturation scales the S of HSV, whereas the published ones blend the image with black, with its
+mean grey and with the grey of each pixel.
+
+Deviation: the colours are rounded to 8 bits after the jitter, by half a level at most; the authors keep floats.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ ASPECT = (3 / 4, 4 / 3)
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to an image before the model learns from it. Raises ValueError for what cannot be.
+    """What is done to an image before the model is trained on it. Raises ValueError for impossible values.
 
-    crop:   "resized", a random part of random area and aspect; "shifted", a random place at a fixed scale; None, the
+    crop:   "resized" takes a part of random area and aspect; "shifted" a random place at a fixed scale; None the
             centre, as in evaluation.
-    flip:   mirrored with probability 1/2.
-    turn:   turned by 0, 90, 180 or 270 degrees, for images that have no top. Beyond the published ones.
+    flip:   True mirrors with probability 1/2.
+    turn:   True turns by 0, 90, 180 or 270 degrees, for images that have no top. The published code does not turn.
     colour: strength of the colour jitter, in [0, 1]; 0 for none.
     """
 
@@ -61,10 +62,12 @@ class Augmentation:
 
 
 class Geometry(NamedTuple):
-    """Cut `box` out, resize it to `size`, cut out a square at `offset`, perhaps mirror it, and turn it.
+    """Crop `box`, resize it to `size`, crop a square at `offset`, mirror it where `flip` says so, and turn it.
 
-    box: top, left, height, width, of the image. size: height, width. offset: top, left, after the resizing. turns: by
-    a right angle each.
+    box:    top, left, height, width, in pixels of the image.
+    size:   height, width, in pixels.
+    offset: top, left, in pixels after the resizing.
+    turns:  number of turns by a right angle.
     """
 
     box: tuple[int, int, int, int]
@@ -77,12 +80,13 @@ class Geometry(NamedTuple):
 def augment(
     rng: np.random.Generator, example: Example, *, image_size: int, augmentation: Augmentation | None = None
 ) -> Example:
-    """The example as the model is to learn from it, `image_size` pixels a side; `rng` decides, and nothing else.
+    """The example with a random augmentation, for training; the result follows from `rng` alone.
 
+    image_size:   side of the result, in pixels.
     augmentation: None for the published one of ImageNet.
 
-    The mask undergoes the image's geometry. So do regions where `augmentation.crop` is None; a random crop drops them
-    (None), as superpixels are then those of the part that is left.
+    The mask undergoes the image's geometry, and so do regions where `augmentation.crop` is None. A random crop drops
+    the regions (None), because the superpixels are then made of the part that is left.
     """
     augmentation = augmentation or Augmentation()
     geometry = random_geometry(rng, example.image.shape[:2], image_size, augmentation)
@@ -92,7 +96,7 @@ def augment(
 
 
 def resize_and_crop(example: Example, *, image_size: int) -> Example:
-    """The example as the model is evaluated on it, `image_size` pixels a side."""
+    """The example in the geometry of evaluation, `image_size` pixels a side."""
     return _placed(example, centre_geometry(example.image.shape[:2], image_size), image_size)
 
 
@@ -132,7 +136,7 @@ def place_image(image: UInt8[np.ndarray, "H W 3"], geometry: Geometry, image_siz
 
 
 def place_labels(labels: np.ndarray, geometry: Geometry, image_size: int) -> np.ndarray:
-    """A map [H, W] of anything through the geometry, each pixel taking the nearest one's."""
+    """A map [H, W] of labels through the geometry; each pixel takes the label of the nearest one."""
     top, left, height, width = geometry.box
     rows, columns = (
         start + ((np.arange(count) + 0.5) * side / count).astype(int)
@@ -144,7 +148,7 @@ def place_labels(labels: np.ndarray, geometry: Geometry, image_size: int) -> np.
 def jitter_colours(
     rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"], strength: float
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Brightness, contrast, saturation and hue changed at random, in random order. strength: in [0, 1]."""
+    """Changes brightness, contrast, saturation and hue at random, in random order. strength: in [0, 1]."""
     factors = 1 + 0.8 * strength * rng.uniform(-1, 1, 3)
     turn = 0.4 * strength * rng.uniform(-1, 1)
     amounts = np.append(factors, turn).astype(np.float32)
@@ -154,8 +158,7 @@ def jitter_colours(
 
 @functools.cache
 def host() -> Any:
-    """The CPU, where images are prepared while the accelerator learns; None (JAX's default) if JAX was told not to use
-    it."""
+    """The CPU, which prepares images while the accelerator trains; None (JAX's default) if JAX may not use the CPU."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:
@@ -167,7 +170,7 @@ def _recolour(image: jax.Array, order: jax.Array, amounts: jax.Array) -> jax.Arr
     """`order` is a permutation of 0 .. 3: brightness, contrast, saturation (factors) and hue (turns)."""
     import dm_pix  # half a second to import, and only this needs it
 
-    def blend(image: jax.Array, other: Any, factor: jax.Array) -> jax.Array:
+    def blend(image: jax.Array, other: jax.typing.ArrayLike, factor: jax.Array) -> jax.Array:
         return jnp.clip(factor * image + (1 - factor) * other, 0, 1)
 
     changes = (
@@ -204,7 +207,7 @@ def _enlarged(height: int, width: int, image_size: int) -> tuple[int, int]:
 
 
 def _random_box(rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
-    """Ten tries for a part of the area and aspect drawn; then the largest central one of an aspect in range."""
+    """A random part of the image. If ten draws of area and aspect do not fit, the largest central part that does."""
     for _ in range(10):
         area = height * width * rng.uniform(*AREA)
         aspect = np.exp(rng.uniform(*np.log(ASPECT)))

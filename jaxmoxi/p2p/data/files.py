@@ -1,8 +1,9 @@
 """Labelled images in folders: any folder of classes, ImageNet-9, BAM and COCO-10, the last three with object masks.
 
-Layouts are the published ones, named at each class; the authors of P2P (Vandenhirtz and Vogt, ICML 2025) read the same
-folders. Two differences: a mask belongs to the image of its name, not to the one at its place in the listing, so that
-a mask that is missing is an error and not a shift of all that follow; and masks may be images as well as .npy files.
+The layouts are the published ones, described at each class; the authors of P2P (Vandenhirtz and Vogt, ICML 2025) read
+the same folders. There are two differences. A mask belongs to the image of the same name, not to the image at the same
+place in the listing, so a missing mask is an error and does not shift all that follow. And masks may be images as well
+as .npy files.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from jaxmoxi.p2p.data.example import Example
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MASK_SUFFIXES = (".npy", ".png")
-IMAGENET9_CLASSES = (
+IMAGENET9_CLASSES: tuple[str, ...] = (
     "dog", "bird", "wheeled vehicle", "reptile", "carnivore", "insect", "musical instrument", "primate", "fish",
 )  # fmt: skip
 BAM_MASK_SIZE = 224
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """An image file as upright 8-bit RGB: EXIF rotation applied, greys, palettes, CMYK and 16 bits converted.
+    """Reads an image file as upright 8-bit RGB: EXIF rotation applied, greys, palettes, CMYK and 16 bits converted.
 
     Raises ValueError that names a file which is missing, cut short, or no image.
     """
     try:
         with Image.open(path) as photo:
-            photo.load()  # the pixels, all of them: what is cut short shows here
+            photo.load()  # reads all pixels, so a file that is cut short fails here
             return np.array(_to_rgb(photo))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).replace(f" {str(path)!r}", "")
@@ -44,7 +45,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def read_mask(path: str | Path) -> Bool[np.ndarray, "H W"]:
-    """A mask file, .npy (never unpickled) or an image: True where it is not 0.
+    """Reads a mask file, .npy (never unpickled) or an image: True where it is not 0.
 
     Raises ValueError that names a file which is unreadable or is not one number per pixel.
     """
@@ -64,11 +65,11 @@ def read_mask(path: str | Path) -> Bool[np.ndarray, "H W"]:
 class ImageFolder:
     """Images in one folder per class, as ImageNet has them: `root/CLASS/FILE`.
 
-    root:  its folders, sorted by name, are the classes; each class's images lie directly in it. Files that are not
-           images (jpg, jpeg, png, webp, bmp, in either case) and hidden ones are passed over.
+    root:  the folder of the classes, which are its folders, sorted by name. Each class's images lie directly in its
+           folder. Hidden files, and files that are no images (jpg, jpeg, png, webp, bmp, in either case), are skipped.
     masks: a folder of the same classes with a mask for every image, `masks/CLASS/STEM.npy` or `.png`; None for none.
 
-    labels: int32[N], of every image.
+    labels: int32[N], the label of every image.
     Raises ValueError for a folder that is missing, has no class folders or an empty one, or lacks a mask; reading an
     example raises ValueError that names a file which is broken, or a mask that is not of its image's size.
     """
@@ -101,7 +102,7 @@ class ImageFolder:
         return Example(image, int(self.labels[index]), mask)
 
     def _fitted(self, image: np.ndarray, mask: np.ndarray, index: int) -> np.ndarray:
-        """The part of the image that a mask of another size covers, where the layout says which."""
+        """The part of the image that a mask of another size covers. Most layouts do not allow such a mask."""
         raise InputError(
             f"the mask {self._masks and self._masks[index]} has {mask.shape[0]} x {mask.shape[1]} pixels, its image "
             f"{self._paths[index]} {image.shape[0]} x {image.shape[1]}: a mask must have the size of its image"
@@ -147,7 +148,7 @@ class BAM(ImageFolder):
     split:  "train", without masks, or "val".
     masks:  whether to read the masks; None reads them for "val".
 
-    A mask of 224 x 224 pixels covers the centre of its image, as published: the image is cut to it.
+    A mask of 224 x 224 pixels covers the centre of its image, as published, so the image is cropped to its centre.
     Raises ValueError as `ImageFolder` does.
     """
 

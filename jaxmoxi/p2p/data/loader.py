@@ -1,13 +1,13 @@
-"""From a source to batches: shuffled, augmented, segmented into superpixels, by Grain.
+"""Batches from a source, by Grain: the examples are shuffled, augmented and segmented into superpixels.
 
-What a step sees is a pure function of the settings and the step's number: the order of an epoch follows from (seed,
-epoch), an example's augmentation from (seed, epoch, its index in the source). So a run that is resumed at a step sees
-what it would have seen, and how many threads prepare the batches changes nothing.
+The batch of a step is a pure function of the settings and the number of the step. The order of an epoch follows from
+(seed, epoch), and the augmentation of an example from (seed, epoch, its index in the source). A resumed run therefore
+sees the batches that it would have seen, and the number of threads that prepare batches changes nothing.
 
-Superpixels are made after the augmentation, as published: SLIC with `num_groups` segments and compactness 20. There
-fast-slic makes them on the host, and begins with the centres of the image before: what an image is cut into depends on
-the order. Here `slic_regions` makes those of a whole batch on the device that learns, each image's by itself. Neither
-makes more than asked for; fewer is no matter: a group without pixels is inert.
+Superpixels are made after the augmentation, as published: SLIC with `num_groups` segments and compactness 20.
+Deviation: the authors' fast-slic runs on the host and starts from the previous image's centres, so its result depends
+on the order of the images. Ours (`slic_regions`) segments each image independently, a batch at a time, on the device
+that trains. Neither makes more segments than asked for. Fewer are no problem, because a group without pixels is inert.
 """
 
 from __future__ import annotations
@@ -30,23 +30,25 @@ class Loader:
     """Batches of a source's examples, as the model takes them. Iterating gives `iterate()`.
 
     source:      where the examples come from.
-    image_size:  pixels of a side. num_groups: the most superpixels of an image. batch_size: examples of a batch.
+    image_size:  side of the images, in pixels.
+    num_groups:  the most superpixels of an image.
+    batch_size:  examples per batch.
     seed:        decides the order and the augmentations, in 0 .. 2**32 - 1.
-    train:       True shuffles every epoch anew, drops the examples that fill no batch (others each time), and never
-                 ends. False goes through the source once, in order; the last batch may be smaller.
+    train:       True shuffles every epoch anew, drops the examples that do not fill a batch (other ones each time), and
+                 never ends. False goes through the source once, in order; the last batch may be smaller.
     augment:     an `Augmentation`; True for the published one of ImageNet; False for the geometry of evaluation. None
-                 is True to train and False otherwise.
-    segment:     image uint8[S, S, 3] -> integers[S, S], its superpixels, on the host; where they are more than
-                 `num_groups`, the smallest join their neighbours (`merge_regions`). None for SLIC on the device. The
-                 source's own regions are used instead where it has them and the crop is not random, mirrored with the
-                 image.
-    compactness: of SLIC; higher gives squarer superpixels.
-    num_threads: that prepare examples ahead; 0 prepares them when they are asked for.
-    shard:       (index, count): this process's part of every epoch, every count-th example of its order. To train, all
-                 parts are of one size; otherwise they differ by at most one example.
+                 is the same as `train`.
+    segment:     a function on the host, image uint8[S, S, 3] -> superpixels, integers[S, S]. If it makes more than
+                 `num_groups`, the smallest join their neighbours (`merge_regions`). None for SLIC on the device. Where
+                 the source has regions and the crop is not random, the loader uses those instead, mirrored and turned
+                 with the image.
+    compactness: compactness of SLIC, > 0; higher gives squarer superpixels.
+    num_threads: threads that prepare examples ahead; 0 prepares them when they are asked for.
+    shard:       (index, count): this process's part of every epoch, which is every count-th example of the order. In
+                 training, all parts have the same size; otherwise sizes differ by at most one example.
 
-    steps_per_epoch: batches of an epoch (of this shard).
-    Raises ValueError for settings that cannot be. Reading raises ValueError for an example that is broken.
+    steps_per_epoch: batches of an epoch, of this shard.
+    Raises ValueError for impossible settings. Reading raises ValueError for a broken example.
     """
 
     def __init__(
@@ -91,17 +93,18 @@ class Loader:
         self._examples = self._dataset(shard)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0 over all epochs, prepared now: NumPy arrays, but for SLIC's regions.
+        """The batch of a step, prepared now. Arrays are NumPy's, except for regions that SLIC made on the device.
 
-        Raises ValueError for a step that is not there.
+        step: counted from 0 over all epochs.
+        Raises ValueError for a step that does not exist.
         """
         self._check_step(step)
         return self._segmented(self._examples.batch(self.batch_size, batch_fn=_collate)[step])
 
     def iterate(self, start_step: int = 0) -> Iterator[Batch]:
-        """`batch(start_step)`, `batch(start_step + 1)`, ..., prepared ahead by threads; without end to train.
+        """`batch(start_step)`, `batch(start_step + 1)`, ..., prepared ahead by threads. In training it never ends.
 
-        Raises ValueError for a step that is not there.
+        Raises ValueError for a step that does not exist.
         """
         import grain
 
@@ -122,14 +125,14 @@ class Loader:
             raise InputError(f"expected a step from 0{last}; got {step}")
 
     def _dataset(self, shard: tuple[int, int]) -> Any:
-        """Examples by their place in the order; places past the first epoch belong to the next ones."""
-        import grain  # a second to import, and only a loader needs it
+        """The examples by their place in the order; places past the first epoch belong to later epochs."""
+        import grain  # takes a second to import, and only a loader needs it
 
         index, count = shard
         order = grain.MapDataset.range(len(self.source))
         stop = None
         if self.train:
-            # Grain adds the epoch to this seed: spread, so that seed 1 is not seed 0 an epoch later.
+            # Grain adds the epoch to this seed, so the seeds are spread: seed 1 must not be seed 0 an epoch later.
             order = order.shuffle(seed=int(np.random.SeedSequence(self._seed).generate_state(1)[0]))
             stop = count * self.batch_size * self.steps_per_epoch
         order = order.slice(slice(index, stop, count))
@@ -151,7 +154,7 @@ class Loader:
                     f"{self._num_groups - 1}, as num_groups is {self._num_groups}"
                 )
             return example._replace(regions=example.regions.astype(np.int32))
-        if self._segment is None:  # by batches
+        if self._segment is None:  # SLIC segments whole batches, later
             return example
         with jax.default_device(host()):
             regions = np.asarray(relabel(self._segment(example.image)))
@@ -163,27 +166,27 @@ class Loader:
         return example._replace(regions=merge_regions(regions, self._num_groups))
 
     def _segmented(self, batch: Batch) -> Batch:
-        """The batch with SLIC's regions where it has none yet."""
+        """The batch, with regions by SLIC if it has none yet."""
         if batch.regions is not None:
             return batch
         images = batch.images
-        missing = self.batch_size - len(images)  # of the last batch: filled up, as another size would compile anew
+        missing = self.batch_size - len(images)  # the last batch is filled up, as another size would compile anew
         full = np.concatenate([images, np.repeat(images[-1:], missing, 0)])
         regions = slic_regions(full, num_segments=self._num_groups, compactness=self._compactness)
         return batch._replace(regions=regions[: len(images)])
 
 
 def merge_regions(regions: Int[np.ndarray, "H W"], num_groups: int) -> Int[np.ndarray, "H W"]:
-    """Labels 0 .. P-1 brought down to at most `num_groups`.
+    """Merges regions, labelled 0 .. P-1, until there are at most `num_groups`.
 
-    While there are more, the smallest region joins the neighbour it shares the longest border with (of equals, the one
-    with the lowest label). Returns int32[H, W], numbered in raster order of each region's first pixel; the map as it is
-    where it has few enough.
+    The smallest region joins the neighbour with which it shares the longest border (of equals, the one with the lowest
+    label), until there are few enough. Returns int32[H, W], numbered in raster order of each region's first pixel. A
+    map with few enough regions is returned as it is.
     """
     count = int(regions.max()) + 1
     if count <= num_groups:
         return regions.astype(np.int32)
-    borders = np.zeros((count, count), np.int64)  # NumPy's: `region_adjacency` would compile for every count
+    borders = np.zeros((count, count), np.int64)  # in NumPy, as `region_adjacency` would compile for every count
     for a, b in ((regions[1:], regions[:-1]), (regions[:, 1:], regions[:, :-1])):
         np.add.at(borders, (a.ravel(), b.ravel()), 1)
     borders += borders.T
@@ -202,27 +205,18 @@ def merge_regions(regions: Int[np.ndarray, "H W"], num_groups: int) -> Int[np.nd
         return np.asarray(relabel(target[regions]))
 
 
-def presegment(
-    source: Source,
-    *,
-    image_size: int,
-    num_groups: int,
-    segment: Callable[[np.ndarray], Any] | None = None,
-    compactness: float = 20.0,
-    num_threads: int = 4,
-    progress: bool = True,
-) -> Arrays:
-    """Every example at `image_size` with its superpixels, in memory, so that no later epoch makes them again.
+def presegment(source: Source, *, image_size: int, num_groups: int, progress: bool = True) -> Arrays:
+    """Every example at `image_size` with its superpixels by SLIC, in memory, so that no later epoch makes them again.
 
-    For learning without random crops, or for evaluating many times; see `Loader` for the arguments. 8 bytes per pixel
-    and example. progress: shows a bar.
+    For training without random crops, and for evaluating many times. Takes 8 bytes per pixel and example.
+
+    image_size: side of the images, in pixels.
+    num_groups: the most superpixels of an image.
+    progress:   shows a bar.
     """
     from tqdm import tqdm
 
-    loader = Loader(
-        source, image_size=image_size, num_groups=num_groups, batch_size=16, train=False, segment=segment,
-        compactness=compactness, num_threads=num_threads,
-    )  # fmt: skip
+    loader = Loader(source, image_size=image_size, num_groups=num_groups, batch_size=16, train=False)
     with tqdm(total=len(source), desc="superpixels", unit="image", disable=not progress) as bar:
         batches = []
         for batch in loader:
@@ -238,7 +232,7 @@ def _share(length: int, shard: tuple[int, int]) -> int:
 
 
 def _checked(example: Example, index: int) -> Example:
-    """What a source of the user's own may get wrong."""
+    """The example, after checks of what a user's own source may get wrong."""
     shape = example.image.shape
     if example.image.dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3:
         raise InputError(f"expected the image of example {index} as uint8[H, W, 3]; got {example.image.dtype} {shape}")
@@ -259,4 +253,5 @@ def _collate(examples: list[Example]) -> Batch:
                 f"{known} of {len(maps)} examples of a batch have {name}; expected all of a source or none"
             )
     masks, regions = (None if maps[0] is None else np.stack(maps) for maps in (masks, regions))
-    return Batch(np.stack(images), regions, np.array(labels, np.int32), masks)
+    # Regions that are still missing here are made by `Loader._segmented`, before anybody sees the batch.
+    return Batch(np.stack(images), regions, np.array(labels, np.int32), masks)  # type: ignore[arg-type]

@@ -1,9 +1,8 @@
-"""Scenes with a known object, so that everything runs, and can be judged, with no download.
+"""Synthetic scenes with a known object, so that everything runs and can be judged without a download.
 
 Each image shows one object on a textured background, among distractors that have its colours but not its shape. The
-shape is the class; position, size, angle and colours say nothing about it. The object's surface repeats its outline in
-lines one within the other, so that the class is told by what is on the object, and not as well by the hole that hiding
-it would leave.
+shape is the class; position, size, angle and colours are independent of it. Nested lines on the object repeat its
+outline, so the object's pixels give the class more clearly than the hole that hiding the object leaves.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ class Scenes:
 def synthetic_scenes(
     key: Key[Array, ""], count: int, *, image_size: int = 64, num_classes: int = 6, num_distractors: int = 4
 ) -> Scenes:
-    """`count` scenes; the same key gives the same scenes.
+    """Draws `count` scenes; the same key gives the same scenes.
 
     image_size:      pixels of a side, at least 16. An object covers 12 to 23 % of the image.
     num_classes:     the first of `CLASSES`, at least 2.
     num_distractors: bars and blobs per image, painted before the object.
-    Raises ValueError for numbers that cannot be.
+    Raises ValueError for impossible numbers.
     """
     if count < 1 or image_size < 16 or not 2 <= num_classes <= len(CLASSES) or num_distractors < 0:
         raise InputError(
@@ -99,8 +98,10 @@ def _turned(x: Array, y: Array, angle: Array) -> tuple[Array, Array]:
 
 
 def _shapes(u: Array, v: Array) -> list[Float[Array, "S S"]]:
-    """How far out each pixel is in each class's shape: 1 on its outline, less within. All are of about the same area,
-    in a circle of radius 1.13."""
+    """For each class, each pixel's depth in the shape: 1 on the outline, less inside, more outside.
+
+    The shapes have about the same area, and lie in a circle of radius 1.13.
+    """
     r, phi = jnp.hypot(u, v), jnp.arctan2(v, u)
     width, length = jnp.abs(u), jnp.abs(v)
     turns = jnp.array([0.0, 2.0, 4.0]) * jnp.pi / 3

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Int, Key
 
 from jaxmoxi.errors import InputError
@@ -19,21 +19,20 @@ class Arrays:
 
     images:      uint8[N, H, W, 3].
     labels:      integers[N], 0 .. K-1.
-    masks:       bool[N, H, W], the objects' pixels; None where they are not known.
-    regions:     integers[N, H, W], superpixels numbered from 0; None to have them computed.
+    masks:       bool[N, H, W], the objects' pixels; None if they are unknown.
+    regions:     integers[N, H, W], superpixels numbered from 0; None lets the loader make them.
     class_names: K names; None takes the numbers.
 
-    labels: int32[N], of every image.
     Raises ValueError for arrays that do not fit together.
     """
 
     def __init__(
         self,
-        images: Any,
-        labels: Any,
+        images: ArrayLike,
+        labels: ArrayLike | Sequence[int],
         *,
-        masks: Any = None,
-        regions: Any = None,
+        masks: ArrayLike | None = None,
+        regions: ArrayLike | None = None,
         class_names: Sequence[str] | None = None,
     ):
         images, labels = np.asarray(images), np.asarray(labels)
@@ -65,7 +64,7 @@ class Arrays:
 
     @classmethod
     def from_scenes(cls, scenes: Scenes) -> Arrays:
-        """The scenes with the masks of their objects."""
+        """A source of the scenes, with the masks of their objects."""
         return cls(scenes.images, scenes.labels, masks=scenes.objects, class_names=CLASSES)
 
     def __len__(self) -> int:
@@ -105,7 +104,7 @@ class Subset:
 
     @property
     def labels(self) -> Int[np.ndarray, "M"]:
-        """int32[M], of every example."""
+        """The label of every example, int32[M]."""
         return read_labels(self._source)[self._indices]
 
     def __len__(self) -> int:
@@ -126,9 +125,9 @@ def read_labels(source: Source) -> Int[np.ndarray, "N"]:
 def split(source: Source, *, validation: float, seed: int) -> tuple[Subset, Subset]:
     """(training, validation): disjoint parts of a source with the same shares of every class.
 
-    validation: share of each class's examples that is held out, in (0, 1); at least one, and never all.
-    seed:       decides which; the same seed gives the same parts. Both keep the source's order.
-    Raises ValueError for a share that cannot be, and for a class with a single example.
+    validation: share of each class's examples that is held out, in (0, 1); at least one example, and never all.
+    seed:       decides which examples; the same seed gives the same parts. Both parts keep the source's order.
+    Raises ValueError for a share outside (0, 1), and for a class with a single example.
     """
     if not 0 < validation < 1:
         raise InputError(f"validation is a share in (0, 1); got {validation!r}")

@@ -1,28 +1,30 @@
-"""How good a P2P model is, how little it looks at, and whether it looks at the object: one pass for every certainty.
+"""How accurate a P2P model is, how few pixels it sees, and whether they are the object's: one pass for all certainties.
 
 Source of the measures: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, section 4 (accuracy against the share
 of pixels selected, fidelity, localisation); the rest as in `metrics`.
 
-Deviation from their code, in what is counted and not in how: the *hard* share, of the pixels that the classifier in
-fact sees, stands beside the expected (soft) one that the training penalises.
+Deviation from their code: the *hard* share, of the pixels that the classifier sees, is reported beside the expected
+(soft) share that the training penalises.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.p2p import metrics
 from jaxmoxi.p2p.data.example import Batch
+from jaxmoxi.p2p.inference import metrics
+from jaxmoxi.p2p.inference.batches import check_batch_size, check_images
 from jaxmoxi.p2p.inference.fidelity import SHARES, Fidelity, agreements, check_shares
-from jaxmoxi.p2p.inference.predict import Prediction, check_certainty, check_images, predict_levels
+from jaxmoxi.p2p.inference.predict import Prediction, check_certainty, predict_levels
 from jaxmoxi.p2p.model import P2P
 
 _Level = Float[np.ndarray, "L"]
@@ -30,20 +32,20 @@ _Level = Float[np.ndarray, "L"]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found for each of L certainties: float64[L], means over the images unless it says otherwise.
+    """What `evaluate` found for each of L certainties: float64[L], means over the images where nothing else is said.
 
-    certainty:        asked for, in (0, 1]; None for a model of a fixed threshold, where L = 1.
-    num_images:       how many.
-    accuracy:         the share predicted right.
-    auroc, aupr:      one class against the rest, mean over the classes; areas in [0, 1].
-    calibration_error: expected, over 15 bins of the confidence, in [0, 1].
+    certainty:        the certainties asked for, in (0, 1]; None for a model of a fixed threshold, where L = 1.
+    num_images:       number of images.
+    accuracy:         share of the images that are classified correctly.
+    auroc, aupr:      areas in [0, 1] for one class against the rest, mean over the classes.
+    calibration_error: expected calibration error over 15 bins of the confidence, in [0, 1].
     brier:            squared distance to the one-hot label, in [0, 2].
     nll:              negative log likelihood, in nats.
-    hard_share, soft_share: of the pixels that are kept, and kept in expectation.
-    threshold:        found.
+    hard_share, soft_share: shares of the pixels that are kept, and kept in expectation, in [0, 1].
+    threshold:        threshold found, in (0, 1].
     num_evaluations:  runs of the classifier that an image needs.
-    precision, recall, iou, pixel_ap: of the selected pixels against the object's, see `metrics.Localisation`; means
-                      over the images where each is defined. None where no image has a mask.
+    precision, recall, iou, pixel_ap: the selected pixels against the object's, see `metrics.Localisation`; means over
+                      the images where each is defined. None where no image has a mask.
     fidelity:         curves float[L, T]; None where no shares were asked for.
     """
 
@@ -66,7 +68,7 @@ class Evaluation:
     fidelity: Fidelity | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, for JSON; what is not defined (NaN) is None."""
+        """Plain numbers and lists, as JSON can hold them; NaN, where a measure is undefined, becomes None."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.fidelity is not None:
             curves = {name: getattr(self.fidelity, name) for name in ("shares", "deletion", "insertion")}
@@ -74,8 +76,8 @@ class Evaluation:
         return {name: _plain(x) for name, x in fields.items()}
 
     def table(self) -> str:
-        """A Markdown table, a row for each certainty. Shares and accuracies in percent."""
-        columns: list[tuple[str, Any, str]] = [
+        """A Markdown table with a row for each certainty. Shares and accuracies are in percent."""
+        columns: list[tuple[str, np.ndarray, str]] = [
             ("accuracy %", 100 * self.accuracy, ".1f"),
             ("pixels seen %", 100 * self.hard_share, ".1f"),
             ("expected %", 100 * self.soft_share, ".1f"),
@@ -115,27 +117,25 @@ def evaluate(
     progress: bool = False,
     mesh: Mesh | None = None,
 ) -> Evaluation:
-    """The model's answers to labelled images, for several certainties in one pass over the data.
+    """Judges a model's answers to labelled images, for several certainties in one pass over the data.
 
-    batches:    `data.Batch`es of any sizes, with superpixels; masks may be None.
-    certainty:  levels in (0, 1], see `predict`; a model of a fixed threshold has one answer, whatever they are.
-    shares:     of the area, at which to take the fidelity curves; () leaves them out, which takes less time.
+    batches:    `data.Batch`es of any sizes, with superpixels; their masks may be None.
+    certainty:  levels in (0, 1], see `predict`; a model of a fixed threshold ignores them.
+    shares:     shares of the area at which to take the fidelity curves; () leaves the curves out, which saves time.
     batch_size: images that go through a network together.
-    progress:   show a bar.
+    progress:   shows a bar.
     mesh:       shares every batch among its devices, see `predict`.
 
-    Raises ValueError for no batch at all, and for labels, masks, shapes or levels that cannot be.
+    Raises ValueError for no batch at all, and for impossible labels, masks, shapes or levels.
     """
     levels = check_certainty(certainty if model.config.dynamic_threshold else 1.0)
     at = check_shares(shares)
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1; got {batch_size}")
-    size = 0
+    most, size = check_batch_size(batch_size, batch_size), 0
     rows: list[dict[str, np.ndarray]] = []  # of each batch, [L, B, ...]
     labels: list[np.ndarray] = []
     for batch in tqdm(batches, desc="evaluation", unit="batch", leave=False, disable=not progress):
         images, regions = check_images(batch.images, batch.regions, model)
-        size = size or min(batch_size, len(images))
+        size = size or min(most, len(images))
         labels.append(_labels(batch.labels, len(images), model.config.num_classes))
         masks = None if batch.masks is None else _masks(batch.masks, regions.shape)
         found = predict_levels(model, images, regions, levels, size=size, mesh=mesh)
@@ -167,14 +167,14 @@ def _summary(
 ) -> Evaluation:
     probabilities = found.pop("probabilities")
 
-    def each(measure: Any) -> np.ndarray:
+    def each(measure: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
         return np.array([measure(p, labels) for p in probabilities])
 
     curves = [found.pop(name).mean(1, dtype=np.float32) for name in ("deletion", "insertion") if name in found]
     means: dict[str, Any] = {name: _defined_mean(x) for name, x in found.items()}
     means = dict.fromkeys(metrics.Localisation._fields) | means  # None where there were no masks
     return Evaluation(
-        # The float32 levels as they were typed, 0.8 and not 0.800000012.
+        # The float32 levels as they were typed: 0.8, not 0.800000012.
         certainty=None if levels is None else levels.astype(str).astype(np.float64),
         num_images=len(labels),
         accuracy=each(metrics.accuracy),
@@ -189,13 +189,13 @@ def _summary(
 
 
 def _defined_mean(values: np.ndarray) -> np.ndarray:
-    """The mean over axis 1 of what is not NaN; NaN if nothing is."""
+    """The mean over axis 1 of the values that are not NaN; NaN if all are."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0.0).sum(1, dtype=np.float64) / defined.sum(1)
 
 
-def _labels(labels: Any, count: int, num_classes: int) -> np.ndarray:
+def _labels(labels: ArrayLike, count: int, num_classes: int) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"expected labels int[{count}]; got {labels.dtype} of shape {list(labels.shape)}")
@@ -204,7 +204,7 @@ def _labels(labels: Any, count: int, num_classes: int) -> np.ndarray:
     return labels
 
 
-def _masks(masks: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _masks(masks: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     masks = np.asarray(masks)
     if masks.shape != shape or masks.dtype != bool:
         raise InputError(f"expected masks bool{list(shape)}; got {masks.dtype} of shape {list(masks.shape)}")
@@ -219,5 +219,5 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _cell(value: Any, form: str) -> str:
+def _cell(value: float | np.floating, form: str) -> str:
     return "" if np.isnan(value) else format(value, form)

@@ -1,8 +1,8 @@
-"""Does the mask itself smuggle the label? Two checks by evaluators that had no part in the training.
+"""Does the mask itself carry the label? Two checks by evaluators that had no part in the training.
 
-A selector and a classifier trained together may agree on a code: the *shape* of what is kept tells the class, whatever
-the pixels show. Then the masks alone, without a pixel of the image, predict the label (`mask_leakage`), and a
-classifier that was never in on the code cannot make sense of the masked images (`heldout_accuracy`).
+A selector and a classifier that are trained together may agree on a code: the *shape* of what is kept gives the class,
+whatever the pixels show. Then the masks alone, without a pixel of the image, predict the label (`mask_leakage`), and a
+classifier that was trained without masks fails on the masked images (`heldout_accuracy`).
 
 Sources: Jethani et al., "Have We Learned to Explain?", AISTATS 2021, for the fault and for judging by a held-out
 evaluator; Hooker et al., NeurIPS 2019, for how a network may take what is hidden as evidence.
@@ -12,29 +12,32 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.pytrees import pack, record
+from jaxmoxi.p2p.model import State
+from jaxmoxi.pytrees import Packed, pack, record
 
 _SIDE = 32  # masks are looked at in this size
 _BATCH = 64
+_RATE = 2e-3  # the learning rate at the start; it falls to 0 along a cosine
 
 
 @record
 class MaskLeakage:
     """How well the masks alone predict the label, on images that the evaluator was not trained on.
 
-    accuracy:  of the evaluator, in [0, 1].
-    majority:  of always answering the commonest class of the other half.
-    num_test:  images it was measured on.
+    accuracy:  accuracy of the evaluator, in [0, 1].
+    majority:  accuracy of always answering the commonest class of the other half, in [0, 1].
+    num_test:  number of images on which both were measured.
     """
 
     accuracy: float
@@ -43,28 +46,28 @@ class MaskLeakage:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, by its binomial variance."""
+        """The standard error of the accuracy, from its binomial variance."""
         return float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.num_test))
 
 
 def mask_leakage(
     key: Key[Array, ""],
-    masks: Any,
-    labels: Any,
+    masks: ArrayLike,
+    labels: ArrayLike,
     num_classes: int,
     *,
     num_steps: int = 400,
-    learning_rate: float = 2e-3,
 ) -> MaskLeakage:
     """Trains a small convolutional network on half of the masks and tests it on the other half.
 
-    key:    decides the halves, the weights and the batches.
-    masks:  bool[N, H, W], N >= 4, the pixels kept (`Prediction.pixel_mask`); seen at 32 x 32.
-    labels: int[N], 0 .. num_classes-1.
+    key:       decides the halves, the weights and the batches.
+    masks:     bool[N, H, W], N >= 4, the pixels kept (`Prediction.pixel_mask`). The network sees them at 32 x 32.
+    labels:    int[N], 0 .. num_classes-1.
+    num_steps: steps of training, at least 1.
 
-    Masks that say nothing give `accuracy` near `majority`. An object's outline may be honest evidence: where the shape
-    is the class, a mask that traces the object tells it. Compare with the leakage of the objects' own masks.
-    Raises ValueError for shapes or labels that cannot be.
+    Masks without information give an `accuracy` near `majority`. An object's outline may be honest evidence: where the
+    shape is the class, a mask that traces the object gives it away. Compare with the leakage of the objects' own masks.
+    Raises ValueError for impossible shapes or labels.
     """
     masks, labels = np.asarray(masks), np.asarray(labels)
     count = len(labels)
@@ -75,16 +78,14 @@ def mask_leakage(
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= num_classes:
         raise InputError(f"expected labels 0 .. {num_classes - 1}; got {labels.dtype} {labels.min()} .. {labels.max()}")
-    if num_steps < 1 or not learning_rate > 0:
-        raise InputError(f"expected num_steps >= 1 and learning_rate > 0; got {num_steps} and {learning_rate}")
+    if num_steps < 1:
+        raise InputError(f"num_steps must be at least 1; got {num_steps}")
     split_key, weights_key, batch_key = jax.random.split(key, 3)
     small = np.concatenate([_shrink(masks[i : i + 256]) for i in range(0, count, 256)])
     order = np.asarray(jax.random.permutation(split_key, count))
     train, test = order[: count // 2], order[count // 2 :]
     small -= small[train].mean(0)
-    state = _train(
-        weights_key, batch_key, small[train], labels[train].astype(np.int32), num_classes, num_steps, learning_rate
-    )
+    state = _train(weights_key, batch_key, small[train], labels[train].astype(np.int32), num_classes, num_steps)
     parts = np.array_split(test, range(256, len(test), 256))
     answers = np.concatenate([np.asarray(_answer(num_classes, state, small[part])) for part in parts])
     commonest = np.bincount(labels[train], minlength=num_classes).argmax()
@@ -92,7 +93,13 @@ def mask_leakage(
 
 
 def heldout_accuracy(
-    logits_fn: Any, images: Any, pixel_mask: Any, labels: Any, *, fill: Any = 0.0, batch_size: int = 64
+    logits_fn: Callable[[Array], Array],
+    images: ArrayLike,
+    pixel_mask: ArrayLike,
+    labels: ArrayLike,
+    *,
+    fill: ArrayLike = 0.0,
+    batch_size: int = 64,
 ) -> float:
     """The accuracy, in [0, 1], of an independent classifier on what was kept of the images.
 
@@ -100,7 +107,8 @@ def heldout_accuracy(
     images:     float32[N, H, W, 3], as `logits_fn` takes them (normalised).
     pixel_mask: bool[N, H, W], the pixels kept; all True gives the accuracy on whole images, to compare with.
     labels:     int[N].
-    fill:       what a hidden pixel is, in the images' units: a number or float[3].
+    fill:       value of a hidden pixel, in the images' units: a number or float[3].
+    batch_size: images that go through the classifier together.
     Raises ValueError for shapes that do not fit.
     """
     images, pixel_mask, labels = np.asarray(images), np.asarray(pixel_mask), np.asarray(labels)
@@ -125,12 +133,12 @@ def heldout_accuracy(
 
 
 @jax.jit
-def _seen(logits_fn: Any, images: Array, mask: Array, fill: Array) -> Array:
+def _seen(logits_fn: Packed, images: Array, mask: Array, fill: Array) -> Array:
     return jnp.argmax(logits_fn(jnp.where(mask[..., None], images, fill)), axis=-1)
 
 
 class _MaskNet(nnx.Module):
-    """Three convolutions, then a dense layer over all places: what is kept, and where."""
+    """Three convolutions, then a dense layer over all places: it can learn what shape is kept, and where."""
 
     def __init__(self, num_classes: int, *, rngs: nnx.Rngs):
         widths = (1, 16, 32, 32)
@@ -145,14 +153,13 @@ class _MaskNet(nnx.Module):
 
 
 def _train(
-    weights_key: Array, batch_key: Array, masks: np.ndarray, labels: np.ndarray, num_classes: int, num_steps: int,
-    rate: float,
-) -> Any:  # fmt: skip
+    weights_key: Array, batch_key: Array, masks: np.ndarray, labels: np.ndarray, num_classes: int, num_steps: int
+) -> State:
     state, memory = _start(weights_key, num_classes)
     batches = jax.random.randint(batch_key, (num_steps, min(_BATCH, len(labels))), 0, len(labels))
-    rates = np.asarray(optax.cosine_decay_schedule(rate, num_steps)(np.arange(num_steps)))
+    rates = np.asarray(optax.cosine_decay_schedule(_RATE, num_steps)(np.arange(num_steps)))
     for rows, rate in zip(np.asarray(batches), rates, strict=True):
-        # No `scan`: XLA's convolutions for the CPU are many times slower inside a loop.
+        # A Python loop, not `scan`: inside an XLA loop, convolutions on the CPU are many times slower.
         state, memory = _step(state, memory, masks[rows], labels[rows], rate, num_classes)
     return state
 
@@ -161,14 +168,16 @@ _ADAM = optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(1e-2))
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _start(key: Array, num_classes: int) -> tuple[Any, Any]:
+def _start(key: Array, num_classes: int) -> tuple[State, optax.OptState]:
     state = nnx.state(_MaskNet(num_classes, rngs=nnx.Rngs(key)))
     return state, _ADAM.init(state)
 
 
 @functools.partial(jax.jit, static_argnums=5)
-def _step(state: Any, memory: Any, masks: Array, labels: Array, rate: Array, num_classes: int) -> tuple[Any, Any]:
-    def loss(state: Any) -> Array:
+def _step(
+    state: State, memory: optax.OptState, masks: Array, labels: Array, rate: Array, num_classes: int
+) -> tuple[State, optax.OptState]:
+    def loss(state: State) -> Array:
         logits = _logits(num_classes, state, masks)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
@@ -177,11 +186,11 @@ def _step(state: Any, memory: Any, masks: Array, labels: Array, rate: Array, num
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _answer(num_classes: int, state: Any, masks: Array) -> Array:
+def _answer(num_classes: int, state: State, masks: Array) -> Array:
     return jnp.argmax(_logits(num_classes, state, masks), axis=-1)
 
 
-def _logits(num_classes: int, state: Any, masks: Array) -> Array:
+def _logits(num_classes: int, state: State, masks: Array) -> Array:
     structure = nnx.split(nnx.eval_shape(lambda: _MaskNet(num_classes, rngs=nnx.Rngs(0))))[0]
     return nnx.merge(structure, state)(masks)
 

@@ -1,11 +1,11 @@
-"""Numbers that say how good predictions are, and how well a selection of pixels meets the object. Pure NumPy.
+"""How good predictions are, and how well a selection of pixels matches the object. Pure NumPy.
 
 Sources: AUROC as the share of pairs in order, Hanley and McNeil, Radiology 1982; average precision as the sum of
 precisions weighted by the gain in recall; calibration error, Naeini et al., AAAI 2015; Brier score, Monthly Weather
 Review 1950 (its form for several classes, in [0, 2]).
 
-Shapes: N images, K classes, G groups of pixels. What is not defined, such as the precision of an empty selection, is
-NaN, and the means over images and classes leave it out.
+Shapes: N images, K classes, G groups of pixels. A measure that is undefined, such as the precision of an empty
+selection, is NaN, and the means over images and classes leave it out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def accuracy(probabilities: Float[np.ndarray, "N K"], labels: Int[np.ndarray, "N
 
 
 def auroc(scores: Float[np.ndarray, "N"], positive: Bool[np.ndarray, "N"]) -> float:
-    """The probability that a positive outscores a negative, a draw counting half; NaN without one of the two."""
+    """The probability that a positive outscores a negative, where a tie counts half; NaN if either kind is missing."""
     ones, all_ = _by_score(scores, positive, np.ones(len(scores)))
     zeros = all_ - ones
     below = np.cumsum(zeros[::-1])[::-1] - zeros  # negatives of a lower score
@@ -35,29 +35,29 @@ def average_precision(
 ) -> float:
     """The sum over the distinct scores, descending, of (gain in recall) * (precision so far); NaN without a positive.
 
-    positive: bool[N]; or, with `count`, how many of the items (pixels) that each score stands for are positive.
-    count:    how many items each score stands for; None means one each.
+    count:    number of items (pixels) that each score stands for; None for one each.
+    positive: bool[N]; or, with `count`, how many of each score's items are positive.
     """
     ones, all_ = _by_score(scores, positive, np.ones(len(scores)) if count is None else count)
-    found = ones > 0  # elsewhere nothing is gained
+    found = ones > 0  # other scores add no recall
     precision = np.cumsum(ones)[found] / np.cumsum(all_)[found]
     return float((ones[found] * precision).sum() / ones.sum()) if found.any() else float("nan")
 
 
 def macro_auroc(probabilities: Float[np.ndarray, "N K"], labels: Int[np.ndarray, "N"]) -> float:
-    """The mean over the classes of one class against the rest; classes that no label or every label names have none."""
+    """AUROC of one class against the rest, mean over the classes that some but not all labels name."""
     return _mean([auroc(p, labels == k) for k, p in enumerate(probabilities.T)])
 
 
 def macro_average_precision(probabilities: Float[np.ndarray, "N K"], labels: Int[np.ndarray, "N"]) -> float:
-    """The mean over the classes that occur of one class against the rest: the area under precision and recall."""
+    """Average precision of one class against the rest, mean over the classes that occur."""
     return _mean([average_precision(p, labels == k) for k, p in enumerate(probabilities.T)])
 
 
 def calibration_error(
     probabilities: Float[np.ndarray, "N K"], labels: Int[np.ndarray, "N"], *, num_bins: int = 15
 ) -> float:
-    """Expected calibration error: |accuracy - confidence|, averaged over bins of equal width of the confidence."""
+    """Expected calibration error: |accuracy - confidence|, averaged over confidence bins of equal width."""
     confidence, right = probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)  # (low, high]
     return float(np.abs(np.bincount(bins, right - confidence, num_bins)).sum() / len(labels))
@@ -74,7 +74,7 @@ def negative_log_likelihood(probabilities: Float[np.ndarray, "N K"], labels: Int
 
 
 class Localisation(NamedTuple):
-    """How a selection of pixels meets the object, float64[*L, N] each, in [0, 1].
+    """How a selection of pixels matches the object: float64[*L, N] each, in [0, 1].
 
     precision: the share of the selected pixels that lie on the object; NaN where nothing is selected.
     recall:    the share of the object's pixels that is selected; NaN where there is no object.
@@ -94,7 +94,8 @@ def localisation(
     regions: Int[np.ndarray, "N H W"],
     objects: Bool[np.ndarray, "N H W"],
 ) -> Localisation:
-    """Groups against the object's pixels. Pixels labelled G and above belong to no group: unselected, of score 0."""
+    """Compares groups with the object's pixels. Pixels labelled G and above belong to no group: they are not selected
+    and have the score 0."""
     images, groups = regions.shape[0], group_probs.shape[-1]
     labels = (np.arange(images)[:, None, None] * (groups + 1) + np.minimum(regions, groups)).ravel()
     size = np.bincount(labels, minlength=images * (groups + 1)).reshape(images, -1)
@@ -122,6 +123,6 @@ def _by_score(scores: np.ndarray, positive: np.ndarray, count: np.ndarray) -> tu
 
 
 def _mean(values: list[float]) -> float:
-    """Of those that are defined; NaN if none is."""
+    """The mean of the values that are not NaN; NaN if all are."""
     defined = [v for v in values if not np.isnan(v)]
     return float(np.mean(defined)) if defined else float("nan")

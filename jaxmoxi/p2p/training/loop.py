@@ -1,37 +1,41 @@
-"""The training run, to be read from top to bottom. One step of it is `training.train_step`.
+"""The training run, to be read from top to bottom. One step of it is `step.train_step`.
 
 Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, and their code.
 
 Deviations from the authors' code: the validation images are never trained on, whatever the data set; the learning rate
-rises at first and falls along a cosine where the authors keep it constant (as `schedule="constant", warmup=0` does),
-and Adam is AdamW, the same without `weight_decay`. Everything random follows from `seed` and the step, so a run
-that was killed goes on as if nothing had happened.
+rises at first and falls along a cosine where the authors keep it constant (`schedule="constant", warmup=0` does so);
+and Adam is AdamW, which is the same without `weight_decay`. Everything random follows from the seed and the number of
+the step, so a run that was killed and started again computes what it would have computed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
 from tqdm import tqdm
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.checkpoint import Checkpoints
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.data import Augmentation, Loader, presegment, split
+from jaxmoxi.p2p.data.example import Batch, Batches, Source
 from jaxmoxi.p2p.inference.predict import predict
-from jaxmoxi.p2p.model import P2P, init
+from jaxmoxi.p2p.model import P2P, State, init
 from jaxmoxi.p2p.placement import placement
+from jaxmoxi.p2p.training.config import Objective, TrainConfig, with_moved
 from jaxmoxi.p2p.training.pretrained import fingerprint, start_from
 from jaxmoxi.p2p.training.run_folder import claim, finish, read_history, write_history
 from jaxmoxi.p2p.training.step import Metrics, TrainState, init_state, learning_rates, train_step
@@ -43,8 +47,8 @@ class FitResult(NamedTuple):
     """What a run leaves.
 
     model:   the trained model.
-    history: a record for each epoch: `epoch`, `step`, the means of `Metrics`, `seconds`, and where it was validated
-             `validation` with `accuracy`, `hard_share` and `threshold`.
+    history: one record per epoch: `epoch`, `step`, the means of `Metrics`, `seconds` since the start of `fit`, and, for
+             an epoch that was validated, `validation` with `accuracy`, `hard_share` and `threshold`.
     state:   the last `TrainState`.
     """
 
@@ -55,95 +59,66 @@ class FitResult(NamedTuple):
 
 def fit(
     config: Config,
-    data: Any,
+    data: Source | Batches,
     *,
-    validation: Any = None,
+    train: TrainConfig | None = None,
+    validation: Source | Batches | None = None,
     directory: str | Path | None = None,
-    batch_size: int = 64,
-    learning_rate: float = 1e-4,
-    weight_decay: float = 0.0,
-    schedule: Literal["cosine", "constant"] = "cosine",
-    warmup: float = 0.05,
-    select: bool = True,
-    classifier: Any = None,
-    augment: bool | Augmentation = True,
-    seed: int = 0,
-    certainty: float = 0.95,
-    validation_share: float = 0.1,
-    eval_every: int = 1,
-    save_every: int | None = None,
+    classifier: P2P | State | None = None,
     mesh: Mesh | None = None,
     resume: bool = True,
     progress: bool = True,
     callback: Callable[[dict[str, Any]], None] | None = None,
+    **deprecated: Any,
 ) -> FitResult:
-    """Trains a P2P model for `config.num_epochs`.
+    """Trains a P2P model.
 
-    data:       a `Source` of labelled images, or a `Loader` (or whatever has its `steps_per_epoch` and `batch`).
-    validation: the same, for validation alone. None holds out `validation_share` of a source; with a loader there is
-                no validation then.
-    directory:  where checkpoints, history and the model go; None keeps nothing. The same call on a directory of a run
-                that has not ended goes on where it was, and on the CPU ends with the same bits.
-    batch_size: images a step, of all devices together.
-    learning_rate, weight_decay, schedule, warmup: of AdamW. The rate rises from 0 in the first `warmup`, a share of the
-                steps, and then falls to 0 ("cosine") or stays ("constant").
-    select:     False trains the black-box twin: the same classifier on whole images.
-    classifier: weights to start from: a P2P (both networks) or the NNX state of a classifier (that alone).
-    augment:    of a source's images; True for the published augmentation (see `data.Loader`).
-    seed:       of weights, order, augmentation and samples.
-    certainty, eval_every: validation predicts at this certainty, after every so many epochs and the last.
-    save_every: steps between checkpoints; None: an epoch. The last two stay, and the best: that of the highest
-                validation accuracy minus hard share (accuracy alone would favour the first epochs, which keep all).
-    mesh:       trains data-parallel: each device takes its share of every batch, the state is the same on all.
-                Statistics of BatchNorm are those of the whole batch. Results agree with one device to rounding.
+    config:     what the model is.
+    data:       a `Source` of labelled images, or a `Loader` (or any object with its `steps_per_epoch` and `batch`).
+    train:      the settings of the training; None for `TrainConfig()`.
+    validation: the same as `data`, for validation alone. Without it, a share of a source is held out, and nothing of a
+                loader is.
+    directory:  folder for the checkpoints, the history and the model; None keeps nothing. The same call with the folder
+                of an unfinished run continues that run, and on a CPU ends with the same bits. The last two checkpoints
+                are kept, and the best one: that of the highest validation accuracy minus hard share. (Accuracy alone
+                would favour the first epochs, which keep every pixel.)
+    classifier: weights to start from: a P2P (both networks), or the NNX state of a classifier (that one alone).
+    mesh:       trains data-parallel: each device takes its share of every batch, and all devices hold the same state.
+                BatchNorm takes its statistics over the whole batch. Results agree with one device to rounding.
     resume:     False refuses a directory with a run in it.
-    progress:   a bar with loss, accuracy, and soft and hard selected share.
+    progress:   shows a bar with loss, accuracy, and soft and hard selected share.
     callback:   called with each epoch's record.
+    deprecated: settings of `TrainConfig` that were once keywords of this function.
 
-    Raises ValueError, before anything long starts, for settings that cannot be, and for a directory of a run with other
-    settings; FloatingPointError if the loss is no number; OSError if a checkpoint cannot be written, the last one
-    untouched.
+    Raises ValueError, before anything long starts, for impossible settings and for a directory that holds a run with
+    other settings; FloatingPointError if the loss is not finite; OSError if a checkpoint cannot be written, which
+    leaves the last one untouched.
     """
-    _check(
-        config, data, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, schedule=schedule,
-        warmup=warmup, certainty=certainty, validation_share=validation_share, eval_every=eval_every,
-        save_every=save_every,
-    )  # fmt: skip
-    place = placement(mesh, batch_size)
-    folder = None if directory is None else Path(directory).absolute()
-    settings = dict(
-        batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay, schedule=schedule, warmup=warmup,
-        select=select, classifier=fingerprint(classifier), augment=repr(augment), seed=seed, certainty=certainty,
-        validation_share=validation_share, eval_every=eval_every, examples=_size(data),
-        validation=None if validation is None else _size(validation),
-    )  # fmt: skip
+    train = with_moved(train, config.moved or {}, deprecated, stacklevel=2)
+    config = dataclasses.replace(config, moved=None)
     names = getattr(data, "class_names", None)
-    record = {"config": json.loads(config.to_json()), "class_names": names and list(names), "training": settings}
+    if names and len(names) != config.num_classes:
+        raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
+    place = placement(mesh, train.batch_size)
+    folder = None if directory is None else Path(directory).absolute()
+    settings = train.to_record() | {
+        "classifier": fingerprint(classifier),
+        "examples": _size(data),
+        "validation": None if validation is None else _size(validation),
+    }
+    record = {"config": json.loads(config.to_json()), "class_names": names and list(names), "train": settings}
     if folder is not None:
         claim(folder, record, resume=resume)
 
-    # Data: a pure function of the step. What is never cropped at random is segmented once, where it fits the memory.
-    if validation is None and not _is_loader(data):
-        data, validation = split(data, validation=validation_share, seed=seed)
-    sizes: Any = dict(image_size=config.image_size, num_groups=config.num_groups)
-
-    def segmented(source: Any) -> Any:
-        small = 8 * config.image_size**2 * len(source) < _CACHE_BYTES
-        return presegment(source, progress=progress, **sizes) if small else source
-
-    train, held_out = data, validation
-    if not _is_loader(data):
-        moved = augment.crop is not None if isinstance(augment, Augmentation) else augment
-        source = data if moved else segmented(data)
-        train = Loader(source, batch_size=batch_size, seed=seed, augment=augment, **sizes)
-    if validation is not None and not _is_loader(validation):
-        held_out = Loader(segmented(validation), batch_size=batch_size, train=False, **sizes)
-    per_epoch = train.steps_per_epoch
-    total = config.num_epochs * per_epoch
+    batches, held_out = _loaders(config, train, data, validation, progress)
+    per_epoch = batches.steps_per_epoch
+    total = train.num_epochs * per_epoch
 
     # The state, and the step that makes the next one.
-    optimizer, step_and_add = _compiled(learning_rate, weight_decay, schedule, warmup, total, per_epoch)
-    init_key, run_key = jax.random.split(jax.random.key(seed))
+    optimizer, step_and_add = _compiled(
+        train.learning_rate, train.weight_decay, train.schedule, train.warmup, train.objective, total, per_epoch
+    )
+    init_key, run_key = jax.random.split(jax.random.key(train.seed))
     state = init_state(start_from(init(init_key, config), classifier), optimizer)
     sums = Metrics(*([jnp.zeros(())] * 7))
 
@@ -156,41 +131,41 @@ def fit(
             tree = kept.restore(first, jax.eval_shape(lambda: {"state": state, "sums": sums}))
             state, sums = tree["state"], tree["sums"]
             history = read_history(folder, first)
-        # Copies: what was handed in must outlive the donation.
+        # Copies, because the step donates its inputs and the caller may still use the weights to start from.
         state, sums = place.everywhere(_copies((state, sums)))
         bar = closing.enter_context(tqdm(total=total, initial=first, unit="step", disable=not progress, leave=False))
         started = time.perf_counter()
 
-        for step, batch in zip(range(first, total), _batches(train, first, total), strict=False):
+        for step, batch in zip(range(first, total), _iterate(batches, first, total), strict=False):
             done = step + 1
             epoch, in_epoch = -(-done // per_epoch), step % per_epoch + 1
-            selects = select and epoch > config.whole_epochs
+            selects = train.select and epoch > train.whole_epochs
             split_batch = place.split(batch._replace(masks=None))
             state, sums = step_and_add(state, sums, split_batch, run_key, select=selects)
             place.settle(sums)
             bar.update()
             if done % 10 == 0 and not bar.disable:
-                bar.set_postfix_str(_summary(epoch, _means(sums, in_epoch)))
+                bar.set_postfix_str(describe_epoch({"epoch": epoch, **_means(sums, in_epoch)}))
 
             ends = in_epoch == per_epoch
-            saves = kept is not None and (done % (save_every or per_epoch) == 0 or done == total)
+            saves = kept is not None and (done % (train.save_every or per_epoch) == 0 or done == total)
             score, means = None, _means(sums, in_epoch) if ends or saves else {}
-            if means and not np.isfinite(means["loss"]):  # before it overwrites a checkpoint that is good
+            if means and not np.isfinite(means["loss"]):  # checked before a good checkpoint is overwritten
                 raise FloatingPointError(
                     f"the loss of epoch {epoch} is {means['loss']}; train with a lower learning_rate than "
-                    f"{learning_rate:g}, in another directory"
+                    f"{train.learning_rate:g}, in another directory"
                 )
             if ends:
                 sums = jax.tree.map(jnp.zeros_like, sums)
                 line = {"epoch": epoch, "step": done, **means}
-                if held_out is not None and (epoch % eval_every == 0 or done == total):
+                if held_out is not None and (epoch % train.eval_every == 0 or done == total):
                     line["validation"] = validate(
-                        place.one(state.model), held_out, certainty=certainty, select=selects, mesh=mesh
+                        place.one(state.model), held_out, certainty=train.certainty, select=selects, mesh=mesh
                     )
                     score = line["validation"]["accuracy"] - line["validation"]["hard_share"]
                 line["seconds"] = round(time.perf_counter() - started, 1)
                 history.append(line)
-                if folder is not None:  # before the checkpoint: a run goes on from one, and drops the lines after it
+                if folder is not None:  # before the checkpoint, as a resumed run drops the lines after its checkpoint
                     write_history(folder, history)
                 if callback is not None:
                     callback(line)
@@ -205,16 +180,24 @@ def fit(
 
 @functools.lru_cache(maxsize=16)
 def _compiled(
-    learning_rate: float, weight_decay: float, schedule: str, warmup: float, total: int, per_epoch: int
-) -> tuple[Any, Any]:
-    """The optimizer, and the step, which another run of the same settings does not compile again."""
+    learning_rate: float,
+    weight_decay: float,
+    schedule: str,
+    warmup: float,
+    objective: Objective,
+    total: int,
+    per_epoch: int,
+) -> tuple[optax.GradientTransformation, Callable[..., tuple[TrainState, Metrics]]]:
+    """The optimizer and the jitted step. Another run with the same settings does not compile the step again."""
     optimizer = optax.adamw(learning_rates(learning_rate, schedule, warmup, total), weight_decay=weight_decay)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1), static_argnames="select")
     def step_and_add(
-        state: TrainState, sums: Metrics, batch: Any, key: Any, *, select: bool
+        state: TrainState, sums: Metrics, batch: Batch, key: Key[Array, ""], *, select: bool
     ) -> tuple[TrainState, Metrics]:
-        state, metrics = train_step(state, batch, key, optimizer=optimizer, steps_per_epoch=per_epoch, select=select)
+        state, metrics = train_step(
+            state, batch, key, objective=objective, optimizer=optimizer, steps_per_epoch=per_epoch, select=select
+        )
         return state, jax.tree.map(jnp.add, sums, metrics)
 
     return optimizer, step_and_add
@@ -226,14 +209,14 @@ def _copies(tree: Any) -> Any:
 
 
 def validate(
-    model: P2P, loader: Any, *, certainty: float = 0.95, select: bool = True, mesh: Mesh | None = None
+    model: P2P, loader: Batches, *, certainty: float = 0.95, select: bool = True, mesh: Mesh | None = None
 ) -> dict[str, float]:
-    """Accuracy, hard share and mean threshold over a loader's batches, as means over the images.
+    """Accuracy, hard share and threshold, as means over the images of a loader's batches, all in [0, 1].
 
-    select: False classifies the whole images, of share and threshold 1.
+    select: False classifies the whole images; the share and the threshold are then 1.
     """
     correct, shares, thresholds = [], [], []
-    for batch in _batches(loader, 0, loader.steps_per_epoch):
+    for batch in _iterate(loader, 0, loader.steps_per_epoch):
         if select:
             size = len(batch.images)
             out = predict(model, batch.images, batch.regions, certainty=certainty, batch_size=size, mesh=mesh)
@@ -249,49 +232,58 @@ def validate(
 
 
 @jax.jit
-def _whole(model: P2P, images: Any) -> Any:
+def _whole(model: P2P, images: Array) -> Float[Array, "B K"]:
     return model.modules()[1](model.normalize(images))
 
 
-def _check(config: Config, data: Any, **settings: Any) -> None:
-    for name in ("batch_size", "learning_rate", "eval_every", "save_every"):
-        if settings[name] is not None and not settings[name] > 0:
-            raise InputError(f"{name} must be above 0; got {settings[name]}")
-    if settings["weight_decay"] < 0:
-        raise InputError(f"weight_decay must be at least 0; got {settings['weight_decay']}")
-    if settings["schedule"] not in ("cosine", "constant"):
-        raise InputError(f'expected a schedule of "cosine" or "constant"; got {settings["schedule"]!r}')
-    if not 0 <= settings["warmup"] < 1:
-        raise InputError(f"warmup is a share of the steps, in [0, 1); got {settings['warmup']}")
-    for name in ("certainty", "validation_share"):
-        if not 0 < settings[name] <= 1 or (name == "validation_share" and settings[name] == 1):
-            raise InputError(f"{name} must lie in (0, 1{']' if name == 'certainty' else ')'}; got {settings[name]}")
-    names = getattr(data, "class_names", None)
-    if names and len(names) != config.num_classes:
-        raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
+def describe_epoch(line: Mapping[str, Any]) -> str:
+    """A record of the history in one line of text."""
+    text = (
+        f"epoch {line['epoch']}: loss {line['loss']:.3f}, accuracy {line['accuracy']:.1%}, "
+        f"selected {line['soft_share']:.1%} soft, {line['hard_share']:.1%} hard"
+    )
+    if "validation" in line:
+        found = line["validation"]
+        text += f"; validation: accuracy {found['accuracy']:.1%}, selected {found['hard_share']:.1%}"
+    return text
 
 
-def _batches(loader: Any, first: int, end: int) -> Iterable[Any]:
-    """The batches from a step on, ahead of time where the loader can; to `end` at least."""
+def _loaders(
+    config: Config, train: TrainConfig, data: Source | Batches, validation: Source | Batches | None, progress: bool
+) -> tuple[Batches, Batches | None]:
+    """Batches to train on and to validate on, each a pure function of the step.
+
+    Images that are not cropped at random are segmented once, where their superpixels fit into the memory set aside.
+    """
+    sizes: Any = {"image_size": config.image_size, "num_groups": config.num_groups, "batch_size": train.batch_size}
+
+    def segmented(source: Source) -> Source:
+        if 8 * config.image_size**2 * len(source) >= _CACHE_BYTES:
+            return source
+        return presegment(source, image_size=config.image_size, num_groups=config.num_groups, progress=progress)
+
+    if validation is None and not isinstance(data, Batches):
+        data, validation = split(data, validation=train.validation_share, seed=train.seed)
+    if validation is not None and not isinstance(validation, Batches):
+        validation = Loader(segmented(validation), train=False, **sizes)
+    if not isinstance(data, Batches):
+        crops = train.augment.crop is not None if isinstance(train.augment, Augmentation) else train.augment
+        source = data if crops else segmented(data)
+        data = Loader(source, seed=train.seed, augment=train.augment, **sizes)
+    return data, validation
+
+
+def _iterate(loader: Batches, first: int, end: int) -> Iterable[Batch]:
+    """The batches from step `first` on, up to `end` at least; prepared ahead where the loader can do that."""
     if first == end:
         return ()
-    return loader.iterate(first) if hasattr(loader, "iterate") else map(loader.batch, range(first, end))
+    iterate = getattr(loader, "iterate", None)
+    return map(loader.batch, range(first, end)) if iterate is None else iterate(first)
 
 
-def _is_loader(data: Any) -> bool:
-    return hasattr(data, "steps_per_epoch")
-
-
-def _size(data: Any) -> int:
-    return data.steps_per_epoch if _is_loader(data) else len(data)
+def _size(data: Source | Batches) -> int:
+    return data.steps_per_epoch if isinstance(data, Batches) else len(data)
 
 
 def _means(sums: Metrics, count: int) -> dict[str, float]:
     return {name: float(value) / count for name, value in vars(jax.device_get(sums)).items()}
-
-
-def _summary(epoch: int, means: dict[str, float]) -> str:
-    return (
-        f"epoch {epoch}: loss {means['loss']:.3f}, accuracy {means['accuracy']:.1%}, "
-        f"selected {means['soft_share']:.1%} soft, {means['hard_share']:.1%} hard"
-    )

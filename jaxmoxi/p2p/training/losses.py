@@ -4,16 +4,16 @@ Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, section 3.3, 
 
     loss = cross entropy + weight * regulariser(p - tau) + covariance_weight * mean |E E^T|
 
-with p the share of the image that is kept in expectation (each group's probability weighted by its area) and tau the
-threshold. Nothing is paid below the threshold: with h = max(p - tau, 0),
+where p is the share of the image that is kept in expectation (each group's probability weighted by its area) and tau
+the threshold. The regulariser is 0 below the threshold. With h = max(p - tau, 0), it is the mean over the batch of
 
     "l1"  h
-    "kl"  -log(1 - tau - h + 1e-6) + log(1 - tau + 1e-6),  the mean over the batch of both
+    "kl"  -log(1 - tau - h + 1e-6) + log(1 - tau + 1e-6)
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,8 @@ _EPS = 1e-6
 
 
 class LossTerms(NamedTuple):
-    """Means over the batch: `total = target + sparsity + covariance`; `kept` float32[B] is each image's expected share
-    of kept pixels, in [0, 1]."""
+    """Means over the batch, `total = target + sparsity + covariance`, and `kept`: each image's share of the pixels that
+    is kept in expectation, float32[B] in [0, 1]."""
 
     total: Float[Array, ""]
     target: Float[Array, ""]
@@ -48,7 +48,7 @@ def expected_share(group_probs: Float[Array, "B G"], shares: Float[Array, "B G"]
 def sparsity_penalty(
     kept: Float[Array, "B"], threshold: Float[Array, "*B"] | float, regulariser: Regulariser
 ) -> Float[Array, ""]:
-    """The regulariser of the module's head, mean over the batch."""
+    """The regulariser of the module's head."""
     threshold = jnp.asarray(threshold, kept.dtype)
     excess = jnp.maximum(kept - threshold, 0.0)
     if regulariser == "l1":
@@ -63,13 +63,13 @@ def p2p_loss(
     group_probs: Float[Array, "B G"],
     shares: Float[Array, "B G"],
     covariance: Float[Array, "B G G"] | None,
-    threshold: Any,
+    threshold: Float[Array, "*B"] | float,
     *,
     regulariser: Regulariser,
-    weight: Any,
+    weight: Float[Array, ""] | float,
     covariance_weight: float,
 ) -> LossTerms:
-    """All terms of the objective; see the module's head. covariance None: independent groups, no penalty."""
+    """All terms of the objective; see the module's head. covariance: None for independent groups, without penalty."""
     kept = expected_share(group_probs, shares)
     target = optax.softmax_cross_entropy_with_integer_labels(log_probs, labels).mean()
     sparsity = weight * sparsity_penalty(kept, threshold, regulariser)
@@ -77,21 +77,22 @@ def p2p_loss(
     return LossTerms(target + sparsity + spread, target, sparsity, spread, kept)
 
 
-def temperature(epoch: Any, num_epochs: int, final: float) -> Float[Array, ""]:
-    """Of the relaxed samples: from 1 to `final`, exponentially over the first half of the epochs, then constant."""
+def temperature(epoch: Int[Array, ""] | int, num_epochs: int, final: float) -> Float[Array, ""]:
+    """Temperature of the relaxed samples: from 1 to `final`, exponentially over half of the epochs, then constant."""
     half = num_epochs // 2
     share = jnp.minimum(jnp.asarray(epoch, jnp.float32) / half, 1.0) if half else 1.0
     return jnp.asarray(final, jnp.float32) ** share
 
 
 def regulariser_weight(
-    epoch: Any, num_epochs: int, final: float, *, anneal: bool = True, full_first_epoch: bool = True
+    epoch: Int[Array, ""] | int, num_epochs: int, final: float, *, anneal: bool = True, full_first_epoch: bool = True
 ) -> Float[Array, ""]:
-    """Of the sparsity term: 1 % of `final` for the first tenth of the epochs (not 0, so that the covariance does not
-    grow without bound), then linear, then `final` from the middle on.
+    """Weight of the sparsity term: 1 % of `final` for a tenth of the epochs, then linear, `final` from the middle on.
 
-    full_first_epoch: epoch 0 alone has the full weight, as in the authors' code. A selector that starts from random
-    weights keeps nothing after it.
+    It does not start at 0, so that the covariance does not grow without bound.
+    anneal:           False gives `final` throughout.
+    full_first_epoch: True gives epoch 0 the full weight, as in the authors' code. A selector that starts from random
+                      weights then keeps nothing after the first epoch.
     """
     weight = jnp.asarray(final, jnp.float32)
     if not anneal:

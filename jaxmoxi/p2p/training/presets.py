@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxmoxi.p2p.config import CNNConfig, Config, ResNetConfig, ViTConfig
 from jaxmoxi.p2p.data import Augmentation
+from jaxmoxi.p2p.training.config import TrainConfig
 
 CLASSIFIERS: dict[str, ViTConfig | ResNetConfig | CNNConfig] = {
     "vit-tiny": ViTConfig(hidden_size=192, num_layers=12, num_heads=3, mlp_dim=768, patch_size=16),
@@ -17,10 +18,10 @@ CLASSIFIERS: dict[str, ViTConfig | ResNetConfig | CNNConfig] = {
 
 
 class Preset(NamedTuple):
-    """config: of the model. training: keyword arguments of `fit`."""
+    """config: what the model is. train: how it is trained."""
 
     config: Config
-    training: dict[str, Any]
+    train: TrainConfig
 
 
 def scenes(num_classes: int = 6) -> Preset:
@@ -31,9 +32,10 @@ def scenes(num_classes: int = 6) -> Preset:
     Result:   at certainty 0.99, of three seeds: accuracy 99.3 to 99.5 %, seeing 5.9 to 6.2 % of the pixels, of which
               93.7 to 95.4 % are on the object (`examples/scenes/`).
 
-    Beyond the published training, which starts from a classifier that is trained already: the first epochs are of the
-    classifier alone, the sparsity has no full first epoch, and logits are kept from saturating. Without the first two
-    the selector keeps nothing after an epoch; without the third it stays with about what it chose first.
+    The published training starts from a trained classifier; this one starts from random weights, and differs from it
+    in three ways. The first epochs train the classifier alone, the sparsity term has no full first epoch, and the
+    logits are kept from saturating. Without the first two the selector keeps nothing after an epoch; without the third
+    it stays with about the groups that it chose first.
     """
     config = Config(
         num_classes=num_classes,
@@ -42,15 +44,20 @@ def scenes(num_classes: int = 6) -> Preset:
         classifier=CLASSIFIERS["small"],
         selector="small",
         max_threshold=0.25,
+    )
+    train = TrainConfig(
+        num_epochs=16,
+        whole_epochs=4,
         regulariser_weight=8.0,
         logit_weight=0.02,
         full_first_epoch=False,
-        num_epochs=16,
-        whole_epochs=4,
+        batch_size=32,
+        learning_rate=3e-3,
+        weight_decay=0.02,
+        augment=Augmentation(crop=None, colour=0.0, turn=True),
+        eval_every=4,
     )
-    augment = Augmentation(crop=None, colour=0.0, turn=True)
-    settings = dict(batch_size=32, learning_rate=3e-3, weight_decay=0.02, augment=augment, eval_every=4)
-    return Preset(config, settings)
+    return Preset(config, train)
 
 
 def imagenet(num_classes: int = 1000) -> Preset:
@@ -61,8 +68,8 @@ def imagenet(num_classes: int = 1000) -> Preset:
 
     Other data of photographs (ImageNet-9, BAM, COCO-10, folders) take 100 epochs: `--epochs 100`.
     """
-    config = Config(num_classes=num_classes, classifier=CLASSIFIERS["vit-tiny"], num_epochs=20)
-    return Preset(config, dict(batch_size=64, learning_rate=1e-4, schedule="constant", warmup=0.0))
+    config = Config(num_classes=num_classes, classifier=CLASSIFIERS["vit-tiny"])
+    return Preset(config, TrainConfig(num_epochs=20, learning_rate=1e-4, schedule="constant", warmup=0.0))
 
 
 def cifar10(num_classes: int = 10) -> Preset:
@@ -73,8 +80,8 @@ def cifar10(num_classes: int = 10) -> Preset:
     Published, at certainty 0.8 / 0.9 / 0.95 / 0.99: accuracy 85.7 / 89.7 / 92.1 / 94.5 %, seeing 13.2 / 15.6 / 18.0 /
     23.5 % of the pixels.
     """
-    config = Config(num_classes=num_classes, classifier=CLASSIFIERS["vit-tiny"], num_epochs=100)
-    return Preset(config, dict(batch_size=64, learning_rate=1e-4, schedule="constant", warmup=0.0))
+    config = Config(num_classes=num_classes, classifier=CLASSIFIERS["vit-tiny"])
+    return Preset(config, TrainConfig(num_epochs=100, learning_rate=1e-4, schedule="constant", warmup=0.0))
 
 
 PRESETS = {"scenes": scenes, "imagenet": imagenet, "cifar10": cifar10}

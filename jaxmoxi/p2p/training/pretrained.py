@@ -1,11 +1,10 @@
-"""Weights to start from: a vision transformer's that was trained on whole images, or another model's."""
+"""Weights to start from: those of a vision transformer that was trained on whole images, or of another P2P model."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import zlib
-from typing import Any
 
 import jax
 
@@ -14,14 +13,14 @@ from jaxmoxi.models.checkpoints import folder as model_folder
 from jaxmoxi.models.networks import vit
 from jaxmoxi.p2p.checkpoint import flatten
 from jaxmoxi.p2p.config import Config, ViTConfig
-from jaxmoxi.p2p.model import P2P, init
+from jaxmoxi.p2p.model import P2P, State, init
 
 
-def pretrained_classifier(folder: str | os.PathLike[str], config: Config, *, seed: int = 0) -> tuple[Any, Config]:
+def pretrained_classifier(folder: str | os.PathLike[str], config: Config, *, seed: int = 0) -> tuple[State, Config]:
     """`(classifier, config)` from a checkpoint folder of a ViT, as `models.load` reads them.
 
-    The classifier is an NNX state for `fit(classifier=...)`, its head a new one (of `seed`) where the numbers of
-    classes differ; the configuration has the folder's normalisation.
+    The classifier is an NNX state for `fit(classifier=...)`; where the numbers of classes differ, it has a new head,
+    drawn from `seed`. The returned configuration has the folder's normalisation.
     Raises FileNotFoundError, and ValueError for a network that is not the configuration's, listing what differs.
     """
     loaded = model_folder.load(folder)
@@ -30,7 +29,7 @@ def pretrained_classifier(folder: str | os.PathLike[str], config: Config, *, see
     ours, theirs = (
         dataclasses.asdict(c) for c in (config.classifier.full(config.image_size, config.num_classes), loaded.config)
     )
-    # What a layer norm adds to a variance is not worth a refusal.
+    # The epsilon of a layer norm hardly changes an answer, so it may differ.
     wrong = [n for n in ours if ours[n] != theirs[n] and n not in ("num_classes", "norm_eps")]
     if wrong:
         raise InputError(
@@ -45,8 +44,8 @@ def pretrained_classifier(folder: str | os.PathLike[str], config: Config, *, see
     return state, dataclasses.replace(config, mean=mean, std=std)
 
 
-def start_from(model: P2P, weights: Any) -> P2P:
-    """The fresh model with the weights to start from in their place: a P2P's, or those of a classifier, or None.
+def start_from(model: P2P, weights: P2P | State | None) -> P2P:
+    """The fresh model with other weights in their place: those of a P2P, of a classifier alone, or (None) of neither.
 
     Raises ValueError for weights of another network.
     """
@@ -63,8 +62,8 @@ def start_from(model: P2P, weights: Any) -> P2P:
     return P2P(start.selector, start.classifier, model.config)
 
 
-def fingerprint(weights: Any) -> int | None:
-    """A number that tells weights to start from apart."""
+def fingerprint(weights: P2P | State | None) -> int | None:
+    """A checksum of weights, by which a run folder knows what its run started from; None without weights."""
     crc = 0
     for name, array in flatten(weights).items():
         crc = zlib.crc32(array.tobytes(), zlib.crc32(name.encode(), crc))

@@ -9,33 +9,46 @@ from typing import Any
 from jaxmoxi.errors import InputError
 from jaxmoxi.files import changed_settings
 from jaxmoxi.p2p.checkpoint import commit, read_record, replace_text
+from jaxmoxi.p2p.model import P2P
+from jaxmoxi.p2p.training.config import OBJECTIVE
 
 _HISTORY = "history.jsonl"
+_TRAIN = {"train", "training"}  # what the settings are called in a record, today and in older ones
 
 
 def claim(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
     """Makes the folder this run's, or checks that it is.
 
-    record: "config", "class_names" and "training", the settings that decide what the run computes.
+    record: "config", "class_names" and "train", the settings that decide what the run computes.
     Raises ValueError for a folder that holds something else, or a run with other settings, which it lists.
     """
     if not folder.exists() or not any(folder.iterdir()):
         commit(folder, record, None)
         return
     found = read_record(folder)
-    if "training" not in found:
+    if not _TRAIN & found.keys():
         raise InputError(f"{folder} already holds a saved model; train in another directory")
     if not resume:
         raise InputError(f"{folder} already holds a training run; resume it, or train in another directory")
-    there, now = ({**r["config"], **r["training"]} for r in (found, json.loads(json.dumps(record))))
-    if changed := changed_settings(there, now):
+    if changed := changed_settings(_settings(found), _settings(json.loads(json.dumps(record)))):
         raise InputError(
             f"{folder} holds a run with other settings: {', '.join(changed)}. Use the same, or another directory"
         )
 
 
-def finish(folder: Path, record: dict[str, Any], model: Any) -> None:
-    """Writes the model that the run has ended with, once."""
+def _settings(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What decides what a run computes, nested, as `config` and `train` share the name `classifier`.
+
+    Older records call the second "training" and have a part of it in the first.
+    """
+    config = dict(record["config"])
+    moved = {name: config.pop(name) for name in OBJECTIVE if name in config}
+    (train,) = (record[name] for name in _TRAIN & record.keys())
+    return {"config": config, "train": {**moved, **train}}
+
+
+def finish(folder: Path, record: dict[str, Any], model: P2P) -> None:
+    """Writes the model that the run ended with, unless it is there already."""
     if read_record(folder).get("arrays") is None:
         commit(folder, record, model)
 
@@ -48,5 +61,5 @@ def read_history(folder: Path, step: int) -> list[dict[str, Any]]:
 
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
-    """The whole file, at once: a line is never there in part, or twice."""
+    """Writes the whole file at once, so that no line is ever there in part, or twice."""
     replace_text(folder / _HISTORY, "".join(json.dumps(line) + "\n" for line in history))

@@ -1,4 +1,4 @@
-"""Training P2P: one pure step. The loop around it is in `trainer`.
+"""One training step of P2P, as a pure function. The loop around it is in `loop`.
 
 Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, section 3.3 and appendix.
 """
@@ -17,34 +17,47 @@ from jaxtyping import Array, Float, Int, Key
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.data.example import Batch
 from jaxmoxi.p2p.distribution import covariance, group_means, over_pixels, sample_logits, sample_relaxed, within_budget
-from jaxmoxi.p2p.model import P2P, at_threshold, fill_colour, kept_groups, networks, normalize
+from jaxmoxi.p2p.model import (
+    P2P,
+    Classifier,
+    Selector,
+    State,
+    at_threshold,
+    fill_colour,
+    kept_groups,
+    normalize,
+    structures,
+)  # fmt: skip
+from jaxmoxi.p2p.training.config import Objective
 from jaxmoxi.p2p.training.losses import mean_log_probs, p2p_loss, regulariser_weight, temperature
 from jaxmoxi.pytrees import record
+
+_Pair = tuple[State, State]  # of selector and classifier
 
 
 @record
 class TrainState:
-    """Everything a run is: to continue it, nothing else is needed but the data and the key.
+    """The state of a run. To continue the run, only the data and the key are needed besides.
 
     model:     the parameters and statistics.
-    optimizer: Optax's state.
-    step:      int32[], steps taken.
+    optimizer: the state of Optax's optimizer.
+    step:      int32[], the number of steps taken.
     """
 
     model: P2P
-    optimizer: Any
+    optimizer: optax.OptState
     step: Int[Array, ""]
 
 
 @record
 class Metrics:
-    """Of one batch. Shares are of the pixels, in [0, 1].
+    """Measures of one batch. Shares are of the pixels, in [0, 1].
 
-    loss:        what is minimised: the terms, and `Config.logit_weight` times the mean squared logit.
+    loss:        what is minimised: the terms, and `Objective.logit_weight` times the mean squared logit.
     target, sparsity, covariance: the terms of `losses.LossTerms`.
-    accuracy:    of the prediction the step made, through the relaxed masks.
-    soft_share:  kept in expectation.
-    hard_share:  kept by the masks of test time, at the thresholds of training.
+    accuracy:    accuracy of the step's own predictions, which are made through the relaxed masks.
+    soft_share:  share kept in expectation.
+    hard_share:  share kept by the masks of test time, at the thresholds of training.
     """
 
     loss: Float[Array, ""]
@@ -63,7 +76,7 @@ def init_state(model: P2P, optimizer: optax.GradientTransformation) -> TrainStat
 
 
 def learning_rates(peak: float, schedule: str, warmup: float, total: int) -> optax.Schedule:
-    """The learning rate by step; see `trainer.fit`."""
+    """The learning rate by step; see `TrainConfig`."""
     rise = round(warmup * total)
     start = 0.0 if rise else peak
     if schedule == "constant":
@@ -76,21 +89,23 @@ def train_step(
     batch: Batch,
     key: Key[Array, ""],
     *,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     steps_per_epoch: int,
     select: bool = True,
 ) -> tuple[TrainState, Metrics]:
     """One step of the published training: `(state, metrics)`. Pure; jit it with `state` donated.
 
-    key:    of the whole run; the step's own randomness follows from it and `state.step`.
-    select: False trains the classifier alone on whole images, by its cross entropy: the black-box twin, and the first
-            `config.whole_epochs` of a model. The shares are 1, and the selector gets no gradient.
+    key:       of the whole run; the step's own randomness follows from it and `state.step`.
+    objective: what is minimised; a `TrainConfig` is one.
+    select:    False trains the classifier alone on whole images, by its cross entropy: the black-box twin, and the
+               first `whole_epochs` of a model. The shares are then 1, and the selector gets no gradient.
     """
     key = jax.random.fold_in(key, state.step)
     epoch = state.step // steps_per_epoch
     params, statistics = _split(state.model)
-    objective = _objective if select else _whole_objective
-    gradients, (statistics, metrics) = jax.grad(objective, has_aux=True)(
+    loss = functools.partial(_selected_loss, objective=objective) if select else _whole_loss
+    gradients, (statistics, metrics) = jax.grad(loss, has_aux=True)(
         params, statistics, batch, key, epoch, state.model.config
     )
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, params)
@@ -99,46 +114,57 @@ def train_step(
     return TrainState(model, optimizer_state, state.step + 1), metrics
 
 
-def _objective(
-    params: Any, statistics: Any, batch: Batch, key: Array, epoch: Any, config: Config
-) -> tuple[Array, tuple[Any, Metrics]]:
+def _selected_loss(
+    params: _Pair,
+    statistics: _Pair,
+    batch: Batch,
+    key: Key[Array, ""],
+    epoch: Int[Array, ""],
+    config: Config,
+    *,
+    objective: Objective,
+) -> tuple[Array, tuple[_Pair, Metrics]]:
     selector, classifier = modules = _modules(config, params, statistics)
     tau_key, sample_key, relax_key = jax.random.split(key, 3)
-    images = normalize(batch.images, config)
+    images, regions, labels = normalize(batch.images, config), jnp.asarray(batch.regions), jnp.asarray(batch.labels)
     count = len(images)
     tau = jnp.full(count, config.threshold)
     if config.dynamic_threshold:
         tau = jax.random.uniform(tau_key, (count,), minval=config.min_threshold, maxval=config.max_threshold)
-    epoch, num_epochs = epoch - config.whole_epochs, config.num_epochs - config.whole_epochs
+    epoch, num_epochs = epoch - objective.whole_epochs, objective.num_epochs - objective.whole_epochs
 
-    means, shares = group_means(selector(images), batch.regions, config.num_groups)
+    means, shares = group_means(selector(images), regions, config.num_groups)
     mu, embeddings = at_threshold(selector, means, shares, tau, config)
     if config.embedding_size:
-        logits = sample_logits(sample_key, mu, embeddings, config.num_samples)
+        logits = sample_logits(sample_key, mu, embeddings, objective.num_samples)
         spread = covariance(embeddings)
     else:
-        logits, spread = jnp.broadcast_to(mu, (config.num_samples, *mu.shape)), None
+        logits, spread = jnp.broadcast_to(mu, (objective.num_samples, *mu.shape)), None
     kept = sample_relaxed(
-        relax_key, logits, temperature(epoch, num_epochs, config.final_temperature), hard=config.straight_through
+        relax_key, logits, temperature(epoch, num_epochs, objective.final_temperature), hard=objective.straight_through
     )
     if config.exact_budget:
         budget = jnp.broadcast_to(tau, kept.shape[:-1])
         fits = within_budget(kept, logits, jnp.broadcast_to(shares, kept.shape), budget)
-        kept = kept - jax.lax.stop_gradient(kept * ~fits)  # what is cut still learns what it would have been worth
-    masks = over_pixels(kept, batch.regions)[..., None]  # [S, B, H, W, 1]
+        kept = kept - jax.lax.stop_gradient(kept * ~fits)  # dropped groups still get a gradient
+    masks = over_pixels(kept, regions)[..., None]  # [S, B, H, W, 1]
     fill = fill_colour(config)
     seen = (fill + (images - fill) * masks).reshape(-1, *images.shape[1:])
-    log_probs = mean_log_probs(classifier(seen).reshape(config.num_samples, count, -1))
+    log_probs = mean_log_probs(classifier(seen).reshape(objective.num_samples, count, -1))
 
     probs = jax.nn.sigmoid(mu)
     weight = regulariser_weight(
-        epoch, num_epochs, config.regulariser_weight, anneal=config.anneal, full_first_epoch=config.full_first_epoch
+        epoch,
+        num_epochs,
+        objective.regulariser_weight,
+        anneal=objective.anneal,
+        full_first_epoch=objective.full_first_epoch,
     )
     terms = p2p_loss(
-        log_probs, batch.labels, probs, shares, spread, tau,
-        regulariser=config.regulariser, weight=weight, covariance_weight=config.covariance_weight,
+        log_probs, labels, probs, shares, spread, tau,
+        regulariser=objective.regulariser, weight=weight, covariance_weight=objective.covariance_weight,
     )  # fmt: skip
-    total = terms.total + config.logit_weight * jnp.mean(mu**2)  # a group without pixels has the logit 0
+    total = terms.total + objective.logit_weight * jnp.mean(mu**2)  # a group without pixels has the logit 0
     metrics = Metrics(
         loss=total,
         target=terms.target,
@@ -151,10 +177,10 @@ def _objective(
     return total, (_statistics(modules), metrics)
 
 
-def _whole_objective(
-    params: Any, statistics: Any, batch: Batch, key: Array, epoch: Any, config: Config
-) -> tuple[Array, tuple[Any, Metrics]]:
-    del key, epoch  # nothing is drawn, nothing scheduled
+def _whole_loss(
+    params: _Pair, statistics: _Pair, batch: Batch, key: Key[Array, ""], epoch: Int[Array, ""], config: Config
+) -> tuple[Array, tuple[_Pair, Metrics]]:
+    del key, epoch  # this loss draws nothing and follows no schedule
     modules = _modules(config, params, statistics)
     logits = modules[1](normalize(batch.images, config))
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
@@ -164,30 +190,24 @@ def _whole_objective(
     return loss, (_statistics(modules), metrics)
 
 
-def _statistics(modules: Any) -> tuple[Any, Any]:
-    """What a step has changed besides the parameters: BatchNorm's statistics."""
+def _statistics(modules: tuple[Selector, Classifier]) -> _Pair:
+    """What a step changes besides the parameters: BatchNorm's statistics."""
     return tuple(nnx.state(module, nnx.Not(nnx.Param)) for module in modules)  # type: ignore[return-value]
 
 
-def _split(model: P2P) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def _split(model: P2P) -> tuple[_Pair, _Pair]:
     """(parameters, statistics), each of selector and classifier."""
     pairs = [nnx.split_state(state, nnx.Param, ...) for state in (model.selector, model.classifier)]
     return tuple(p for p, _ in pairs), tuple(s for _, s in pairs)  # type: ignore[return-value]
 
 
-def _modules(config: Config, params: Any, statistics: Any) -> tuple[Any, Any]:
+def _modules(config: Config, params: _Pair, statistics: _Pair) -> tuple[Selector, Classifier]:
     """Selector and classifier in training mode."""
-    # Anew, in the trace of this call: what `jax.grad` hands through undifferentiated may not be changed inside it.
+    # A new tree in the trace of this call, because `jax.grad` forbids changing its auxiliary inputs in place.
     statistics = jax.tree.map(lambda x: x, statistics)
     modules = tuple(
-        nnx.merge(structure, p, s) for structure, p, s in zip(_structures(config), params, statistics, strict=True)
+        nnx.merge(structure, p, s) for structure, p, s in zip(structures(config), params, statistics, strict=True)
     )
     for module in modules:
         module.train()
     return modules  # type: ignore[return-value]
-
-
-@functools.cache
-def _structures(config: Config) -> tuple[Any, Any]:
-    pair = nnx.eval_shape(lambda: networks(config, nnx.Rngs(0)))
-    return tuple(nnx.split(module)[0] for module in pair)  # type: ignore[return-value]

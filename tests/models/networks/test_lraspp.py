@@ -225,11 +225,12 @@ def test_training_on_devices_that_share_the_batches(monkeypatch):
     blocks = (*lraspp._LARGE[:4], lraspp._LARGE[4]._replace(fan_out=160, dilation=2))
     monkeypatch.setattr(lraspp, "_LARGE", tuple(b._replace(kernel=3) for b in blocks))
     config = p2p.Config(
-        num_classes=3, num_groups=16, image_size=32, num_epochs=1, covariance_weight=0.0123,
+        num_classes=3, num_groups=16, image_size=32, fill=0.0123,
         classifier=p2p.ViTConfig(hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, patch_size=8),
     )  # fmt: skip
+    train = p2p.TrainConfig(num_epochs=1, batch_size=16, learning_rate=1e-3)
     one, many = (
-        p2p.fit(config, Grid(), batch_size=16, learning_rate=1e-3, progress=False, mesh=mesh)
+        p2p.fit(config, Grid(), train=train, progress=False, mesh=mesh)
         for mesh in (None, jax.make_mesh((8,), ("images",)))
     )
     np.testing.assert_allclose(many.history[0]["loss"], one.history[0]["loss"], rtol=1e-3)

@@ -11,7 +11,7 @@ import pytest
 
 from jaxmoxi import p2p
 from jaxmoxi.p2p.distribution import group_means, over_pixels
-from jaxmoxi.p2p.inference import predict as threshold
+from jaxmoxi.p2p.inference import predict
 from jaxmoxi.p2p.model import fill_colour
 from support.p2p import SMALL_CONFIG as CONFIG
 from support.p2p import spread_model
@@ -94,8 +94,8 @@ def test_is_what_a_naive_loop_finds(naive, found, level):
 )
 def test_the_thresholds_that_are_tried(least, most, expected):
     config = dataclasses.replace(CONFIG, min_threshold=least, max_threshold=most)
-    np.testing.assert_allclose(threshold._grid(config), expected, rtol=1e-6)
-    assert len(threshold._grid(CONFIG)) == 20
+    np.testing.assert_allclose(predict.threshold_grid(config), expected, rtol=1e-6)
+    assert len(predict.threshold_grid(CONFIG)) == 20
 
 
 def test_the_cases_are_not_all_alike(found):
@@ -133,8 +133,8 @@ def test_each_device_takes_its_share(model, inputs, monkeypatch):
 
         return spy
 
-    for name in ("_select", "_classify"):
-        monkeypatch.setattr(threshold, name, spied(getattr(threshold, name)))
+    for name in ("_select", "classify_kept"):
+        monkeypatch.setattr(predict, name, spied(getattr(predict, name)))
     p2p.predict(model, *inputs, certainty=0.9, batch_size=9, mesh=mesh)
     assert len(seen) >= 2
     for text, arrays in seen:
@@ -168,8 +168,8 @@ def test_the_classifier_runs_no_more_than_it_must(model, inputs, found, monkeypa
         rows.append(np.concatenate([np.asarray(images).reshape(len(images), -1), np.asarray(groups)], axis=1))
         return classify(model, images, groups, regions)
 
-    classify = threshold._classify
-    monkeypatch.setattr(threshold, "_classify", counting)
+    classify = predict.classify_kept
+    monkeypatch.setattr(predict, "classify_kept", counting)
     p2p.predict(model, *inputs, certainty=LEVELS, batch_size=1)
     ran = np.concatenate(rows)
     assert len(ran) == int(found.num_evaluations.max(0).sum())

@@ -1,7 +1,6 @@
 """The run: it resumes with the same bits, shares its work, and refuses what cannot be."""
 
 import dataclasses
-import inspect
 import json
 import os
 import random
@@ -16,12 +15,12 @@ import numpy as np
 import pytest
 
 from jaxmoxi import p2p
-from jaxmoxi.p2p import presets
 from jaxmoxi.p2p.data import Arrays
+from jaxmoxi.p2p.training.config import OBJECTIVE
 from jaxmoxi.p2p.training.step import learning_rates
-from support.trainer import CONFIG, Grid
+from support.trainer import CONFIG, TRAIN, Grid
 
-SETTINGS = dict(batch_size=16, learning_rate=1e-3, progress=False, save_every=3)
+SETTINGS = dict(train=dataclasses.replace(TRAIN, save_every=3), progress=False)
 
 
 def leaves(tree):
@@ -88,17 +87,18 @@ def test_devices_that_share_the_batches_agree_with_one(whole):
     for a, b in zip(leaves(result.model), leaves(whole[0].model), strict=True):
         np.testing.assert_allclose(a, b, atol=5e-3)
     with pytest.raises(ValueError, match="batch_size must be a multiple of the mesh's 8 devices; got 20: take 16"):
-        p2p.fit(CONFIG, Grid(), mesh=mesh, batch_size=20)
+        p2p.fit(CONFIG, Grid(), mesh=mesh, train=p2p.TrainConfig(batch_size=20))
 
 
 def test_other_settings_and_other_folders_are_refused(whole, tmp_path):
     folder = whole[1]
     fit = dict(validation=Grid(32, first=64), directory=folder, **SETTINGS)
     with pytest.raises(
-        ValueError, match=r"other settings: learning_rate \(there 0.001, now 0.01\), seed \(there 0, now 3\)"
+        ValueError,
+        match=r"other settings: train.learning_rate \(there 0.001, now 0.01\), train.seed \(there 0, now 3\)",
     ):
-        p2p.fit(CONFIG, Grid(), **fit | dict(learning_rate=1e-2, seed=3))
-    with pytest.raises(ValueError, match=r"other settings: embedding_size \(there 2, now 1\)"):
+        p2p.fit(CONFIG, Grid(), **fit | dict(train=dataclasses.replace(SETTINGS["train"], learning_rate=1e-2, seed=3)))
+    with pytest.raises(ValueError, match=r"other settings: config.embedding_size \(there 2, now 1\)"):
         p2p.fit(dataclasses.replace(CONFIG, embedding_size=1), Grid(), **fit)
     with pytest.raises(ValueError, match="already holds a training run; resume it"):
         p2p.fit(CONFIG, Grid(), resume=False, **fit)
@@ -107,34 +107,49 @@ def test_other_settings_and_other_folders_are_refused(whole, tmp_path):
         p2p.fit(CONFIG, Grid(), **fit | dict(directory=tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 0}, "batch_size must be above 0; got 0"),
-        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
-        ({"save_every": 0}, "save_every must be above 0; got 0"),
-        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
-        ({"schedule": "linear"}, 'expected a schedule of "cosine" or "constant"'),
-        ({"warmup": 1.0}, r"warmup is a share of the steps, in \[0, 1\); got 1.0"),
-        ({"certainty": 0.0}, r"certainty must lie in \(0, 1\]; got 0.0"),
-        ({"validation_share": 1.0}, r"validation_share must lie in \(0, 1\); got 1.0"),
-        (
-            {"classifier": {"head": np.zeros(3)}},
-            "not those of the configuration: .* arrays differ, such as classifier/",
-        ),
-    ],
-)
+def test_another_architecture_of_the_same_shapes_is_refused(whole):
+    heads = dataclasses.replace(CONFIG, classifier=dataclasses.replace(CONFIG.classifier, num_heads=1))
+    arrays = [jax.tree.map(np.shape, p2p.init(jax.random.key(0), config)) for config in (CONFIG, heads)]
+    assert jax.tree.leaves(arrays[0]) == jax.tree.leaves(arrays[1])
+    fit = dict(validation=Grid(32, first=64), directory=whole[1], **SETTINGS)
+    with pytest.raises(ValueError, match=r"other settings: config.classifier.num_heads \(there 2, now 1\). Use"):
+        p2p.fit(heads, Grid(), **fit)
+    with pytest.raises(ValueError, match=r"other settings: train.classifier \(there None, now \d+\). Use"):
+        p2p.fit(CONFIG, Grid(), classifier=whole[0].model.classifier, **fit)
+
+
+def as_older(folder):
+    """Rewrites a run's record as it was written before `TrainConfig`: a part of the settings stood in the model's."""
+    path = folder / "config.json"
+    record = json.loads(path.read_text())
+    train = record.pop("train")
+    record["config"] |= {name: train.pop(name) for name in OBJECTIVE}
+    path.write_text(json.dumps(record | {"training": train}))
+
+
+def test_a_folder_of_an_older_run_goes_on(whole, tmp_path):
+    fit = dict(validation=Grid(32, first=64), directory=tmp_path, **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        p2p.fit(CONFIG, Grid(fail_at=5), **fit)
+    as_older(tmp_path)
+    with pytest.raises(ValueError, match=r"other settings: train.num_epochs \(there 3, now 4\). Use"):
+        p2p.fit(CONFIG, Grid(), **fit | dict(train=dataclasses.replace(SETTINGS["train"], num_epochs=4)))
+    assert equal(p2p.fit(CONFIG, Grid(), **fit).state, whole[0].state)
+    assert equal(p2p.load(tmp_path), whole[0].model)
+
+
 @pytest.mark.usefixtures("unchecked")
-def test_settings_that_cannot_be(changes, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        p2p.fit(CONFIG, Grid(), **{"directory": tmp_path / "run", **changes})
+def test_weights_of_another_network_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="not those of the configuration: .* arrays differ, such as classifier/"):
+        p2p.fit(CONFIG, Grid(), classifier={"head": np.zeros(3)}, directory=tmp_path / "run")
 
 
 def test_a_source_holds_out_its_validation_images(tmp_path):
     grid = Grid(84)
     regions = np.broadcast_to(grid.regions, grid.images.shape[:3])
     source = Arrays(grid.images, grid.labels, regions=regions, class_names=("disc", "square", "triangle"))
-    result = p2p.fit(CONFIG, source, directory=tmp_path, augment=False, validation_share=0.2, **SETTINGS)
+    train = dataclasses.replace(TRAIN, augment=False, validation_share=0.2)
+    result = p2p.fit(CONFIG, source, directory=tmp_path, train=train, progress=False)
     assert int(result.state.step) == 12  # three epochs of 67 images, 16 a step
     assert all("validation" in line for line in result.history)
     assert p2p.load_class_names(tmp_path) == source.class_names
@@ -144,24 +159,26 @@ def test_a_source_holds_out_its_validation_images(tmp_path):
 
 @pytest.mark.slow
 def test_the_black_box_twin_and_what_starts_from_it():
-    config = dataclasses.replace(CONFIG, num_epochs=1)
-    settings = dict(batch_size=16, learning_rate=1e-3, progress=False)
-    twin = p2p.fit(config, Grid(), validation=Grid(32, first=64), select=False, **settings)
+    train = dataclasses.replace(TRAIN, num_epochs=1, whole_epochs=0)
+    black_box = dataclasses.replace(train, select=False)
+    twin = p2p.fit(CONFIG, Grid(), validation=Grid(32, first=64), train=black_box, progress=False)
     assert twin.history[0]["validation"]["hard_share"] == 1
     assert twin.history[0]["hard_share"] == 1
     given = twin.model.classifier
     before = leaves(given)
-    started = p2p.fit(config, Grid(), classifier=given, **settings | dict(learning_rate=1e-9))
+    slow = dataclasses.replace(train, learning_rate=1e-9)
+    started = p2p.fit(CONFIG, Grid(), classifier=given, train=slow, progress=False)
     for a, b in zip(leaves(started.model.classifier), before, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert equal(given, before)  # what was handed in was not donated
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
+    train = dataclasses.replace(TRAIN, learning_rate=1e30, warmup=0.0)
     with pytest.raises(
         FloatingPointError, match="the loss of epoch 1 is nan; train with a lower learning_rate than 1e"
     ):
-        p2p.fit(CONFIG, Grid(), directory=tmp_path, batch_size=16, learning_rate=1e30, warmup=0.0, progress=False)
+        p2p.fit(CONFIG, Grid(), directory=tmp_path, train=train, progress=False)
 
 
 def test_learning_rates():
@@ -171,20 +188,13 @@ def test_learning_rates():
     assert float(learning_rates(2.0, "constant", 0.0, 100)(0)) == 2
 
 
-def test_presets_are_settings_of_fit():
-    for make in presets.PRESETS.values():
-        config, training = make(4)
-        assert config.num_classes == 4
-        assert training.keys() <= inspect.signature(p2p.fit).parameters.keys()
-
-
 RUN = """
 import sys
-from support.trainer import CONFIG, Grid
+from support.trainer import CONFIG, TRAIN, Grid
 from jaxmoxi import p2p
 import dataclasses
-config = dataclasses.replace(CONFIG, num_epochs=40)
-p2p.fit(config, Grid(), directory=sys.argv[1], batch_size=16, learning_rate=1e-3, progress=False, save_every=3)
+train = dataclasses.replace(TRAIN, num_epochs=40, save_every=3)
+p2p.fit(CONFIG, Grid(), train=train, directory=sys.argv[1], progress=False)
 """
 
 
@@ -193,7 +203,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     """SIGKILL at random moments, KILLS times (default 3); each time the same command goes on."""
 
     def start(folder):
-        root = Path(__file__).parents[2]
+        root = Path(__file__).parents[2]  # of the tests, for `support`
         env = {**os.environ, "PYTHONPATH": str(root), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
         return subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env=env)
 

@@ -22,9 +22,8 @@ CONFIG = p2p.Config(
     classifier=p2p.ViTConfig(hidden_size=32, num_layers=2, num_heads=2, mlp_dim=64, patch_size=8),
     selector="small",
     embedding_size=3,
-    num_samples=2,
-    num_epochs=10,
 )
+TRAIN = p2p.TrainConfig(num_samples=2, num_epochs=10)
 OPTIMIZER = optax.adam(3e-3)
 
 
@@ -35,13 +34,17 @@ def batch(count=12, seed=1):
     return Batch(scenes.images, jnp.broadcast_to(blocks, (count, 32, 32)), scenes.labels)
 
 
+def jitted(train, **options):
+    return jax.jit(
+        functools.partial(
+            training.train_step, objective=train.objective, optimizer=OPTIMIZER, steps_per_epoch=20, **options
+        )
+    )
+
+
 @pytest.fixture(scope="module")
 def step():
-    @jax.jit
-    def step(state, batch, key):
-        return training.train_step(state, batch, key, optimizer=OPTIMIZER, steps_per_epoch=20)
-
-    return step
+    return jitted(TRAIN)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +69,10 @@ def test_it_learns(trained):
 
 @pytest.mark.slow
 def test_large_logits_cost_what_the_configuration_says():
-    config = dataclasses.replace(CONFIG, dynamic_threshold=False, embedding_size=0, num_samples=1, logit_weight=0.5)
+    config = dataclasses.replace(CONFIG, dynamic_threshold=False, embedding_size=0)
     model = p2p.init(jax.random.key(0), config)
     state = training.init_state(model, OPTIMIZER)
-    step = jax.jit(functools.partial(training.train_step, optimizer=OPTIMIZER, steps_per_epoch=20))
+    step = jitted(dataclasses.replace(TRAIN, num_samples=1, logit_weight=0.5))
     _, m = step(state, batch(), jax.random.key(2))
     mu = jax.jit(lambda x, r: model.group_logits(model.normalize(x), r, jnp.asarray([0.3]))[0][0])(*batch()[:2])
     assert mu.shape == (12, 17)
@@ -107,12 +110,12 @@ def test_prediction_sees_only_what_is_kept(trained):
 
 
 @pytest.mark.slow
-def test_a_fixed_threshold_and_independent_groups(step):
+def test_a_fixed_threshold_and_independent_groups():
     config = p2p.Config(
         num_classes=3, num_groups=16, image_size=32, selector="small", embedding_size=0, dynamic_threshold=False,
         classifier=p2p.ViTConfig(hidden_size=16, num_layers=1, num_heads=1, mlp_dim=32, patch_size=16),
-        straight_through=True, regulariser="l1",
     )  # fmt: skip
+    step = jitted(p2p.TrainConfig(straight_through=True, regulariser="l1"))
     state = training.init_state(p2p.init(jax.random.key(0), config), OPTIMIZER)
     state, metrics = step(state, batch(), jax.random.key(2))
     assert metrics.covariance == 0
@@ -126,10 +129,7 @@ def test_the_black_box_twin_learns_and_leaves_the_selector_alone():
     state = training.init_state(p2p.init(jax.random.key(0), CONFIG), OPTIMIZER)
     before, losses = state.model.selector, []
 
-    @jax.jit
-    def step(state, batch, key):
-        return training.train_step(state, batch, key, optimizer=OPTIMIZER, steps_per_epoch=20, select=False)
-
+    step = jitted(TRAIN, select=False)
     for _ in range(30):
         state, metrics = step(state, batch(), jax.random.key(2))
         losses.append(float(metrics.loss))
@@ -141,8 +141,9 @@ def test_the_black_box_twin_learns_and_leaves_the_selector_alone():
 
 
 @pytest.fixture(scope="module")
-def reranking(step):
-    config = dataclasses.replace(CONFIG, threshold_input="rerank", num_samples=1)
+def reranking():
+    config = dataclasses.replace(CONFIG, threshold_input="rerank")
+    step = jitted(dataclasses.replace(TRAIN, num_samples=1))
     model = p2p.init(jax.random.key(0), config)
     state = training.init_state(model, OPTIMIZER)
     for _ in range(5):
@@ -186,8 +187,9 @@ def test_the_groups_of_a_budget_are_the_likeliest_that_fit():
 
 
 @pytest.mark.slow
-def test_an_exact_budget_is_never_exceeded(step):
-    config = dataclasses.replace(CONFIG, exact_budget=True, regulariser_weight=0.0, num_samples=1)
+def test_an_exact_budget_is_never_exceeded():
+    config = dataclasses.replace(CONFIG, exact_budget=True)
+    step = jitted(dataclasses.replace(TRAIN, regulariser_weight=0.0, num_samples=1))
     model = p2p.init(jax.random.key(0), config)
     state, metrics = step(training.init_state(model, OPTIMIZER), batch(), jax.random.key(2))
     assert np.isfinite(metrics.loss)
@@ -210,9 +212,6 @@ def test_the_statistics_of_batch_norm_travel_with_the_state(select):
     config = p2p.Config(num_classes=3, num_groups=16, image_size=32, classifier=p2p.ResNetConfig(18))
     state = jax.eval_shape(lambda key: training.init_state(p2p.init(key, config), OPTIMIZER), jax.random.key(0))
 
-    def step(state, batch, key):
-        return training.train_step(state, batch, key, optimizer=OPTIMIZER, steps_per_epoch=20, select=select)
-
-    after, metrics = jax.eval_shape(step, state, batch(), jax.random.key(1))
+    after, metrics = jax.eval_shape(jitted(TRAIN, select=select), state, batch(), jax.random.key(1))
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     assert metrics.loss.shape == ()

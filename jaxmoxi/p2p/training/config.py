@@ -1,0 +1,159 @@
+"""What a training run does: two frozen records, validated when they are made, kept beside a run's checkpoints as JSON.
+
+What a *model* is stands in `p2p.Config`. The two are apart so that models which were trained in different ways share
+one compiled prediction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from jaxmoxi.errors import InputError
+from jaxmoxi.p2p.data.augment import Augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a training step minimises, and how that changes over the epochs. Raises ValueError for impossible values.
+
+    num_epochs:         epochs of training.
+    whole_epochs:       how many of them come first and train the classifier alone, on whole images; the schedules span
+                        the rest. The published training has 0 and starts from a trained classifier. A classifier with
+                        random weights gives the selector no reason to keep anything.
+    num_samples:        Monte Carlo samples of the groups' logits for each image and step.
+    straight_through:   True uses hard samples (0 or 1) forward and the gradients of the relaxed samples backward.
+    final_temperature:  temperature of the relaxed samples from half of the epochs on, in (0, 1].
+    regulariser, regulariser_weight, anneal, full_first_epoch: the sparsity term; see `losses`.
+    covariance_weight:  weight of the mean absolute covariance.
+    logit_weight:       weight of the mean squared logit of the groups; 0, as published. Without it, the logits of a
+                        selector that starts from random weights grow until each group is almost surely kept or almost
+                        surely dropped. From there, neither the classifier nor the sparsity term can move them.
+    """
+
+    num_epochs: int = 20
+    whole_epochs: int = 0
+    num_samples: int = 1
+    straight_through: bool = False
+    final_temperature: float = 0.5
+    regulariser: Literal["kl", "l1"] = "kl"
+    regulariser_weight: float = 10.0
+    anneal: bool = True
+    full_first_epoch: bool = True
+    covariance_weight: float = 0.01
+    logit_weight: float = 0.0
+
+    def __post_init__(self):
+        for name in ("num_epochs", "num_samples"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if not 0 <= self.whole_epochs < self.num_epochs:
+            raise InputError(
+                f"whole_epochs must lie in 0 .. num_epochs - 1 = {self.num_epochs - 1}; got {self.whole_epochs!r}"
+            )
+        if not 0 < self.final_temperature <= 1:
+            raise InputError(f"final_temperature must lie in (0, 1]; got {self.final_temperature!r}")
+        if self.regulariser not in ("kl", "l1"):
+            raise InputError(f'expected a regulariser of "kl" or "l1"; got {self.regulariser!r}')
+        for name in ("regulariser_weight", "covariance_weight", "logit_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be at least 0; got {getattr(self, name)!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Objective):
+    """The settings of `fit`: the fields of `Objective` and the following. Raises ValueError for impossible values.
+
+    num_epochs, whole_epochs, num_samples, straight_through, final_temperature, regulariser, regulariser_weight, anneal,
+    full_first_epoch, covariance_weight, logit_weight: what a step minimises; see `Objective`.
+    batch_size:       images per step, over all devices together.
+    learning_rate, weight_decay, schedule, warmup: AdamW's. The rate rises from 0 over the first `warmup`, a share of
+                      the steps in [0, 1), and then falls to 0 ("cosine") or stays ("constant").
+    select:           False trains the black-box twin: the same classifier on whole images.
+    augment:          augmentation of a source's images; True for the published one (see `data.Loader`).
+    seed:             seed of the weights, the order, the augmentation and the samples.
+    certainty:        certainty of the predictions in validation, in (0, 1].
+    validation_share: share of each class's images that is held out when `fit` gets no validation data, in (0, 1).
+    eval_every:       epochs between validations; the last epoch is always validated.
+    save_every:       steps between checkpoints; None for an epoch. It does not change what a run computes.
+    """
+
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = 0.05
+    select: bool = True
+    augment: bool | Augmentation = True
+    seed: int = 0
+    certainty: float = 0.95
+    validation_share: float = 0.1
+    eval_every: int = 1
+    save_every: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("batch_size", "learning_rate", "eval_every", "save_every"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be above 0; got {value}")
+        if self.weight_decay < 0:
+            raise InputError(f"weight_decay must be at least 0; got {self.weight_decay}")
+        if self.schedule not in ("cosine", "constant"):
+            raise InputError(f'expected a schedule of "cosine" or "constant"; got {self.schedule!r}')
+        if not 0 <= self.warmup < 1:
+            raise InputError(f"warmup is a share of the steps, in [0, 1); got {self.warmup}")
+        if not 0 < self.certainty <= 1:
+            raise InputError(f"certainty must lie in (0, 1]; got {self.certainty}")
+        if not 0 < self.validation_share < 1:
+            raise InputError(f"validation_share must lie in (0, 1); got {self.validation_share}")
+
+    @property
+    def objective(self) -> Objective:
+        """What a step minimises, alone: runs that differ in the other settings share one compiled step."""
+        return Objective(**{name: getattr(self, name) for name in OBJECTIVE})
+
+    def to_record(self) -> dict[str, Any]:
+        """The settings that decide what a run computes, as JSON can hold them."""
+        fields = dataclasses.asdict(self) | {"augment": repr(self.augment)}
+        del fields["save_every"]
+        return fields
+
+
+OBJECTIVE = tuple(field.name for field in dataclasses.fields(Objective))  # these were once fields of `Config`
+_KEYWORDS = tuple(f.name for f in dataclasses.fields(TrainConfig) if f.name not in OBJECTIVE)  # and these of `fit`
+
+
+def warn_moved(call: str, names: Iterable[str], *, stacklevel: int) -> None:
+    """The one warning for settings that are now in `TrainConfig`. stacklevel: as if the caller called `warn`."""
+    typed = ", ".join(f"{name}=..." for name in names)
+    message = f"{call}({typed}) is deprecated; what trains is now set in p2p.fit(train=p2p.TrainConfig({typed}))"
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel + 1)
+
+
+def with_moved(
+    train: TrainConfig | None, carried: Mapping[str, Any], keywords: Mapping[str, Any], *, stacklevel: int
+) -> TrainConfig:
+    """`train` with the settings that came in the old ways: inside a `Config`, and as keywords of `fit`.
+
+    Raises TypeError for a keyword that `fit` never had, and ValueError for a setting that is given twice and differs.
+    """
+    for name in keywords:
+        if name not in _KEYWORDS:
+            hint = "; it is a setting of p2p.TrainConfig" if name in OBJECTIVE else ""
+            raise TypeError(f"fit() got an unexpected keyword argument {name!r}{hint}")
+    if keywords:
+        warn_moved("p2p.fit", keywords, stacklevel=stacklevel + 1)
+    moved = {**carried, **keywords}
+    if train is not None:
+        default = TrainConfig()
+        for name, value in moved.items():
+            if getattr(train, name) not in (getattr(default, name), value):
+                raise InputError(
+                    f"{name} is given twice, as {value!r} in the old way and as {getattr(train, name)!r} in the "
+                    "TrainConfig; give it in the TrainConfig alone"
+                )
+    return dataclasses.replace(train or TrainConfig(), **moved)
