@@ -8,23 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from jaxmoxi.errors import InputError
-from jaxmoxi.pytrees import is_concrete
-
-
-def check_order(order: Any) -> Int[Array, "P"]:
-    """`order` as int32[P], or a ValueError; that it is a permutation is not checked while it is traced."""
-    order = jnp.asarray(order)
-    if order.ndim != 1 or order.shape[0] < 1 or not jnp.issubdtype(order.dtype, jnp.integer):
-        raise InputError(f"expected an order int[P]; got {order.dtype} of shape {list(order.shape)}")
-    count = order.shape[0]
-    if is_concrete(order) and not np.array_equal(np.sort(order), np.arange(count)):
-        raise InputError(
-            f"expected an order that names each player 0 .. {count - 1} once; got {np.asarray(order).tolist()}: a "
-            "search that stopped early has no complete order, run it with stop=None"
-        )
-    return order.astype(jnp.int32)
-
 
 def ranks_of(order: Int[Array, "P"]) -> Int[Array, "P"]:
     """The place of each player in an order, 0 for the first."""

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.metrics._order import check_order, ranks_of
+from jaxmoxi.metrics._order import ranks_of
+from jaxmoxi.moxi.curves import check_order
 from jaxmoxi.types import AnyArray
 
 

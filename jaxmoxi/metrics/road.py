@@ -20,8 +20,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import PixelValueFn, pixel_value_fn
-from jaxmoxi.metrics._order import check_order, doubled_pixels, leading_players
+from jaxmoxi.metrics._order import doubled_pixels, leading_players
 from jaxmoxi.metrics.imputation import check_imputation, impute
+from jaxmoxi.moxi.curves import check_order
 from jaxmoxi.pytrees import record
 from jaxmoxi.regions.label_maps import region_sizes, visible_pixels
 from jaxmoxi.types import AnyArray
