@@ -13,6 +13,7 @@ selection's precision and recall see `jaxmoxi.p2p.metrics.localisation`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.metrics._order import doubled_pixels, leading_players
+from jaxmoxi.metrics.registry import Column, Explained, Metric, Number, register
 from jaxmoxi.models.preprocess import Preprocessing, crop_geometry
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.regions.label_maps import check_regions, pool_regions, region_sizes
@@ -160,3 +162,27 @@ def _check_boxes(boxes: Any) -> Any:
                 "is x, y, x + width, y + height"
             )
     return boxes
+
+
+_MEASURES = {"pointing game": pointing_game, "energy inside": energy_inside, "IoU": iou}
+
+
+def _measure(explained: Explained) -> Iterator[Number]:
+    """Where the scores of insertion lie: those of what is enough for the class."""
+    if explained.objects is None:
+        return
+    for method, scores in zip(explained.methods, explained.scores[:, 0], strict=True):
+        for column, measure in _MEASURES.items():
+            yield Number(column, method, "", float(measure(scores, explained.regions, explained.objects)))
+
+
+register(
+    Metric(
+        "localisation",
+        _measure,
+        columns=tuple(Column(name, higher=True) for name in _MEASURES),
+        help="whether the important regions lie on the photo's objects",
+        needs_objects=True,
+        place=30,
+    )
+)

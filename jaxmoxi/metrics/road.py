@@ -9,7 +9,7 @@ regions has no order of pixels within them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import PixelValueFn, pixel_value_fn
 from jaxmoxi.metrics._order import doubled_pixels, leading_players
 from jaxmoxi.metrics.imputation import check_imputation, impute
+from jaxmoxi.metrics.registry import Column, Explained, Line, Metric, Number, register
 from jaxmoxi.moxi.curves import check_order
 from jaxmoxi.pytrees import record
 from jaxmoxi.regions.label_maps import region_sizes, visible_pixels
@@ -92,3 +93,43 @@ def _predict(key: Any, v: PixelValueFn, order: Array, doubled: Any, noise: Any, 
     images = jax.vmap(lambda key, hidden: impute(key, v.image, hidden, noise, num_iterations))(keys, hidden)
     logits = v.logits_fn.unpack()(images).astype(jnp.float32)
     return jnp.argmax(logits, axis=1) == v.target, jax.nn.softmax(logits, axis=1)[:, v.target]
+
+
+_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def _measure(explained: Explained) -> Iterator[Number | Line]:
+    """The mean probability while the head, or the tail, of each deletion order is removed and imputed."""
+    shares = np.asarray(_SHARES)
+    for which, first in (("most", True), ("least", False)):
+        for method, order in zip(explained.methods, explained.orders[:, 1], strict=True):
+            curve = road_curve(
+                explained.key,
+                explained.model.logits,
+                explained.image,
+                explained.target,
+                explained.regions,
+                order,
+                shares=_SHARES,
+                most_relevant_first=first,
+            )
+            probabilities = np.asarray(curve.probabilities, np.float32)
+            area = np.trapezoid(probabilities, shares) / (shares[-1] - shares[0])
+            yield Number(f"ROAD, {which} important first", method, "road", float(area))
+            yield Line("road", method, "road", f"{which} important first", "probabilities", shares, probabilities)
+
+
+register(
+    Metric(
+        "road",
+        _measure,
+        columns=(
+            Column("ROAD, most important first", higher=False),
+            Column("ROAD, least important first", higher=True),
+        ),
+        help="the prediction while pixels are removed and imputed, which no method optimises",
+        by_default=False,
+        removals=(("road", "pixels imputed (ROAD)"),),
+        place=40,
+    )
+)
