@@ -27,7 +27,6 @@ import jaxmoxi as jm
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.cli.bench import SIZES, random_classifier
 from jaxmoxi.study import PRESETS
-from jaxmoxi.study.measure import method_options
 
 
 @dataclasses.dataclass
@@ -65,6 +64,7 @@ def rows(args: Args) -> list[dict[str, Any]]:
         return jm.attribution.problem(model, image, 0, regions, v=jm.shard_coalitions(v, mesh))
 
     found, key = [], jax.random.key(0)
+    effort = config.effort(players)
     for name in args.methods:
         method = METHODS[name]
         try:
@@ -72,7 +72,7 @@ def rows(args: Args) -> list[dict[str, Any]]:
         except ValueError:
             continue
         for direction in ("insertion", "deletion")[: 1 + method.directed]:
-            options = method_options(name, direction, players, config)
+            options = method.keywords(effort, insertion=direction == "insertion")
             images = iter([problem(seed) for seed in range(1 + args.repeats)])
             first, *warm = seconds(
                 lambda m=method, o=options, i=images: m.explain(key, next(i), **o), repeats=1 + args.repeats
