@@ -23,10 +23,12 @@ def registry():
 
 
 def test_methods_are_listed_as_tables_show_them():
-    assert list(METHODS) == [
+    """A new method has its place among them, and changes nothing here."""
+    known = [
         *("grad-cam", "grad-cam++", "attention-rollout", "gradient", "integrated-gradients", "occlusion"),
         *("rise", "hsic", "shapley", "moxi-single", "moxi", "random"),
     ]
+    assert [name for name in METHODS if name in known] == known
 
 
 @pytest.mark.parametrize("name", METHODS)
