@@ -2,11 +2,11 @@
 
     python benchmarks/study.py [--model FOLDER | --size tiny|small|base] [--out FILE.json]
 
-Every method of `jaxmoxi.attribution.METHODS` that applies, with the options of `jaxmoxi study --preset quick`, on
-images of noise, after compilation; MoXI and MoXI(-) in both directions. On more and more devices: of an accelerator
-those there are, of a CPU simulated ones in new processes, which share the cores, so that beyond their number the figure
-says what sharding costs, not what it gains. The games of the perturbation methods are spread over the devices;
-gradients and attention run on one.
+It measures every method of `jaxmoxi.attribution.METHODS` that applies, with the options of `jaxmoxi study --preset
+quick`, on images of noise, after compilation; MoXI and MoXI(-) in both directions. It does so on more and more devices:
+those that an accelerator has, or simulated devices of a CPU in new processes. Simulated devices share the cores, so
+beyond the number of cores the figure says what sharding costs, not what it gains. The games of the perturbation methods
+are spread over the devices; gradients and attention run on one.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.metrics.imputation import RandomKey
 from jaxmoxi.metrics.registry import DIRECTIONS, Column, Explained, Line, Metric, Number, Panels, register
 from jaxmoxi.moxi.curves import curve_readouts
 from jaxmoxi.types import AnyArray, Curve, Readout
@@ -131,7 +132,7 @@ def aggregate_curves(
 
 
 def bootstrap_curves(
-    key: Any,
+    key: RandomKey,
     curves: Shaped[AnyArray, "_ _"] | Sequence[Shaped[AnyArray, "_ _"]],
     *,
     level: float = 0.95,
@@ -142,8 +143,8 @@ def bootstrap_curves(
     key:         a JAX random key; the same key gives the same band.
     num_samples: draws of B images, at least 1.
 
-    The percentiles make no assumption of normality and stay within the data's range; they are drawn to include the
-    mean. Otherwise as `aggregate_curves`, and a single image's band is its own curve.
+    The percentiles make no assumption of normality and stay within the data's range; the band is widened where it would
+    not include the mean. Otherwise as `aggregate_curves`, and a single image's band is its own curve.
     """
     rows = _rows(curves)
     _check_level(level)
@@ -151,7 +152,7 @@ def bootstrap_curves(
         raise InputError(f"num_samples must be at least 1; got {num_samples}")
     count = len(rows)
 
-    def resampled(key: Any) -> Float[Array, "P1"]:
+    def resampled(key: RandomKey) -> Float[Array, "P1"]:
         drawn = jnp.zeros(count).at[jax.random.randint(key, (count,), 0, count)].add(1)
         return jnp.matmul(drawn, rows, precision="highest") / count
 
@@ -174,8 +175,8 @@ def _quantity(curve: Curve | Readout, name: str) -> Shaped[Array, "*batch P1"]:
     return jnp.asarray(found)
 
 
-def _rows(curves: Any) -> Float[Array, "B P1"]:
-    parts = [curves] if hasattr(curves, "ndim") else list(curves)
+def _rows(curves: AnyArray | Sequence[AnyArray]) -> Float[Array, "B P1"]:
+    parts = [curves] if isinstance(curves, AnyArray) else list(curves)
     shapes = [jnp.shape(part) for part in parts]
     if not parts or any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) != 1:
         raise InputError(f"expected curves [B, P+1], or several such arrays of one P; got shapes {shapes}")

@@ -30,7 +30,7 @@ run_study(Path(photos), {"tiny": tiny_classifier()}, Path(out), tiny_config(), s
 def start(photos, out, cache, coordinator="", count=1, index=0):
     tests = Path(__file__).parents[1]
     env = {
-        **os.environ, "PYTHONPATH": str(tests), "JAX_COMPILATION_CACHE_DIR": str(cache),
+        **os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}", "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }  # fmt: skip
     words = [str(x) for x in (photos, out, coordinator, count, index)]
