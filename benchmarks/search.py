@@ -37,7 +37,6 @@ from jaxmoxi import search
 from jaxmoxi.attribution import METHODS as METHODS_OF_STUDY
 from jaxmoxi.moxi.curves import trapezoid_area
 from jaxmoxi.study import StudyConfig
-from jaxmoxi.study.measure import method_options
 from jaxmoxi.study.store import read_shard
 
 GRADIENT = 3  # forward passes that a forward and a backward pass take
@@ -304,29 +303,33 @@ def from_study(folder: Path, model: str, masking: str, num_players: int | None) 
         raise SystemExit(f"expected a study with {asked}; {folder} has {wrong}")
     lines = []
     for path in sorted((folder / "shards").glob(f"{record['order of the models'].index(model)}-*.npz")):
-        shard = read_shard(path)
-        for index, file in zip(shard["index"], shard["photo"], strict=True):
-            removal = next((k.split("/")[1] for k in shard if k.startswith(f"{index}/") and k.endswith("/leads")), None)
-            if removal is None:  # not one of the photos that the model classifies correctly
+        for result in read_shard(path):
+            if result.measured is None:  # not one of the photos that the model classifies correctly
                 continue
-            players = shard[f"{index}/orders"].shape[-1]
-            if removal != masking or num_players not in (None, players):
+            players = result.measured.orders.shape[-1]
+            curves = {
+                (line.removal, line.method, line.direction, line.quantity): line.values
+                for line in result.measured.lines
+                if line.metric == "curves"
+            }
+            removals = {removal for removal, *_ in curves}
+            if removals != {masking} or num_players not in (None, players):
                 raise SystemExit(
-                    f"expected players hidden by {masking}, {num_players}; {folder} has {removal}, {players}"
+                    f"expected players hidden by {masking}, {num_players}; {folder} has {removals}, {players}"
                 )
             for kind in ("insertion", "deletion"):
-                curve, leads = (shard[f"{index}/{removal}/{kind}/{what}"] for what in ("probabilities", "leads"))
-                for i, method in enumerate(methods):
+                for method in methods:
+                    curve, leads = (curves[masking, method, kind, what] for what in ("probabilities", "leads"))
                     name = {"moxi": "exact", "moxi-single": "single"}.get(method, method)
                     forwards = study_forwards(method, players, StudyConfig(**config))
-                    row = curve_row(players, curve[i], leads[i], kind == "insertion", forwards)
-                    lines.append({"file": str(file), "method": f"{name} {kind}", **row})
+                    row = curve_row(players, curve, leads, kind == "insertion", forwards)
+                    lines.append({"file": result.photo, "method": f"{name} {kind}", **row})
     return lines
 
 
 def study_forwards(method: str, num_players: int, config: StudyConfig) -> int:
     """What a method of a study costs, in forward passes."""
-    samples = method_options(method, "insertion", num_players, config).get("num_samples", 0)
+    samples = METHODS_OF_STUDY[method].keywords(config.effort(num_players)).get("num_samples", 0)
     return {
         "random": 0,
         "attention-rollout": 1,

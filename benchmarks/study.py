@@ -2,11 +2,11 @@
 
     python benchmarks/study.py [--model FOLDER | --size tiny|small|base] [--out FILE.json]
 
-Every method of `jaxmoxi.attribution.METHODS` that applies, with the options of `jaxmoxi study --preset quick`, on
-images of noise, after compilation; MoXI and MoXI(-) in both directions. On more and more devices: of an accelerator
-those there are, of a CPU simulated ones in new processes, which share the cores, so that beyond their number the figure
-says what sharding costs, not what it gains. The games of the perturbation methods are spread over the devices;
-gradients and attention run on one.
+It measures every method of `jaxmoxi.attribution.METHODS` that applies, with the options of `jaxmoxi study --preset
+quick`, on images of noise, after compilation; MoXI and MoXI(-) in both directions. It does so on more and more devices:
+those that an accelerator has, or simulated devices of a CPU in new processes. Simulated devices share the cores, so
+beyond the number of cores the figure says what sharding costs, not what it gains. The games of the perturbation methods
+are spread over the devices; gradients and attention run on one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import jaxmoxi as jm
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.cli.bench import SIZES, random_classifier
 from jaxmoxi.study import PRESETS
-from jaxmoxi.study.measure import method_options
 
 
 @dataclasses.dataclass
@@ -65,6 +64,7 @@ def rows(args: Args) -> list[dict[str, Any]]:
         return jm.attribution.problem(model, image, 0, regions, v=jm.shard_coalitions(v, mesh))
 
     found, key = [], jax.random.key(0)
+    effort = config.effort(players)
     for name in args.methods:
         method = METHODS[name]
         try:
@@ -72,7 +72,7 @@ def rows(args: Args) -> list[dict[str, Any]]:
         except ValueError:
             continue
         for direction in ("insertion", "deletion")[: 1 + method.directed]:
-            options = method_options(name, direction, players, config)
+            options = method.keywords(effort, insertion=direction == "insertion")
             images = iter([problem(seed) for seed in range(1 + args.repeats)])
             first, *warm = seconds(
                 lambda m=method, o=options, i=images: m.explain(key, next(i), **o), repeats=1 + args.repeats

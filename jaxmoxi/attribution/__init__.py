@@ -1,16 +1,24 @@
 """Attribution methods with one signature: `explain(key, problem, *, options) -> scores float32[P]`, higher = more
 important. `METHODS` has them by name."""
 
+import importlib
+import pkgutil
+
 from jaxmoxi.attribution.attention import attention_rollout
 from jaxmoxi.attribution.cam import grad_cam, grad_cam_plus_plus
 from jaxmoxi.attribution.game import Problem, order_of, problem
 from jaxmoxi.attribution.gradients import gradient, integrated_gradients
 from jaxmoxi.attribution.groups import moxi, moxi_single, random_scores, shapley
-from jaxmoxi.attribution.methods import METHODS, Method
+from jaxmoxi.attribution.methods import METHODS, Effort, Method, register
 from jaxmoxi.attribution.perturbation import hsic, occlusion, rise
+
+# A file registers its methods when it is imported: a new one needs no line here.
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
 
 __all__ = [
     "METHODS",
+    "Effort",
     "Method",
     "Problem",
     "attention_rollout",
@@ -25,6 +33,7 @@ __all__ = [
     "order_of",
     "problem",
     "random_scores",
+    "register",
     "rise",
     "shapley",
 ]

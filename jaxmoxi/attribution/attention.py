@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, need_attention, without_game
+from jaxmoxi.attribution.methods import Method, register
 from jaxmoxi.errors import InputError
 
 Heads = Literal["mean", "max", "min"]
@@ -56,3 +57,16 @@ def _rollout(problem: Problem, heads: Heads) -> Float[Array, "P"]:
     read = flow[:num_read, count:].mean(0)
     pixels = jnp.repeat(jnp.repeat(read.reshape(rows, cols), height // rows, 0), width // cols, 1)
     return problem.pool(pixels)
+
+
+register(
+    Method(
+        "attention-rollout",
+        attention_rollout,
+        "Abnar and Zuidema, ACL 2020",
+        "attention",
+        help="how much of each patch reaches the class token through the attention of all layers",
+        place=20,
+        colour="#2ca02c",
+    )
+)

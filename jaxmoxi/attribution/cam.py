@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, class_scores, cut, need_features, without_game
+from jaxmoxi.attribution.methods import Method, register
 from jaxmoxi.games.payoff import Payoff
 
 
@@ -78,3 +79,28 @@ def _cam(problem: Problem, payoff: Payoff, weigh: Any) -> Float[Array, "P"]:
     maps, slope = (x[0].astype(jnp.float32) for x in (features.maps, jax.grad(score)(features.maps)))
     heat = jax.nn.relu(maps @ weigh(maps, slope))
     return problem.pool(jax.image.resize(heat, problem.image.shape[:2], "linear"))
+
+
+# A study leaves `payoff` alone: the papers take the logit, whatever the game's payoff is.
+register(
+    Method(
+        "grad-cam",
+        grad_cam,
+        "Selvaraju et al., ICCV 2017",
+        "features",
+        help="feature maps weighted by their mean gradient",
+        place=10,
+        colour="#1f77b4",
+    )
+)
+register(
+    Method(
+        "grad-cam++",
+        grad_cam_plus_plus,
+        "Chattopadhay et al., WACV 2018",
+        "features",
+        help="Grad-CAM whose weights count each of several objects",
+        place=11,
+        colour="#ff7f0e",
+    )
+)

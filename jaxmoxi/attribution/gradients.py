@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, class_scores, need_gradients, without_game
+from jaxmoxi.attribution.methods import Method, register
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import fill_image
 from jaxmoxi.games.payoff import Payoff
@@ -106,3 +107,28 @@ def _black(problem: Problem) -> Any:
             "images: give the three numbers"
         )
     return [(how.offset - mean) / std for mean, std in zip(how.mean, how.std, strict=True)]
+
+
+register(
+    Method(
+        "gradient",
+        gradient,
+        "Simonyan, Vedaldi and Zisserman, ICLR workshop 2014",
+        "gradients",
+        help="the absolute derivative of the payoff with respect to the pixels",
+        place=30,
+        colour="#9467bd",
+    )
+)
+# Its `batch_size` counts points that are differentiated together, so a study's coalitions per forward pass are not it.
+register(
+    Method(
+        "integrated-gradients",
+        integrated_gradients,
+        "Sundararajan, Taly and Yan, ICML 2017",
+        "gradients",
+        help="the mean gradient on the line from a baseline to the image, times their difference",
+        place=31,
+        colour="#8c564b",
+    )
+)

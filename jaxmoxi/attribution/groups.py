@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.attribution.game import Problem, Seed, need_key
+from jaxmoxi.attribution.methods import Effort, Method, coalition_batches, register
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.evaluation import evaluate
@@ -124,3 +125,67 @@ def _ranked(values: Float[Array, "P"]) -> Float[Array, "P"]:
     """P less the place in descending order, the lowest index first among equals. All NaN if one value is."""
     places = jnp.argsort(jnp.argsort(-values, stable=True))
     return jnp.where(jnp.isnan(values).any(), jnp.nan, values.shape[0] - places.astype(jnp.float32))
+
+
+def _shapley_options(effort: Effort) -> dict[str, Any]:
+    # A sample is a whole permutation, of about P evaluations.
+    return {"num_samples": max(2, effort.samples // effort.num_players), "batch_size": effort.batch_size}
+
+
+def _moxi_options(effort: Effort) -> dict[str, Any]:
+    steps = None if effort.steps is None else min(effort.steps, effort.num_players)
+    return {"num_steps": steps, "batch_size": effort.batch_size}
+
+
+_MOXI = "Sumiyasu, Kawamoto and Kera, CVPR 2024"
+register(
+    Method(
+        "shapley",
+        shapley,
+        "Castro, Gómez and Tejada, Computers & Operations Research 2009",
+        draws=True,
+        help="Shapley values from random permutations",
+        options=_shapley_options,
+        place=70,
+        colour="#006400",
+    )
+)
+register(
+    Method(
+        "moxi-single",
+        moxi_single,
+        _MOXI,
+        directed=True,
+        help="MoXI without interactions: regions in the order of their own values",
+        options=coalition_batches,
+        place=900,
+        colour="#d0021b",
+        line=":",
+        bold=True,
+    )
+)
+register(
+    Method(
+        "moxi",
+        moxi,
+        _MOXI,
+        directed=True,
+        help="MoXI: the region that moves the payoff most together with those already chosen, one after the other",
+        options=_moxi_options,
+        place=910,
+        colour="#d0021b",
+        bold=True,
+    )
+)
+register(
+    Method(
+        "random",
+        random_scores,
+        "no source: chance",
+        draws=True,
+        help="a random order, which a method must beat",
+        place=990,
+        colour="#888888",
+        line="--",
+    )
+)

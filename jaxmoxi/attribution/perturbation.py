@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, need_key
+from jaxmoxi.attribution.methods import Method, coalition_batches, register, sampled_coalitions
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, GameWrapper
 from jaxmoxi.games.evaluation import readouts
@@ -188,3 +189,40 @@ def dependence(masks: Bool[Array, "n P"], values: Float[Array, "n"]) -> Float[Ar
     kernel = jnp.exp(-0.5 * (apart / jnp.where(width > 0, width, 1)) ** 2)
     centred = masks - masks.mean(0, dtype=jnp.float32)
     return 2 * jnp.einsum("np,np->p", centred, kernel @ centred) / (count - 1) ** 2
+
+
+register(
+    Method(
+        "occlusion",
+        occlusion,
+        "Zeiler and Fergus, ECCV 2014",
+        help="what the payoff loses when one region is hidden",
+        options=coalition_batches,
+        place=40,
+        colour="#17becf",
+    )
+)
+register(
+    Method(
+        "rise",
+        rise,
+        "Petsiuk, Das and Saenko, BMVC 2018",
+        draws=True,
+        help="the mean of random masks, weighted by the probability under each",
+        options=sampled_coalitions,
+        place=50,
+        colour="#bcbd22",
+    )
+)
+register(
+    Method(
+        "hsic",
+        hsic,
+        "Novello, Fel and Vigouroux, NeurIPS 2022",
+        draws=True,
+        help="how much the payoff depends on whether a region is visible, over random coalitions",
+        options=sampled_coalitions,
+        place=60,
+        colour="#000080",
+    )
+)

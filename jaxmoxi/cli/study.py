@@ -5,15 +5,23 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
+from jaxmoxi.attribution import METHODS
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.removal import Removal
+from jaxmoxi.metrics import METRICS
+
+if TYPE_CHECKING:
+    from jaxmoxi.models.classifier import Classifier
 
 _OPTION = tyro.conf.arg
+_METHODS = "; ".join(f"{name} ({method.help})" for name, method in METHODS.items())
+_METRICS = "; ".join(f"{name} ({metric.help})" for name, metric in METRICS.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +44,12 @@ class Study:
     preset: Literal["paper", "quick"] = "paper"
     """Settings that go together; the options below change single ones. paper: all methods, full MoXI orders, 14 x 14
     regions; quick: the same question for a CPU."""
-    methods: tuple[str, ...] | None = None
-    """Names from grad-cam, grad-cam++, attention-rollout, gradient, integrated-gradients, occlusion, rise, hsic,
-    shapley, moxi-single, moxi, random."""
-    metrics: tuple[str, ...] | None = None
-    """From curves, agreement, localisation, road."""
+    methods: Annotated[tuple[str, ...] | None, _OPTION(help=f"Names from {_METHODS}.")] = None
+    metrics: Annotated[tuple[str, ...] | None, _OPTION(help=f"Names from {_METRICS}.")] = None
     regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None
     masking: Annotated[
-        Literal["tokens", "zero", "mean", "blur"] | None,
-        _OPTION(metavar="tokens|zero|mean|blur", help_behavior_hint=""),
+        Removal | None,
+        _OPTION(metavar="|".join(get_args(Removal)), help_behavior_hint=""),
     ] = None
     """How the methods hide a region. Left out: tokens are removed where the model has them, else pixels become zero."""
     removals: tuple[str, ...] | None = None
@@ -132,12 +137,13 @@ class Study:
             "sizes", "num_photos",
         )  # fmt: skip
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if self.metrics is None and self.methods is not None and "moxi" not in self.methods:
+        if self.metrics is None and self.methods is not None:
             # A preset's metric that needs a method which was not asked for is not asked for either.
-            changes["metrics"] = tuple(m for m in PRESETS[self.preset]().metrics if m != "agreement")
+            asked = PRESETS[self.preset]().metrics
+            changes["metrics"] = tuple(m for m in asked if set(METRICS[m].methods) <= set(self.methods))
         return changes
 
-    def _models(self) -> dict[str, Any]:
+    def _models(self) -> dict[str, Classifier]:
         import jaxmoxi as jm
 
         models = [jm.models.load(folder) for folder in self.model] or [jm.models.demo()]

@@ -1,9 +1,13 @@
 """How good an explanation is: pure functions of orders, scores and curves, each with its direction and endpoints.
 
 An explanation is an *order* int32[P] of players, most important first, or *scores* float32[P], higher = more important.
-Insertion and deletion curves are `jaxmoxi.insertion_curve` and `jaxmoxi.deletion_curve`; what is here reads them,
-compares orders, and looks where on the image the important players lie.
+Insertion and deletion curves are `jaxmoxi.insertion_curve` and `jaxmoxi.deletion_curve`. The functions here read such
+curves, compare orders, and look where on the image the important players lie. `METRICS` lists by name what a study
+measures with them.
 """
+
+import importlib
+import pkgutil
 
 from jaxmoxi.games.removal import value_fns
 from jaxmoxi.metrics.agreement import OrderAgreement, order_agreement, top_k_overlap
@@ -19,12 +23,24 @@ from jaxmoxi.metrics.curves import (
 )
 from jaxmoxi.metrics.imputation import noisy_linear_imputation
 from jaxmoxi.metrics.localisation import box_mask, crop_boxes, energy_inside, iou, pointing_game
+from jaxmoxi.metrics.registry import METRICS, Column, Explained, Line, Metric, Number, Panels, register
 from jaxmoxi.metrics.road import RoadCurve, road_curve
 
+# A file registers its metrics when it is imported: a new one needs no line here.
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
+
 __all__ = [
+    "METRICS",
+    "Column",
     "Confidence",
     "CurveBand",
+    "Explained",
+    "Line",
+    "Metric",
+    "Number",
     "OrderAgreement",
+    "Panels",
     "RoadCurve",
     "aggregate_curves",
     "bootstrap_curves",
@@ -38,6 +54,7 @@ __all__ = [
     "order_agreement",
     "pointing_game",
     "probability_area",
+    "register",
     "road_curve",
     "smallest_flip",
     "top_k_overlap",

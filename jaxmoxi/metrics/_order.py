@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from jaxmoxi.errors import InputError
-from jaxmoxi.pytrees import is_concrete
-
-
-def check_order(order: Any) -> Int[Array, "P"]:
-    """`order` as int32[P], or a ValueError; that it is a permutation is not checked while it is traced."""
-    order = jnp.asarray(order)
-    if order.ndim != 1 or order.shape[0] < 1 or not jnp.issubdtype(order.dtype, jnp.integer):
-        raise InputError(f"expected an order int[P]; got {order.dtype} of shape {list(order.shape)}")
-    count = order.shape[0]
-    if is_concrete(order) and not np.array_equal(np.sort(order), np.arange(count)):
-        raise InputError(
-            f"expected an order that names each player 0 .. {count - 1} once; got {np.asarray(order).tolist()}: a "
-            "search that stopped early has no complete order, run it with stop=None"
-        )
-    return order.astype(jnp.int32)
+from jaxmoxi.types import AnyArray
 
 
 def ranks_of(order: Int[Array, "P"]) -> Int[Array, "P"]:
@@ -31,11 +16,13 @@ def ranks_of(order: Int[Array, "P"]) -> Int[Array, "P"]:
     return jnp.argsort(order).astype(jnp.int32)
 
 
-def leading_players(order: Int[Array, "P"], sizes: Int[Array, "P"], doubled: Any) -> Bool[Array, "*S P"]:
+def leading_players(
+    order: Int[Array, "P"], sizes: Int[Array, "P"], doubled: int | Int[AnyArray, "*S"]
+) -> Bool[Array, "*S P"]:
     """The first players of an order that together cover so many pixels, to the nearest player, halves up.
 
     sizes:   int32[P], pixels of each player.
-    doubled: int32[*S], twice the pixels to cover: whole numbers have no rounding to disagree on.
+    doubled: int32[*S], twice the pixels to cover; whole numbers are free of rounding.
 
     A player belongs to them if at least half of it lies within the first so many pixels of the order. Of P players of
     one size these are the first floor(P * share + 1/2).
@@ -46,9 +33,9 @@ def leading_players(order: Int[Array, "P"], sizes: Int[Array, "P"], doubled: Any
     return jnp.take(within, ranks_of(order), axis=-1)
 
 
-def doubled_pixels(shares: Any, count: int) -> Any:
+def doubled_pixels(shares: float | Sequence[float] | np.ndarray, count: int) -> Int[np.ndarray, "..."]:
     """Twice the pixels that shares of an image's `count` pixels are, int32[...], on the host.
 
-    The small addition keeps a share that was typed in decimals, such as 0.3, from falling below a half it should reach.
+    The small addition keeps a share that was typed in decimals, such as 0.3, from being rounded below a half.
     """
-    return np.floor(2 * np.asarray(shares, np.float64) * count + 1e-6).astype(np.int32)
+    return np.asarray(np.floor(2 * np.asarray(shares, np.float64) * count + 1e-6), np.int32)

@@ -7,13 +7,18 @@ forms; they are symmetric in the two orders.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.metrics._order import check_order, ranks_of
+from jaxmoxi.metrics._order import ranks_of
+from jaxmoxi.metrics.registry import Column, Explained, Metric, Number, register
+from jaxmoxi.moxi.curves import check_order
 from jaxmoxi.types import AnyArray
 
 
@@ -37,8 +42,8 @@ def order_agreement(order_a: Int[AnyArray, "P"], order_b: Int[AnyArray, "P"]) ->
     """
     a, b = _ranks(order_a, order_b)
     count = a.shape[0]
-    same = jnp.sign(a[:, None] - a) * jnp.sign(b[:, None] - b)  # each pair of players twice
-    moved = (a - b) / count  # a share of the ranks: the sum of whole squares would overflow
+    same = jnp.sign(a[:, None] - a) * jnp.sign(b[:, None] - b)  # counts each pair of players twice
+    moved = (a - b) / count  # as shares of the ranks, because the sum of whole squares would overflow
     distance = jnp.sum(jnp.square(moved)) / count  # in [0, 1/3)
     pairs = jnp.float32(count * (count - 1))
     squares = jnp.float32(count**2 - 1) / count**2
@@ -74,8 +79,39 @@ def top_k_overlap(
     return both / (2 * k - both if how == "jaccard" else k)
 
 
-def _ranks(order_a: Any, order_b: Any) -> tuple[Int[Array, "P"], Int[Array, "P"]]:
+def _ranks(order_a: Int[AnyArray, "P"], order_b: Int[AnyArray, "Q"]) -> tuple[Int[Array, "P"], Int[Array, "P"]]:
     a, b = check_order(order_a), check_order(order_b)
     if a.shape != b.shape:
         raise InputError(f"expected two orders of the same players; got {a.shape[0]} and {b.shape[0]} of them")
     return ranks_of(a), ranks_of(b)
+
+
+_OURS = "moxi"
+
+
+@jax.jit
+def _taus(orders_a: Int[AnyArray, "N P"], orders_b: Int[AnyArray, "N P"]) -> Float[Array, "N"]:
+    """Kendall's tau of each order of a stack with its counterpart."""
+    return jax.vmap(lambda a, b: order_agreement(a, b).kendall_tau)(orders_a, orders_b)
+
+
+def _measure(explained: Explained) -> Iterator[Number]:
+    """Kendall's tau of each method's orders with MoXI's, the mean of insertion and deletion."""
+    if _OURS not in explained.methods:  # MoXI does not apply to the model
+        return
+    ours = explained.orders[explained.methods.index(_OURS)]
+    for method, orders in zip(explained.methods, explained.orders, strict=True):
+        if method != _OURS:
+            yield Number("agreement with moxi", method, "", float(np.mean(_taus(orders, ours))))
+
+
+register(
+    Metric(
+        "agreement",
+        _measure,
+        columns=(Column("agreement with moxi", higher=True),),
+        help="how much each order agrees with MoXI's",
+        methods=(_OURS,),
+        place=20,
+    )
+)

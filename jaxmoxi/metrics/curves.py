@@ -1,17 +1,18 @@
 """What insertion and deletion curves say: areas, readings at a share, the smallest group that flips, means over images.
 
-A curve comes from `jaxmoxi.insertion_curve` or `jaxmoxi.deletion_curve`; several together, as a `Readout` whose arrays
-end with the axis of all sizes, from `jaxmoxi.curve_readouts`. Insertion goes from nothing visible (size
-0) to the whole image (size P), and higher is better; deletion from the whole image to nothing, and lower is better.
+A curve comes from `jaxmoxi.insertion_curve` or `jaxmoxi.deletion_curve`. Several curves come together from
+`jaxmoxi.curve_readouts`, as a `Readout` whose arrays end with the axis of all sizes. Insertion goes from nothing
+visible (size 0) to the whole image (size P), and higher is better. Deletion goes from the whole image to nothing, and
+lower is better.
 Sources: Petsiuk, Das and Saenko, "RISE", BMVC 2018 (the areas); Sumiyasu, Kawamoto and Kera, CVPR 2024 (accuracy
 against the share of patches, and the smallest group); Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.metrics.imputation import RandomKey
+from jaxmoxi.metrics.registry import DIRECTIONS, Column, Explained, Line, Metric, Number, Panels, register
+from jaxmoxi.moxi.curves import curve_readouts
 from jaxmoxi.types import AnyArray, Curve, Readout
 
 Quantity = Literal["probabilities", "leads", "values"]
@@ -73,26 +77,34 @@ def curve_at(
     return readings[..., sizes]
 
 
-def smallest_flip(curve: Curve | Readout, *, insertion: bool = True) -> Int[Array, "*batch"]:
+def smallest_flip(
+    curve: Curve | Readout, *, insertion: bool = True, sizes: Sequence[int] | None = None
+) -> Int[Array, "*batch"]:
     """The size of the smallest group at the head of an order that flips the prediction, int32[]; lower is better.
 
     insertion: the curve is an insertion curve, and the group is the first with which the class is the top class; False:
                a deletion curve, and the first without which it is not. The group itself is `order[:size]`.
+    sizes:     the group size of each reading, ascending, as `curve_readouts` took them; None means all of 0 .. P.
 
-    0 where the start has already flipped (nothing visible, or nothing hidden). P + 1 where no group does, one more than
-    all players, so that comparisons and medians over images treat it as the worst.
-    Raises ValueError for a curve that cannot tell who leads.
+    0 where the start has already flipped (nothing visible, or nothing hidden). One more than the largest size where no
+    group flips the prediction, P + 1 for a whole curve, so that comparisons and medians over images rank it worst.
+    Raises ValueError for a curve that cannot tell who leads, and for sizes that are not one for each reading.
     """
     flipped = _quantity(curve, "leads") == insertion
-    size = jnp.where(jnp.any(flipped, axis=-1), jnp.argmax(flipped, axis=-1), flipped.shape[-1])
-    return size.astype(jnp.int32)
+    count = flipped.shape[-1]
+    known = np.arange(count) if sizes is None else np.asarray(sizes)
+    if known.shape != (count,):
+        raise InputError(f"expected a size for each of the {count} readings; got {known.size} sizes")
+    place = jnp.where(jnp.any(flipped, axis=-1), jnp.argmax(flipped, axis=-1), count)
+    return jnp.asarray(np.append(known, known[-1] + 1), jnp.int32)[place]
 
 
 def highest_confidence(curve: Curve | Readout) -> Confidence:
     """The largest probability along an insertion curve, and the smallest group that reaches it.
 
-    Higher probability is better: parts of the image can convince the model more than the whole does, whose probability
-    (the curve's end) is the least it can be; with equal probability, a smaller size. NaN where a probability is NaN.
+    Higher probability is better, and of two curves with the same probability the one that reaches it with the smaller
+    group. Parts of an image can convince the model more than the whole image, whose probability ends the curve and so
+    is the least that this can be. NaN where a probability is NaN.
     Raises ValueError for a curve without probabilities.
     """
     probabilities = _quantity(curve, "probabilities")
@@ -120,7 +132,7 @@ def aggregate_curves(
 
 
 def bootstrap_curves(
-    key: Any,
+    key: RandomKey,
     curves: Shaped[AnyArray, "_ _"] | Sequence[Shaped[AnyArray, "_ _"]],
     *,
     level: float = 0.95,
@@ -131,8 +143,8 @@ def bootstrap_curves(
     key:         a JAX random key; the same key gives the same band.
     num_samples: draws of B images, at least 1.
 
-    The percentiles make no assumption of normality and stay within the data's range; they are drawn to include the
-    mean. Otherwise as `aggregate_curves`, and a single image's band is its own curve.
+    The percentiles make no assumption of normality and stay within the data's range; the band is widened where it would
+    not include the mean. Otherwise as `aggregate_curves`, and a single image's band is its own curve.
     """
     rows = _rows(curves)
     _check_level(level)
@@ -140,7 +152,7 @@ def bootstrap_curves(
         raise InputError(f"num_samples must be at least 1; got {num_samples}")
     count = len(rows)
 
-    def resampled(key: Any) -> Float[Array, "P1"]:
+    def resampled(key: RandomKey) -> Float[Array, "P1"]:
         drawn = jnp.zeros(count).at[jax.random.randint(key, (count,), 0, count)].add(1)
         return jnp.matmul(drawn, rows, precision="highest") / count
 
@@ -163,8 +175,8 @@ def _quantity(curve: Curve | Readout, name: str) -> Shaped[Array, "*batch P1"]:
     return jnp.asarray(found)
 
 
-def _rows(curves: Any) -> Float[Array, "B P1"]:
-    parts = [curves] if hasattr(curves, "ndim") else list(curves)
+def _rows(curves: AnyArray | Sequence[AnyArray]) -> Float[Array, "B P1"]:
+    parts = [curves] if isinstance(curves, AnyArray) else list(curves)
     shapes = [jnp.shape(part) for part in parts]
     if not parts or any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) != 1:
         raise InputError(f"expected curves [B, P+1], or several such arrays of one P; got shapes {shapes}")
@@ -177,3 +189,69 @@ def _rows(curves: Any) -> Float[Array, "B P1"]:
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise InputError(f"level must lie in (0, 1), such as 0.95; got {level}")
+
+
+def _measure(explained: Explained) -> Iterator[Number | Line]:
+    """The numbers and the curves of each method, for each way of removing players."""
+    sizes = list(explained.sizes)
+    shares = np.asarray(sizes) / explained.orders.shape[-1]
+    # One compiled pass takes the orders of all methods.
+    found = {
+        (removal, direction): curve_readouts(
+            game,
+            explained.orders[:, d],
+            insertion=direction == "insertion",
+            sizes=sizes,
+            batch_size=explained.batch_size,
+        )
+        for removal, game in explained.games.items()
+        for d, direction in enumerate(DIRECTIONS)
+    }
+    flips = {at: np.asarray(smallest_flip(r, insertion=at[1] == "insertion", sizes=sizes)) for at, r in found.items()}
+    for i, method in enumerate(explained.methods):
+        for (removal, direction), read in found.items():
+            probabilities = np.asarray(_quantity(read, "probabilities")[i])
+            leads = np.asarray(_quantity(read, "leads")[i], np.float32)
+            areas = {"probability": np.trapezoid(probabilities, shares), "accuracy": np.trapezoid(leads, shares)}
+            for quantity, area in areas.items():
+                yield Number(f"{direction} {quantity} area", method, removal, float(area))
+            which = "that is enough" if direction == "insertion" else "to lose"
+            yield Number(f"smallest group {which}", method, removal, float(flips[removal, direction][i]))
+            if direction == "insertion":
+                yield Number("highest probability", method, removal, float(probabilities.max()))
+            for quantity, values in (("probabilities", probabilities), ("leads", leads)):
+                yield Line("curves", method, removal, direction, quantity, shares, values)
+
+
+def _note(sizes: Sequence[int]) -> str:
+    return (
+        f"Curves are measured at {len(sizes)} sizes ({', '.join(map(str, sizes[:8]))}, ...); a smallest group is "
+        "the first of them that does it."
+    )
+
+
+register(
+    Metric(
+        "curves",
+        _measure,
+        columns=(
+            Column("insertion probability area", higher=True),
+            Column("insertion accuracy area", higher=True),
+            Column("deletion probability area", higher=False),
+            Column("deletion accuracy area", higher=False),
+            Column("smallest group that is enough", higher=False, digits=1),
+            Column("smallest group to lose", higher=False, digits=1),
+            Column("highest probability", higher=True),
+        ),
+        help="insertion and deletion curves, and the smallest groups that flip the prediction",
+        panels=Panels(
+            quantities=(("leads", "accuracy"), ("probabilities", "probability of the class")),
+            directions=(
+                ("insertion", "insertion (higher is better)", "players visible, %"),
+                ("deletion", "deletion (lower is better)", "players removed, %"),
+            ),
+        ),
+        note=_note,
+        place=10,
+    )
+)

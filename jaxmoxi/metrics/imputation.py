@@ -8,15 +8,15 @@ little Gaussian noise hides how smooth the fill is.
 
 The system is W x = D x on the hidden pixels, W the weights and D their sums: symmetric and positive definite, a Laplace
 equation with the visible pixels as its boundary. Where 90 % of a photo of 224 x 224 in 14 x 14 patches are hidden,
-conjugate gradients (with the diagonal as preconditioner) take 250 to 400 iterations to errors below 1e-3. Here a
-multigrid cycle is the preconditioner: the error is smoothed by one Jacobi sweep, what is left of it is solved on a grid
-of half the resolution, and so on down to 2 x 2 cells. The first iteration so starts from a guess of all resolutions,
-and eight come as near as float32 does; their number is fixed, which `jit` and `vmap` like. A coarse cell is hidden
-where all its pixels are.
+conjugate gradients (with the diagonal as preconditioner) take 250 to 400 iterations to errors below 1e-3. Here the
+preconditioner is a multigrid cycle: one Jacobi sweep smooths the error, the rest of the error is solved on a grid of
+half the resolution, and so on down to 2 x 2 cells. The first iteration therefore starts from a guess at all
+resolutions, and eight iterations reach the accuracy of float32. Their number is fixed, as `jit` and `vmap` need. A
+coarse cell counts as hidden where all its pixels are.
 
-Deviation from the authors' code: theirs solves the system directly, on the host, image by image; the solution is the
-same up to an error of at most 3e-3 of the image's standard deviation, a third of the noise. With nothing visible the
-system has no solution: 0.
+Deviation from the authors' code: their code solves the system directly, on the host, image by image. The solution here
+is the same up to an error of at most 3e-3 of the image's standard deviation, a third of the noise. With nothing visible
+the system has no solution, and the guess is 0.
 """
 
 from __future__ import annotations
@@ -27,27 +27,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key, UInt32
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.types import AnyArray
 
+RandomKey = Key[Array, ""] | UInt32[AnyArray, "2"]
+
 _COARSEST, _COARSEST_SWEEPS = 2, 4  # cells along a side, and sweeps that settle them
 
 
 def noisy_linear_imputation(
-    key: Any,
+    key: RandomKey,
     image: Float[AnyArray, "H W 3"],
     hidden: Bool[AnyArray, "H W"],
     *,
     noise: float = 0.01,
     num_iterations: int = 8,
 ) -> Float[Array, "H W 3"]:
-    """An image whose hidden pixels are guessed from the visible ones, float32[H, W, 3]; visible pixels are untouched.
+    """An image whose hidden pixels are guessed from the visible ones, float32[H, W, 3]; visible pixels stay.
 
     key:            a JAX random key, for the noise.
-    image:          float[H, W, 3], in any units; what is under hidden pixels is not looked at.
+    image:          float[H, W, 3], in any units; the values of hidden pixels are not used.
     hidden:         bool[H, W], True where a pixel is to be guessed. Where all are, the guess is 0.
     noise:          standard deviation of the noise on hidden pixels, in the image's units; 0 for none.
     num_iterations: of preconditioned conjugate gradients, at least 1.
@@ -66,7 +68,7 @@ def noisy_linear_imputation(
     return impute(key, image, hidden, noise, num_iterations)
 
 
-def check_imputation(noise: Any, num_iterations: int) -> None:
+def check_imputation(noise: float | Float[AnyArray, ""], num_iterations: int) -> None:
     """Raises ValueError for noise or iterations that cannot be."""
     if is_concrete(noise) and not noise >= 0:
         raise InputError(f"noise must be at least 0, a standard deviation in the image's units; got {noise}")
@@ -75,16 +77,22 @@ def check_imputation(noise: Any, num_iterations: int) -> None:
 
 
 @partial(jax.jit, static_argnums=4)
-def impute(key: Any, image: Array, hidden: Array, noise: Any, num_iterations: int) -> Float[Array, "H W 3"]:
+def impute(
+    key: RandomKey,
+    image: Float[Array, "H W 3"],
+    hidden: Bool[Array, "H W"],
+    noise: float | Float[AnyArray, ""],
+    num_iterations: int,
+) -> Float[Array, "H W 3"]:
     """`noisy_linear_imputation` of arguments that fit."""
     image = image.astype(jnp.float32)
     planes = jnp.moveaxis(image, -1, 0)
     shown = ~hidden
-    # The mean comes off first: what is left to find is contrast, and a flat image is exact.
+    # Subtracting the mean first leaves only contrast to solve for, so that a flat image is exact.
     mean = jnp.sum(planes, axis=(1, 2), where=shown) / jnp.maximum(jnp.sum(shown), 1)
     centred = jnp.where(shown, planes - mean[:, None, None], 0)
     levels = _levels(hidden)
-    known = _neighbours(centred) * levels[0].hidden
+    known = jnp.asarray(_neighbours(centred)) * levels[0].hidden
     found = _solve(levels, known, num_iterations) + mean[:, None, None]
     guess = jnp.moveaxis(found, 0, -1) + noise * jax.random.normal(key, image.shape)
     return jnp.where(hidden[..., None], guess, image)
@@ -112,7 +120,7 @@ def _levels(hidden: Bool[Array, "h w"]) -> list[_Level]:
         hidden = jax.lax.optimization_barrier(hidden)
 
 
-def _neighbours(x: Any) -> Any:
+def _neighbours(x: Float[AnyArray, "*c h w"]) -> Float[AnyArray, "*c h w"]:
     """The weighted sum over the eight neighbours, 0 beyond the border: [..., h, w]."""
     pads = [(0, 0)] * (x.ndim - 2) + [(1, 1)] * 2
     padded = np.pad(x, pads) if isinstance(x, np.ndarray) else jnp.pad(x, pads)
@@ -122,7 +130,8 @@ def _neighbours(x: Any) -> Any:
 
 def _apply(level: _Level, x: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
     """(D - W) x, on the unknown cells."""
-    # XLA would fuse a chain of these into one loop that computes each neighbour's neighbours anew, ten times slower.
+    # Without the barriers XLA fuses a chain of these into one loop that computes each neighbour's neighbours anew. That
+    # is ten times slower.
     x = jax.lax.optimization_barrier(x)
     return jax.lax.optimization_barrier((level.weights * x - _neighbours(x)) * level.hidden)
 
@@ -144,7 +153,7 @@ def _cycle(levels: list[_Level], r: Float[Array, "c h w"]) -> Float[Array, "c h 
         for _ in range(_COARSEST_SWEEPS):
             x += (r - _apply(level, x)) / level.weights
         return x
-    # Products with small matrices, as slices would have XLA compute what they are slices of once for each.
+    # These are products with small matrices, because XLA would compute the source of each slice once for every slice.
     down, across = map(_interpolation, level.hidden.shape)
     product = partial(jnp.einsum, precision="highest")
     rest = product("yh,cyx,xw->chw", down, r - _apply(level, x), across) * levels[1].hidden
@@ -154,15 +163,15 @@ def _cycle(levels: list[_Level], r: Float[Array, "c h w"]) -> Float[Array, "c h 
 
 
 def _solve(levels: list[_Level], known: Float[Array, "c h w"], num_iterations: int) -> Float[Array, "c h w"]:
-    """(D - W) x = known by preconditioned conjugate gradients from 0, every plane by itself."""
+    """Solves (D - W) x = known by preconditioned conjugate gradients from 0, every plane by itself."""
 
-    def dot(a: Any, b: Any) -> Any:
+    def dot(a: Array, b: Array) -> Array:
         return jnp.sum(a * b, axis=(1, 2), keepdims=True)
 
-    def share(a: Any, b: Any) -> Any:
-        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)  # 0 at first; and once a plane is exact, nothing moves
+    def share(a: Array, b: Array) -> Array:
+        return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)  # 0 at first, and once a plane is exact
 
-    def step(_: Any, state: Any) -> Any:
+    def step(_: Any, state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         x, r, p, size = state
         z = _cycle(levels, r)
         new_size = dot(r, z)

@@ -3,17 +3,17 @@
 Sources: the pointing game, Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016; the energy
 inside, Wang et al., "Score-CAM", CVPR Workshops 2020; intersection over union, Jaccard 1901.
 
-Deviations: the pointing game has no tolerance around the object, and where several pixels share the maximum, as those
-of a region do, it gives the chance that one of them picked at random hits, not the luck of the first.
+Deviations: the pointing game has no tolerance around the object. Where several pixels share the maximum, as those of a
+region do, it gives the chance that one of them picked at random lies on the object.
 
-Only these measures see an annotation: a model that rightly looks elsewhere (at the water, for a boat) is told off. What
-is not defined, because there is no object or no positive score, is NaN, to be left out of means over images. For one
-selection's precision and recall see `jaxmoxi.p2p.metrics.localisation`.
+Only these measures use an annotation, so a model that rightly looks elsewhere (at the water, for a boat) scores low. A
+measure is NaN where it is not defined, because there is no object or no positive score; means over images leave NaN
+out. For one selection's precision and recall see `jaxmoxi.p2p.metrics.localisation`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.metrics._order import doubled_pixels, leading_players
+from jaxmoxi.metrics.registry import Column, Explained, Metric, Number, register
 from jaxmoxi.models.preprocess import Preprocessing, crop_geometry
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.regions.label_maps import check_regions, pool_regions, region_sizes
@@ -32,8 +33,8 @@ def pointing_game(
 ) -> Float[Array, ""]:
     """Whether the most important place lies on the object, float32[] in [0, 1]; higher is better.
 
-    1 where all pixels of the highest scoring region (of all that share the highest score) lie on the object, 0 where
-    none does, in between the share of those that do. Chance is the object's share of the image.
+    It is the share of the highest scoring region's pixels (of all regions that share the highest score) that lie on the
+    object: 1 where all do, 0 where none does. Chance is the object's share of the image.
 
     scores:      [P], higher = more important.
     regions:     int[H, W], labels 0 .. P-1; for a map of pixels, each pixel its own region.
@@ -52,15 +53,15 @@ def energy_inside(
 ) -> Float[Array, ""]:
     """The share of the positive scores that lies on the object, float32[] in [0, 1]; higher is better.
 
-    Every pixel weighs as much as its region's score, negative ones nothing: 1 where all positive scores lie on the
-    object, 0 where none does. Equal scores everywhere give the object's share of the image. Scores that are a region's
-    total (Shapley values of regions of unequal size) are divided by `region_sizes` first.
+    Every pixel weighs as much as its region's score, and nothing where the score is negative: 1 where all positive
+    scores lie on the object, 0 where none does. Equal scores everywhere give the object's share of the image. Divide
+    scores that are a region's total (Shapley values of regions of unequal size) by `region_sizes` first.
 
     Arguments, NaN and errors are those of `pointing_game`; NaN too where no score is positive.
     """
     scores, sizes, inside = _areas(scores, regions, object_mask)
     mass = jnp.maximum(scores, 0)
-    mass /= jnp.where(jnp.max(mass) > 0, jnp.max(mass), 1)  # so that the sums cannot overflow
+    mass /= jnp.where(jnp.max(mass) > 0, jnp.max(mass), 1)  # keeps the sums from overflowing
     return _ratio(jnp.sum(mass * inside), jnp.sum(mass * sizes), jnp.sum(inside) > 0)
 
 
@@ -74,10 +75,10 @@ def iou(
     """Intersection over union of the highest scoring regions and the object, float32[] in [0, 1]; higher is better.
 
     share: of the image's pixels that the regions cover, in (0, 1], to the nearest region; None takes as many pixels as
-           the object has, for which 1 is within reach.
+           the object has, so that 1 can be reached.
 
-    1 where the regions are the object, 0 where they miss it. Equal scores go by label, lowest first; a share smaller
-    than half a region selects nothing and gives 0. Other arguments, NaN and errors are those of `pointing_game`.
+    1 where the regions are the object, 0 where they miss it. Of equal scores the lowest label comes first. A share
+    smaller than half a region selects nothing and gives 0. Other arguments, NaN and errors are as in `pointing_game`.
     """
     scores, sizes, inside = _areas(scores, regions, object_mask)
     if share is not None and not 0 < share <= 1:
@@ -125,7 +126,9 @@ def crop_boxes(
     return np.clip(scaled, 0, np.array([crop_width, crop_height] * 2)).astype(np.float32)
 
 
-def _areas(scores: Any, regions: Any, object_mask: Any) -> tuple[Float[Array, "P"], Int[Array, "P"], Int[Array, "P"]]:
+def _areas(
+    scores: Num[AnyArray, "P"], regions: Int[AnyArray, "H W"], object_mask: Bool[AnyArray, "H W"]
+) -> tuple[Float[Array, "P"], Int[Array, "P"], Int[Array, "P"]]:
     """(scores, pixels of each region, pixels of each region that lie on the object)."""
     scores, mask = jnp.asarray(scores, jnp.float32), jnp.asarray(object_mask)
     if scores.ndim != 1 or scores.shape[0] < 1:
@@ -142,12 +145,12 @@ def _areas(scores: Any, regions: Any, object_mask: Any) -> tuple[Float[Array, "P
     return scores, region_sizes(regions, num_players), inside.astype(jnp.int32)
 
 
-def _ratio(part: Any, whole: Any, defined: Any) -> Float[Array, ""]:
+def _ratio(part: Num[Array, ""], whole: Num[Array, ""], defined: Bool[Array, ""]) -> Float[Array, ""]:
     """part / whole as float32; NaN where it is not defined."""
     return jnp.where(defined & (whole > 0), part / jnp.where(whole > 0, whole, 1), jnp.nan).astype(jnp.float32)
 
 
-def _check_boxes(boxes: Any) -> Any:
+def _check_boxes(boxes: Num[AnyArray, "N 4"]) -> Num[AnyArray, "N 4"]:
     boxes = boxes if hasattr(boxes, "ndim") else np.asarray(boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError(f"expected boxes [N, 4] of x0, y0, x1, y1; got shape {list(boxes.shape)}")
@@ -160,3 +163,27 @@ def _check_boxes(boxes: Any) -> Any:
                 "is x, y, x + width, y + height"
             )
     return boxes
+
+
+_MEASURES = {"pointing game": pointing_game, "energy inside": energy_inside, "IoU": iou}
+
+
+def _measure(explained: Explained) -> Iterator[Number]:
+    """Where the scores of insertion lie: those of what is enough for the class."""
+    if explained.objects is None:
+        return
+    for method, scores in zip(explained.methods, explained.scores[:, 0], strict=True):
+        for column, measure in _MEASURES.items():
+            yield Number(column, method, "", float(measure(scores, explained.regions, explained.objects)))
+
+
+register(
+    Metric(
+        "localisation",
+        _measure,
+        columns=tuple(Column(name, higher=True) for name in _MEASURES),
+        help="whether the important regions lie on the photo's objects",
+        needs_objects=True,
+        place=30,
+    )
+)

@@ -1,17 +1,16 @@
-"""ROAD: remove players, impute what is missing, and see whether the prediction holds. A metric no method optimises.
+"""ROAD: remove players, impute the missing pixels, and see whether the prediction holds.
 
-Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022, without the
-retraining that they show to be unnecessary; the fill is that of `imputation`.
+No attribution method optimises this metric. Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for
+Attribution Methods", ICML 2022, without the retraining that they show to be unnecessary. `imputation` makes the fill.
 
-Deviation: whole players are removed, until they cover a share of the pixels to the nearest player, as an order of
-regions has no order of pixels within them.
+Deviation: whole players are removed, until they cover a share of the pixels to the nearest player, because an order of
+regions does not order the pixels within them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import PixelValueFn, pixel_value_fn
-from jaxmoxi.metrics._order import check_order, doubled_pixels, leading_players
-from jaxmoxi.metrics.imputation import check_imputation, impute
+from jaxmoxi.metrics._order import doubled_pixels, leading_players
+from jaxmoxi.metrics.imputation import RandomKey, check_imputation, impute
+from jaxmoxi.metrics.registry import Column, Explained, Line, Metric, Number, register
+from jaxmoxi.moxi.curves import check_order
 from jaxmoxi.pytrees import record
 from jaxmoxi.regions.label_maps import region_sizes, visible_pixels
 from jaxmoxi.types import AnyArray
@@ -42,10 +43,10 @@ class RoadCurve:
 
 
 def road_curve(
-    key: Any,
-    logits_fn: Callable[..., Any],
+    key: RandomKey,
+    logits_fn: Callable[[Float[Array, "B H W 3"]], Float[Array, "B K"]],
     image: Float[AnyArray, "H W 3"],
-    target: Any,
+    target: int | np.integer | Int[AnyArray, ""],
     regions: Int[AnyArray, "H W"],
     order: Int[AnyArray, "P"],
     *,
@@ -59,8 +60,8 @@ def road_curve(
     key:    a JAX random key, for the noise; one key gives all orders the same noise, which is fair.
     logits_fn, image, target, regions: as `pixel_value_fn` takes them.
     order:  int[P], a permutation of 0 .. P-1, most important first.
-    shares: of the pixels, in [0, 1], removed to the nearest whole player. Endpoints: at 0 the image itself, at 1 (and
-            where the nearest player is the last) nothing but noise around 0.
+    shares: of the pixels, in [0, 1], removed to the nearest whole player. Endpoints: 0 leaves the image itself; 1 (and
+            a share whose nearest player is the last) leaves nothing but noise around 0.
     most_relevant_first: True removes from the head of the order (MoRF), and lower is better; False from its tail
             (LeRF), and higher is better.
     noise, num_iterations: as for `noisy_linear_imputation`.
@@ -83,7 +84,14 @@ def road_curve(
 
 
 @partial(jax.jit, static_argnums=5)
-def _predict(key: Any, v: PixelValueFn, order: Array, doubled: Any, noise: Any, num_iterations: int) -> Any:
+def _predict(
+    key: RandomKey,
+    v: PixelValueFn,
+    order: Int[Array, "P"],
+    doubled: Int[AnyArray, "S"],
+    noise: float | Float[AnyArray, ""],
+    num_iterations: int,
+) -> tuple[Bool[Array, "S"], Float[Array, "S"]]:
     """(leads, probabilities) bool[S], float32[S]."""
     removed = leading_players(order, region_sizes(v.regions, order.shape[0]), doubled)
     hidden = visible_pixels(removed, v.regions)
@@ -91,3 +99,43 @@ def _predict(key: Any, v: PixelValueFn, order: Array, doubled: Any, noise: Any, 
     images = jax.vmap(lambda key, hidden: impute(key, v.image, hidden, noise, num_iterations))(keys, hidden)
     logits = v.logits_fn(images).astype(jnp.float32)
     return jnp.argmax(logits, axis=1) == v.target, jax.nn.softmax(logits, axis=1)[:, v.target]
+
+
+_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def _measure(explained: Explained) -> Iterator[Number | Line]:
+    """The mean probability while the head, or the tail, of each deletion order is removed and imputed."""
+    shares = np.asarray(_SHARES)
+    for which, first in (("most", True), ("least", False)):
+        for method, order in zip(explained.methods, explained.orders[:, 1], strict=True):
+            curve = road_curve(
+                explained.key,
+                explained.model.logits,
+                explained.image,
+                explained.target,
+                explained.regions,
+                order,
+                shares=_SHARES,
+                most_relevant_first=first,
+            )
+            probabilities = np.asarray(curve.probabilities, np.float32)
+            area = np.trapezoid(probabilities, shares) / (shares[-1] - shares[0])
+            yield Number(f"ROAD, {which} important first", method, "road", float(area))
+            yield Line("road", method, "road", f"{which} important first", "probabilities", shares, probabilities)
+
+
+register(
+    Metric(
+        "road",
+        _measure,
+        columns=(
+            Column("ROAD, most important first", higher=False),
+            Column("ROAD, least important first", higher=True),
+        ),
+        help="the prediction while pixels are removed and imputed, which no method optimises",
+        by_default=False,
+        removals=(("road", "pixels imputed (ROAD)"),),
+        place=40,
+    )
+)

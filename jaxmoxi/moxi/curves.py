@@ -60,7 +60,7 @@ def curve_readouts(
     if orders.ndim != 2:
         raise InputError(f"expected orders int[M, P]; got shape {orders.shape}: order[None] makes one of one")
     for row in orders if is_concrete(orders) else ():
-        _check_order(row)
+        check_order(row)
     count, num_players = orders.shape
     at = np.arange(num_players + 1) if sizes is None else np.asarray(sizes)
     if at.ndim != 1 or not len(at) or at.dtype.kind not in "iu" or at[0] < 0 or at[-1] > num_players or (
@@ -102,23 +102,27 @@ def _row_without_first(operands: tuple[Int[Array, "M P"], Int[Array, "S"]], inde
     return ~_row_first(operands, index)
 
 
-def _check_order(order: Int[AnyArray, "P"]) -> None:
+def check_order(order: Int[AnyArray, "P"]) -> Int[Array, "P"]:
+    """The order as int32[P].
+
+    Raises ValueError for another shape or dtype, and for an order that is no permutation of the players 0 .. P-1. The
+    values of a traced order are not known, so only its shape and dtype are checked.
+    """
+    order = jnp.asarray(order)
+    if order.ndim != 1 or order.shape[0] < 1 or not jnp.issubdtype(order.dtype, jnp.integer):
+        raise InputError(f"expected an order int[P]; got {order.dtype} of shape {list(order.shape)}")
     num_players = order.shape[0]
-    if not jnp.issubdtype(order.dtype, jnp.integer):
-        raise InputError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
-    if not np.array_equal(np.sort(order), np.arange(num_players)):
+    if is_concrete(order) and not np.array_equal(np.sort(order), np.arange(num_players)):
         missing = num_players - len(np.intersect1d(order, np.arange(num_players)))
         raise InputError(
             f"expected a permutation of the players 0 .. {num_players - 1}; {missing} of them are missing: a search "
             "that stopped early has no complete order, run it with stop=None"
         )
+    return order.astype(jnp.int32)
 
 
 def _curve(v: ValueFn, order: Int[AnyArray, "P"], insertion: bool, batch_size: int | None) -> Curve:
-    order = jnp.asarray(order)
-    if order.ndim != 1 or not jnp.issubdtype(order.dtype, jnp.integer):
-        raise InputError(f"expected an order int[P]; got {order.dtype} of shape {order.shape}")
-    rows = curve_readouts(v, order[None], insertion=insertion, batch_size=batch_size)
+    rows = curve_readouts(v, check_order(order)[None], insertion=insertion, batch_size=batch_size)
     out = jax.tree.map(lambda row: row[0], rows)
     return Curve(
         values=out.values,

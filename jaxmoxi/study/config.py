@@ -1,4 +1,4 @@
-"""What a study asks: methods, metrics, the game, and how much work each part may be."""
+"""What a study asks: its methods, metrics and game, and how much work each part may take."""
 
 from __future__ import annotations
 
@@ -6,52 +6,56 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Collection, Sequence
+from typing import Literal, get_args
 
 import jax
 import numpy as np
 
-from jaxmoxi.attribution import METHODS
+from jaxmoxi.attribution import METHODS, Effort
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.payoff import Payoff
+from jaxmoxi.games.removal import Removal
+from jaxmoxi.metrics import METRICS
+from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.study.photos import Photo
 
-Removal = Literal["tokens", "zero", "mean", "blur"]
-Metric = Literal["curves", "agreement", "localisation", "road"]
+Target = Literal["label", "prediction"]
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """The settings that decide what a study's tables hold. Serialised into its folder, and compared on every run.
+    """The settings that decide what a study's tables hold. The study's folder keeps them, and every run compares.
 
-    methods:    names of `jaxmoxi.attribution.METHODS`; those that do not apply to a model are left out there.
-    metrics:    "curves" (insertion, deletion, smallest group to flip, highest confidence), "agreement" (of each order
-                with MoXI's), "localisation" (of photos with boxes or masks), "road" (imputation, which no method
-                optimises).
+    methods:    names of `jaxmoxi.attribution.METHODS`. Methods that do not apply to a model are left out for it.
+    metrics:    names of `jaxmoxi.metrics.METRICS`: "curves" (insertion, deletion, smallest group to flip, highest
+                confidence), "agreement" (of each order with MoXI's), "localisation" (of photos with boxes or masks),
+                "road" (imputation, which no method optimises).
     regions:    the players: "grid:RxC" or "slic:N".
-    masking:    the game that methods play: "tokens", "zero", "mean", "blur"; None: tokens where the model has them,
-                else zero.
-    removals:   the games the curves are measured in, "tokens" for models that have them; None: the one that methods
-                play.
+    masking:    how the game that methods play hides players: "tokens", "zero", "mean", "blur"; None: "tokens" where the
+                model has them, else "zero".
+    removals:   how the curves' games hide players, "tokens" only for models that have them; None: as `masking`.
     payoff:     of `jaxmoxi.payoff_values`.
     target:     the class explained: "label" or "prediction".
     only_correct: leaves out photos whose top class is not their label.
     steps:      how many players MoXI chooses one by one before the rest follow in eight rounds; None: all.
     samples:    evaluations that each sampling method may use for a photo, at least 2.
     sizes:      at about how many group sizes curves are measured; None: at all P + 1.
-    seed:       of everything random; a photo's numbers do not depend on the others.
-    num_photos: only so many, spread evenly over the list; None: all.
+    seed:       of everything random. A photo's numbers do not depend on the other photos.
+    num_photos: only so many photos, spread evenly over the list; None: all.
 
     Raises ValueError for settings that cannot be.
     """
 
-    methods: tuple[str, ...] = tuple(METHODS)
-    metrics: tuple[str, ...] = ("curves", "agreement", "localisation")
+    methods: tuple[str, ...] = dataclasses.field(default_factory=lambda: tuple(METHODS))
+    metrics: tuple[str, ...] = dataclasses.field(
+        default_factory=lambda: tuple(name for name, metric in METRICS.items() if metric.by_default)
+    )
     regions: str = "grid:14x14"
     masking: Removal | None = None
     removals: tuple[Removal, ...] | None = None
-    payoff: str = "log_odds"
-    target: Literal["label", "prediction"] = "label"
+    payoff: Payoff = "log_odds"
+    target: Target = "label"
     only_correct: bool = False
     steps: int | None = None
     samples: int = 2000
@@ -61,10 +65,10 @@ class StudyConfig:
 
     def __post_init__(self):
         _among("methods", self.methods, METHODS)
-        _among("metrics", self.metrics, get_args(Metric))
+        _among("metrics", self.metrics, METRICS)
         _among("removals", ("zero",) if self.removals is None else self.removals, get_args(Removal))
         _among("masking", (self.masking or "zero",), get_args(Removal))
-        _among("target", (self.target,), ("label", "prediction"))
+        _among("target", (self.target,), get_args(Target))
         if not re.fullmatch(r"grid:[1-9]\d*x[1-9]\d*|slic:[1-9]\d*", self.regions):
             raise InputError(f"expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got {self.regions!r}")
         for name, least in (("steps", 1), ("samples", 2), ("sizes", 2), ("num_photos", 1)):
@@ -73,17 +77,20 @@ class StudyConfig:
                 raise InputError(f"{name} must be at least {least}; got {value}")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"expected a seed in 0 .. 2**32 - 1; got {self.seed}")
-        if "agreement" in self.metrics and "moxi" not in self.methods:
-            raise InputError('the metric "agreement" compares orders with those of the method "moxi"; add it')
+        for name in self.metrics:
+            if missing := [method for method in METRICS[name].methods if method not in self.methods]:
+                raise InputError(
+                    f'the metric "{name}" needs the method "{missing[0]}"; add it, or leave the metric out'
+                )
 
-    def to_json(self) -> str:
-        """These settings as JSON."""
-        return json.dumps(dataclasses.asdict(self))
+    def effort(self, num_players: int, *, batch_size: int | None = None) -> Effort:
+        """How much work each method may do on a photo of so many players."""
+        return Effort(num_players, self.samples, self.steps, batch_size)
 
     def curve_sizes(self, num_players: int) -> list[int]:
         """The group sizes at which curves are measured, ascending from 0 to P.
 
-        Fewer than all are dense at both ends, where small groups decide, and one share apart in between.
+        Fewer sizes than all lie densely at both ends, where small groups decide, and evenly in between.
         """
         if self.sizes is None or self.sizes > num_players:
             return list(range(num_players + 1))
@@ -92,7 +99,7 @@ class StudyConfig:
         return sorted({round(p * num_players) for p in places} | {0, num_players})
 
 
-def _among(name: str, values: Sequence[str], allowed: Any) -> None:
+def _among(name: str, values: Sequence[str], allowed: Collection[str]) -> None:
     if not values:
         raise InputError(f"expected at least one of {', '.join(allowed)} as {name}; got none")
     unknown = [value for value in values if value not in allowed]
@@ -102,9 +109,11 @@ def _among(name: str, values: Sequence[str], allowed: Any) -> None:
         raise InputError(f"{name} names {', '.join(v for v in set(values) if values.count(v) > 1)} twice")
 
 
-def fingerprint(model: Any, photos: Sequence[Photo]) -> dict[str, str]:
-    """What else a study's numbers depend on: the model (weights, architecture, preprocessing, classes) and the list of
-    photos, as hashes."""
+def fingerprint(model: Classifier, photos: Sequence[Photo]) -> dict[str, str]:
+    """Hashes of what else a study's numbers depend on.
+
+    These are the model (its weights, architecture, preprocessing and classes) and the list of photos.
+    """
     weights = hashlib.sha256(repr((model.config, model.preprocessing, model.class_names)).encode())
     for leaf in jax.tree.leaves(model):
         array = np.asarray(leaf)
@@ -114,26 +123,25 @@ def fingerprint(model: Any, photos: Sequence[Photo]) -> dict[str, str]:
     return {"weights": weights.hexdigest()[:16], "photos": listed.hexdigest()[:16]}
 
 
-_METRICS: tuple[Metric, ...] = ("curves", "agreement", "localisation", "road")
-
-
 def paper() -> StudyConfig:
     """The comparison of MoXI's paper: 14 x 14 players, insertion and deletion, all methods that apply.
 
     Command:  jaxmoxi study PHOTOS --preset paper --model DEIT --model EFFICIENTNET --out study
-    Tokens are removed from a ViT, pixels set to zero for a CNN; the label is explained; only photos that the model
-    classifies correctly are used. A full MoXI order costs 19,306 evaluations a photo and direction.
+    A ViT has tokens removed, a CNN has pixels set to zero. The label is explained. Only photos that the model
+    classifies correctly are used. A full MoXI order costs 19,306 evaluations for each photo and direction.
     """
-    return StudyConfig(metrics=_METRICS, only_correct=True)
+    return StudyConfig(metrics=tuple(METRICS), only_correct=True)
 
 
 def quick() -> StudyConfig:
-    """The same question for two CPU cores: MoXI searches one by one for its first 12 players and takes the rest in
-    rounds, sampling methods have 600 evaluations a photo, curves are measured at about 41 sizes.
+    """The same question for two CPU cores.
+
+    MoXI chooses its first 12 players one by one and takes the rest in rounds. Sampling methods have 600 evaluations for
+    each photo. Curves are measured at about 41 sizes.
 
     Command:  jaxmoxi study PHOTOS --preset quick --model FOLDER --out study
     """
-    return StudyConfig(metrics=_METRICS, only_correct=True, steps=12, samples=600, sizes=41)
+    return StudyConfig(metrics=tuple(METRICS), only_correct=True, steps=12, samples=600, sizes=41)
 
 
 PRESETS = {"paper": paper, "quick": quick}

@@ -1,9 +1,9 @@
-"""The photos of a study: which there are, what they show, and reading them whatever their condition.
+"""The photos of a study: which photos there are, what they show, and reading them whatever their condition.
 
-A folder of class folders, `root/CLASS/FILE`, or a table in CSV with the columns `file` and `label` (or `index`), and
-optionally `x0, y0, x1, y1`, an object's box in pixels of the upright photo, turned as its EXIF data say (several boxes
-of one photo are several rows), or `mask`, an image of the photo's size that is not black on the object, and `author`
-and `license`, which pictures then name.
+Photos come from a folder of class folders, `root/CLASS/FILE`, or from a table in CSV with the columns `file` and
+`label` (or `index`). Objects are given by `x0, y0, x1, y1`, a box in pixels of the upright photo, turned as its EXIF
+data say (several boxes of one photo are several rows), or by `mask`, an image of the photo's size that is not black on
+the object. Pictures made from the photos name the columns `author` and `license`. These columns are optional.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def list_photos(root: Any, class_names: Sequence[str]) -> list[Photo]:
+def list_photos(root: epath.PathLike, class_names: Sequence[str]) -> list[Photo]:
     """The photos of a folder, sorted by name, or of a CSV file, in its order.
 
     root:        a folder of class folders; a folder with `labels.csv` in it; or a `.csv` file, to which its `file`s are
@@ -82,8 +82,8 @@ def list_photos(root: Any, class_names: Sequence[str]) -> list[Photo]:
     return photos
 
 
-def photo_folder(root: Any) -> epath.Path:
-    """Where the names of `list_photos` start."""
+def photo_folder(root: epath.PathLike) -> epath.Path:
+    """The folder to which the names of `list_photos` are relative."""
     root = epath.Path(root)
     return root.parent if root.suffix.lower() == ".csv" else root
 
@@ -170,7 +170,7 @@ def _from_folders(root: epath.Path, class_names: Sequence[str]) -> list[Photo]:
 
 
 def _photos_in(folder: epath.Path) -> list[epath.Path]:
-    # Every file that calls itself an image, readable or not: a broken one is to be listed, not passed over.
+    # Files with an image's suffix count, readable or not, so that the report lists a broken one.
     files = (p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
     return [path for path in files if not path.is_dir()]
 
@@ -226,7 +226,7 @@ def _licence_name(text: str) -> str:
     return f"CC {found[1].upper()} {found[2]}" if found else text
 
 
-def _class_finder(class_names: Sequence[str]) -> Any:
+def _class_finder(class_names: Sequence[str]) -> Callable[[str, str], int]:
     """`(text, where) -> index`."""
     places: dict[str, set[int]] = {}
     for i, name in enumerate(class_names):

@@ -1,8 +1,8 @@
-"""The study: shard after shard of photos under each model, then one report. Any part of it may be killed at any time.
+"""The study: shard after shard of photos under each model, then one report. It may be killed at any time.
 
-What is done is what has a whole shard on disk, nothing else is remembered: the same call goes on where the last one
-ended, loses at most the shards in flight, and finds nothing to do in a finished study. A photo's numbers follow from
-the photo, the settings and the seed alone, so it makes no difference who computes which shard, or when.
+A shard is done when its whole file is on disk, and nothing else is remembered. The same call therefore goes on where
+the last one ended, loses at most the shards in flight, and finds nothing to do in a finished study. A photo's numbers
+follow from the photo, the settings and the seed alone, so it makes no difference who computes which shard, or when.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
 from jaxmoxi.study.photos import (
@@ -31,16 +31,15 @@ from jaxmoxi.study.photos import (
     read_mask,
     read_photo,
 )
+from jaxmoxi.study.records import FORMAT, Measured, Result, Status
 from jaxmoxi.study.report import report_path, write_report
-from jaxmoxi.study.store import claim, shard_path, sweep, write_shard
-
-OK, UNREADABLE, INCORRECT, FAILED = "ok", "unreadable", "not classified correctly", "failed"
+from jaxmoxi.study.store import check_format, claim, shard_path, sweep, write_shard
 
 
 def run_study(
-    photos: Any,
-    models: Mapping[str, Any],
-    out: Any,
+    photos: epath.PathLike,
+    models: Mapping[str, Classifier],
+    out: epath.PathLike,
     config: StudyConfig,
     *,
     shard_size: int = 4,
@@ -55,16 +54,19 @@ def run_study(
     photos:     see `photos.list_photos`.
     models:     classifiers (`jaxmoxi.models.load`) by the name they have in the report; of the same classes.
     out:        the study's folder, any `etils.epath` path.
-    shard_size: photos a shard, the unit of work, of loss, and of sharing among processes; part of the settings.
+    shard_size: photos in a shard, which is the unit of work, of loss, and of sharing among processes; part of the
+                settings.
     mesh:       the devices of this process that share coalitions (`jaxmoxi.local_mesh`); None: one.
     batch_size: coalitions per chunk, all devices together; None chooses. No part of the settings.
     process:    (index, count) of this process among those that share the work; they see the same photos and write to
                 the same folder. Each takes every count-th shard; number 0 waits for all and writes the report, the
                 others wait for the report.
 
-    Photos that cannot be read, or whose computation fails, are listed in the report; none ends the study.
-    Raises ValueError, before anything long starts, for settings that do not fit the models or the folder's study;
-    OSError if something cannot be written (what is written stays); MemoryError with the batch size to try.
+    The report lists photos that cannot be read, that do not fit the model, or for which the model returns NaN; none of
+    them ends the study.
+    Raises ValueError, before anything long starts, for settings that do not fit the models or the folder's study, and
+    for a folder whose study another version wrote in another format; OSError if something cannot be written (what is
+    written stays); MemoryError with the batch size to try.
     """
     out = epath.Path(out)
     if shard_size < 1:
@@ -86,16 +88,19 @@ def run_study(
     settings = {name: setting(model, config, mesh=mesh, batch_size=batch_size) for name, model in models.items()}
     prints = {name: fingerprint(model, listed) for name, model in models.items()}
     record = {
+        "format": FORMAT,
         "config": {**vars(config)},
         "models": {name: {**prints[name], "methods": list(s.methods)} for name, s in settings.items()},
-        "order of the models": list(models),  # shards are numbered by it
+        "order of the models": list(models),  # the number of a shard's model counts in this order
         "shard_size": shard_size,
         "num_photos": len(listed),
     }
     if index == 0:
+        check_format(out)
         claim(out, record)
     else:
         _wait(lambda: (out / "study.json").exists(), poll_seconds, "the first process to make the folder", progress)
+        check_format(out)
         claim(out, record)
     if report_path(out).exists():
         return report_path(out)
@@ -108,8 +113,7 @@ def run_study(
             name, task = list(settings.items())[m]
             bar.set_description(name)
             part = range(s * shard_size, min((s + 1) * shard_size, len(listed)))
-            rows = [_one(task, folder, listed[i], bar) for i in part]
-            write_shard(shard_path(out, m, s), _stacked(part, [listed[i] for i in part], rows))
+            write_shard(shard_path(out, m, s), [_one(task, folder, i, listed[i], bar) for i in part])
     if index == 0:
         missing = [pair for pair in shards if not shard_path(out, *pair).exists()]
         _wait(
@@ -141,36 +145,27 @@ def _wait(done: Callable[[], bool], seconds: float, what: str, progress: bool) -
         time.sleep(seconds)
 
 
-def _one(task: Setting, folder: Any, photo: Photo, bar: Any) -> dict[str, Any]:
+def _one(task: Setting, folder: epath.Path, index: int, photo: Photo, bar: tqdm) -> Result:
+    """The result of one photo. An error that does not concern the photo ends the study."""
     started = time.perf_counter()
-    row: dict[str, Any] = {"status": OK, "reason": ""}
+    status: Status = "ok"
+    reason, measured = "", None
     try:
-        picture = read_photo(folder / photo.name)
-        own = zlib.crc32(photo.name.encode("utf-8", "surrogateescape"))
-        key = jax.random.fold_in(jax.random.key(task.config.seed), own)
-        wanted = photo.mask and "localisation" in task.config.metrics
-        mask = read_mask(folder / photo.mask, picture.size) if wanted else None
-        row |= measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo), mask=mask)
+        measured = _measure(task, folder, photo)
     except UnreadableError as error:
-        row |= {"status": UNREADABLE, "reason": str(error)}
+        status, reason = "unreadable", str(error)
     except NotCorrectError as error:
-        row |= {"status": INCORRECT, "reason": f"seen as {error}"}
-    except (ValueError, NaNValueError) as error:
-        row |= {"status": FAILED, "reason": " ".join(str(error).split())}
+        status, reason = "not classified correctly", f"seen as {error}"
+    except (InputError, NaNValueError) as error:
+        status, reason = "failed", " ".join(str(error).split())
     bar.update()
-    return row | {"seconds": time.perf_counter() - started}
+    return Result(index, as_text(photo.name), status, reason, time.perf_counter() - started, measured)
 
 
-def _stacked(part: range, photos: Sequence[Photo], rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The photos of a shard as arrays: `PLACE/name` of each photo that has it, and columns of what all have."""
-    out = {
-        "index": np.asarray(part, np.int32),
-        "photo": np.asarray([as_text(photo.name) for photo in photos]),
-        "status": np.asarray([row["status"] for row in rows]),
-        "reason": np.asarray([row["reason"] for row in rows]),
-        "seconds": np.asarray([row["seconds"] for row in rows], np.float32),
-    }
-    for index, row in zip(part, rows, strict=True):
-        kept = {name: value for name, value in row.items() if name not in out}
-        out |= {f"{index}/{name}": np.asarray(value) for name, value in kept.items()}
-    return out
+def _measure(task: Setting, folder: epath.Path, photo: Photo) -> Measured:
+    picture = read_photo(folder / photo.name)
+    own = zlib.crc32(photo.name.encode("utf-8", "surrogateescape"))
+    key = jax.random.fold_in(jax.random.key(task.config.seed), own)
+    wanted = photo.mask and any(metric.needs_objects for metric in task.metrics)
+    mask = read_mask(folder / photo.mask, picture.size) if wanted else None
+    return measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo), mask=mask)

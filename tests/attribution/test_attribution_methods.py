@@ -41,10 +41,6 @@ def explain_with(name, way=None):
 
 
 def test_the_names():
-    assert set(METHODS) == {
-        *("grad-cam", "grad-cam++", "attention-rollout", "gradient", "integrated-gradients", "occlusion"),
-        *("rise", "hsic", "shapley", "moxi-single", "moxi", "random"),
-    }
     for name, method in METHODS.items():
         assert method.name == name
         assert method.source

@@ -5,7 +5,9 @@ import json
 import pytest
 from safetensors.numpy import save_file
 
-from jaxmoxi.cli import main as cli
+from jaxmoxi.attribution import METHODS
+from jaxmoxi.cli import main
+from jaxmoxi.metrics import METRICS
 from jaxmoxi.models.networks import vit
 from support.games import golden_tensor
 from support.study import CLASSES, write_photos
@@ -34,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 def run(*words):
-    return cli.main(["study", *map(str, words)])
+    return main(["study", *map(str, words)])
 
 
 def test_a_study(photos, folder, tmp_path, capsys):
@@ -87,3 +89,10 @@ def test_a_missing_folder(folder, tmp_path, capsys):
     assert run(tmp_path / "nowhere", "--model", folder, "--out", tmp_path / "out") == 2
     assert "expected a folder of photos or a CSV file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_its_help_names_every_method_and_every_metric(capsys):
+    assert run("--help") == 0
+    printed = "".join(capsys.readouterr().out.replace("│", "").split())  # lines break at hyphens, too
+    for name, entry in {**METHODS, **METRICS}.items():
+        assert f"{name} ({entry.help})".replace(" ", "") in printed

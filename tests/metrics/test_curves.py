@@ -14,6 +14,7 @@ from jaxmoxi.metrics import (
     probability_area,
     smallest_flip,
 )
+from jaxmoxi.types import Readout
 from support.games import ThresholdGame, table_game
 
 
@@ -57,6 +58,16 @@ def test_shares_typed_in_decimals_reach_their_size():
 def test_smallest_flip_by_hand(leads, insertion, deletion):
     assert int(smallest_flip(curve(leads))) == insertion
     assert int(smallest_flip(curve(leads), insertion=False)) == deletion
+
+
+def test_smallest_flip_of_readings_at_some_sizes():
+    """The size of the first reading that has flipped; one more than the largest where none has."""
+    leads = jnp.array([[False, False, True, True], [False, False, False, False], [True, False, True, True]])
+    read = Readout(jnp.zeros((3, 4)), leads)
+    np.testing.assert_array_equal(smallest_flip(read, sizes=[0, 2, 5, 9]), [5, 10, 0])
+    np.testing.assert_array_equal(smallest_flip(read, insertion=False, sizes=[0, 2, 5, 9]), [0, 0, 2])
+    with pytest.raises(ValueError, match="expected a size for each of the 4 readings; got 3 sizes"):
+        smallest_flip(read, sizes=[0, 2, 5])
 
 
 def test_smallest_flip_is_where_the_search_stops():

@@ -74,7 +74,7 @@ def test_errors():
     order = jnp.arange(6)
     with pytest.raises(ValueError, match="an order of the 6 regions; got one of 5 players"):
         road_curve(KEY, brightness, IMAGE, 0, REGIONS, jnp.arange(5))
-    with pytest.raises(ValueError, match="each player 0 .. 5 once"):
+    with pytest.raises(ValueError, match="permutation of the players 0 .. 5"):
         road_curve(KEY, brightness, IMAGE, 0, REGIONS, order.at[0].set(3))
     for shares in ((0.5, 1.2), (), 0.5):
         with pytest.raises(ValueError, match=r"shares of the image to remove, numbers in \[0, 1\]; got"):

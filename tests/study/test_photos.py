@@ -1,5 +1,6 @@
 """Which photos a study has, and reading them in any condition."""
 
+import json
 import shutil
 
 import numpy as np
@@ -179,3 +180,7 @@ def test_a_huge_photo_is_not_unpacked(tmp_path):
     Image.new("1", (20_000, 15_000)).save(tmp_path / "huge.png")
     with pytest.raises(UnreadableError, match="300000000 pixels.* exceeds limit"):
         read_photo(tmp_path / "huge.png")
+
+
+def test_photo_is_a_plain_tuple():
+    assert json.loads(json.dumps(Photo("a", 1))) == ["a", 1, [], "", ""]

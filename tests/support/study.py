@@ -9,7 +9,8 @@ from PIL import Image
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import vit
 from jaxmoxi.models.preprocess import Preprocessing
-from jaxmoxi.study import StudyConfig
+from jaxmoxi.study import StudyConfig, store
+from jaxmoxi.study.records import to_arrays
 from support.games import golden_tensor
 
 CLASSES = ("red", "green", "blue", "grey")
@@ -66,3 +67,13 @@ def broken_files(folder):
     for name, (data, _) in files.items():
         (folder / name).write_bytes(data)
     return [(name, message) for name, (_, message) in files.items()]
+
+
+def files(out):
+    """Everything that must not depend on how a study came about; the seconds that a photo took do."""
+    names = ["report.md", "table.parquet", "study.json", *sorted(p.name for p in (out / "figures").iterdir())]
+    found = {n: ((out / n) if (out / n).exists() else out / "figures" / n).read_bytes() for n in names}
+    for path in sorted((out / "shards").iterdir()):
+        results = [result._replace(seconds=0.0) for result in store.read_shard(path)]
+        found |= {f"{path.name} {name}": array.tobytes() for name, array in to_arrays(results).items()}
+    return found
