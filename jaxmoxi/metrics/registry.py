@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.base import ValueFn
 from jaxmoxi.models.classifier import Classifier
-from jaxmoxi.types import ValueFn
 
 Direction = Literal["insertion", "deletion"]
 DIRECTIONS: tuple[Direction, Direction] = ("insertion", "deletion")

@@ -19,6 +19,7 @@ from PIL import Image
 from jaxmoxi.attribution import METHODS, Problem, order_of
 from jaxmoxi.attribution import problem as make_problem
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.payoff import Payoff
 from jaxmoxi.games.removal import Removal, value_fns
 from jaxmoxi.games.sharding import shard_coalitions
@@ -27,7 +28,6 @@ from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.regions.label_maps import grid_regions, slic_regions
 from jaxmoxi.study.config import StudyConfig
 from jaxmoxi.study.records import Measured
-from jaxmoxi.types import ValueFn
 
 AnyPhoto = Image.Image | np.ndarray
 Labels = Int[Array | np.ndarray, "H W"]
