@@ -13,10 +13,11 @@ from etils import epath
 
 import jaxmoxi.metrics as metrics
 from jaxmoxi.attribution import METHODS
+from jaxmoxi.files import write_whole
 from jaxmoxi.study import figures
 from jaxmoxi.study.measure import DIRECTIONS, LOCALISATION, ROAD_SHARES, Setting
 from jaxmoxi.study.photos import Photo, as_text
-from jaxmoxi.study.store import read_shard, write_whole
+from jaxmoxi.study.store import read_shard
 
 # What each metric is called, and whether more of it is better.
 HIGHER = {

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.files import sweep_drafts
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
 from jaxmoxi.study.photos import (
@@ -32,7 +33,7 @@ from jaxmoxi.study.photos import (
     read_photo,
 )
 from jaxmoxi.study.report import report_path, write_report
-from jaxmoxi.study.store import claim, shard_path, sweep, write_shard
+from jaxmoxi.study.store import claim, shard_path, write_shard
 
 OK, UNREADABLE, INCORRECT, FAILED = "ok", "unreadable", "not classified correctly", "failed"
 
@@ -118,7 +119,7 @@ def run_study(
             "the other processes",
             progress,
         )
-        sweep(out / "shards")
+        sweep_drafts(out / "shards")
         write_report(out, listed, list(settings.items()), [shard_path(out, *p) for p in shards], folder)
     else:
         _wait(report_path(out).exists, poll_seconds, "the report", progress)
@@ -152,7 +153,7 @@ def _one(task: Setting, folder: Any, photo: Photo, bar: Any) -> dict[str, Any]:
         mask = read_mask(folder / photo.mask, picture.size) if wanted else None
         row |= measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo), mask=mask)
     except UnreadableError as error:
-        row |= {"status": UNREADABLE, "reason": str(error)}
+        row |= {"status": UNREADABLE, "reason": error.reason}
     except NotCorrectError as error:
         row |= {"status": INCORRECT, "reason": f"seen as {error}"}
     except (ValueError, NaNValueError) as error:

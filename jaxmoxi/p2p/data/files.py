@@ -16,10 +16,9 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.preprocess import _to_rgb
+from jaxmoxi.files import PHOTO_SUFFIXES, read_photo
 from jaxmoxi.p2p.data.example import Example
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MASK_SUFFIXES = (".npy", ".png")
 IMAGENET9_CLASSES = (
     "dog", "bird", "wheeled vehicle", "reptile", "carnivore", "insect", "musical instrument", "primate", "fish",
@@ -28,19 +27,8 @@ BAM_MASK_SIZE = 224
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """An image file as upright 8-bit RGB: EXIF rotation applied, greys, palettes, CMYK and 16 bits converted.
-
-    Raises ValueError that names a file which is missing, cut short, or no image.
-    """
-    try:
-        with Image.open(path) as photo:
-            photo.load()  # the pixels, all of them: what is cut short shows here
-            return np.array(_to_rgb(photo))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(f" {str(path)!r}", "")
-        raise InputError(
-            f"{path} cannot be read as an image ({reason}): copy it again, or delete it from the data"
-        ) from None
+    """An image file as upright 8-bit RGB (`jaxmoxi.files.read_photo`). Raises ValueError that names a broken file."""
+    return np.array(read_photo(path))
 
 
 def read_mask(path: str | Path) -> Bool[np.ndarray, "H W"]:
@@ -65,7 +53,7 @@ class ImageFolder:
     """Images in one folder per class, as ImageNet has them: `root/CLASS/FILE`.
 
     root:  its folders, sorted by name, are the classes; each class's images lie directly in it. Files that are not
-           images (jpg, jpeg, png, webp, bmp, in either case) and hidden ones are passed over.
+           images (`jaxmoxi.files.PHOTO_SUFFIXES`, in either case) and hidden ones are passed over.
     masks: a folder of the same classes with a mask for every image, `masks/CLASS/STEM.npy` or `.png`; None for none.
 
     labels: int32[N], of every image.
@@ -80,10 +68,10 @@ class ImageFolder:
         self._paths: list[Path] = []
         labels: list[int] = []
         for label, folder in enumerate(folders):
-            paths = _files(folder, IMAGE_SUFFIXES)
+            paths = _files(folder, PHOTO_SUFFIXES)
             if not paths:
                 raise InputError(
-                    f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): fill it or delete it"
+                    f"the class folder {folder} holds no image ({', '.join(PHOTO_SUFFIXES)}): fill it or delete it"
                 )
             self._paths += paths
             labels += [label] * len(paths)

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jaxmoxi.files as files
 from jaxmoxi.errors import InputError
-from jaxmoxi.files import changed_settings
-from jaxmoxi.p2p.checkpoint import commit, read_record, replace_text
+from jaxmoxi.files import write_whole
+from jaxmoxi.p2p.checkpoint import RECORD, commit, read_record
 
 _HISTORY = "history.jsonl"
 
@@ -19,19 +20,17 @@ def claim(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
     record: "config", "class_names" and "training", the settings that decide what the run computes.
     Raises ValueError for a folder that holds something else, or a run with other settings, which it lists.
     """
-    if not folder.exists() or not any(folder.iterdir()):
-        commit(folder, record, None)
-        return
-    found = read_record(folder)
-    if "training" not in found:
-        raise InputError(f"{folder} already holds a saved model; train in another directory")
-    if not resume:
-        raise InputError(f"{folder} already holds a training run; resume it, or train in another directory")
-    there, now = ({**r["config"], **r["training"]} for r in (found, json.loads(json.dumps(record))))
-    if changed := changed_settings(there, now):
-        raise InputError(
-            f"{folder} holds a run with other settings: {', '.join(changed)}. Use the same, or another directory"
-        )
+    if (folder / RECORD).exists():
+        if "training" not in read_record(folder):
+            raise InputError(f"{folder} already holds a saved model; train in another directory")
+        if not resume:
+            raise InputError(f"{folder} already holds a training run; resume it, or train in another directory")
+    files.claim(folder, RECORD, {**record, "arrays": None}, kind="run", settings=_settings)
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a record that decides what a run computes."""
+    return {**record["config"], **record["training"]}
 
 
 def finish(folder: Path, record: dict[str, Any], model: Any) -> None:
@@ -49,4 +48,4 @@ def read_history(folder: Path, step: int) -> list[dict[str, Any]]:
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """The whole file, at once: a line is never there in part, or twice."""
-    replace_text(folder / _HISTORY, "".join(json.dumps(line) + "\n" for line in history))
+    write_whole(folder / _HISTORY, "".join(json.dumps(line) + "\n" for line in history))
