@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.errors import InputError
+from jaxmoxi.regions.spec import parse_regions
 from jaxmoxi.study.photos import Photo
 
 Removal = Literal["tokens", "zero", "mean", "blur"]
@@ -65,8 +65,7 @@ class StudyConfig:
         _among("removals", ("zero",) if self.removals is None else self.removals, get_args(Removal))
         _among("masking", (self.masking or "zero",), get_args(Removal))
         _among("target", (self.target,), ("label", "prediction"))
-        if not re.fullmatch(r"grid:[1-9]\d*x[1-9]\d*|slic:[1-9]\d*", self.regions):
-            raise InputError(f"expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got {self.regions!r}")
+        parse_regions(self.regions)
         for name, least in (("steps", 1), ("samples", 2), ("sizes", 2), ("num_photos", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -20,7 +20,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.moxi.curves import curve_readouts
 from jaxmoxi.pytrees import pack
-from jaxmoxi.regions.label_maps import grid_regions, slic_regions
+from jaxmoxi.regions.spec import parse_regions
 from jaxmoxi.study.config import Removal, StudyConfig
 
 DIRECTIONS = ("insertion", "deletion")
@@ -57,7 +57,9 @@ def setting(model: Any, config: StudyConfig, *, mesh: Mesh | None = None, batch_
             raise InputError(f"{model.name} has no tokens to remove; ask for zero, mean or blur")
     size = model.preprocessing.size
     blank = jnp.zeros((*size, 3))
-    probe = _problem(model, blank, 0, _regions(config.regions, np.zeros((*size, 3), np.uint8)), masking, config)
+    probe = _problem(
+        model, blank, 0, parse_regions(config.regions).label_map(np.zeros((*size, 3), np.uint8)), masking, config
+    )
     methods = []
     for name in config.methods:
         try:
@@ -97,7 +99,7 @@ def measure_photo(
     if config.only_correct and label != top:
         raise NotCorrectError(model.class_names[top])
     target = label if config.target == "label" else top
-    regions = _regions(config.regions, model.crop(photo))
+    regions = parse_regions(config.regions).label_map(model.crop(photo))
     problem = _problem(model, image, target, regions, task.masking, config)
     if task.mesh is not None:
         problem = dataclasses.replace(problem, v=pack(shard_coalitions(problem.v, task.mesh)))
@@ -177,14 +179,6 @@ def _box_mask(model: Any, photo: Any, boxes: Any) -> Any:
     inside = metrics.crop_boxes(boxes, photo_size, model.preprocessing)
     height, width = model.preprocessing.size
     return metrics.box_mask(height, width, inside)
-
-
-def _regions(spec: str, photo: np.ndarray) -> Any:
-    kind, _, size = spec.partition(":")
-    if kind == "slic":
-        return slic_regions(photo, num_segments=int(size))
-    rows, cols = (int(x) for x in size.split("x"))
-    return grid_regions(*photo.shape[:2], rows=rows, cols=cols)
 
 
 def _problem(model: Any, image: Any, target: int, regions: Any, masking: Removal, config: StudyConfig) -> Problem:
