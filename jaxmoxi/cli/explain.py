@@ -1,0 +1,167 @@
+"""The command `jaxmoxi explain`: which regions of a photo make a classifier see a class."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.report import arrays, describe, group, percent, write_files
+from jaxmoxi.cli.shared import CommandError
+from jaxmoxi.cli.task import Task, prepare, search
+from jaxmoxi.types import GreedyResult, Stop
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_OPTION = tyro.conf.arg
+
+
+@dataclasses.dataclass(frozen=True)
+class Explain:
+    """Find the regions of a photo that together make a classifier see a class.
+
+    Prints the answer, and writes a picture (.png), the arrays (.npz) and a record (.json) into the folder --out.
+    Without any option it explains a photo of a cat with EfficientNet-Lite0, as if called with --target 'Egyptian cat'
+    --until 0.7: which regions are enough for the model to be that sure?
+    """
+
+    photo: Annotated[tyro.conf.Positional[Path | None], _OPTION(metavar="[PHOTO]", help_behavior_hint="")] = None
+    """An image file. Left out: a photo of a cat that comes with scikit-image."""
+    model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
+    """A checkpoint folder (config.json, model.safetensors). Left out: EfficientNet-Lite0 of the `demo` extra."""
+    target: Annotated[str | None, _OPTION(metavar="NAME|INDEX", help_behavior_hint="")] = None
+    """The class to explain. Left out: the one the model sees in the photo."""
+    regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None
+    """The players: a grid, or about N superpixels. Left out: the model's tokens, or grid:7x7 when pixels are hidden."""
+    method: Literal["insertion", "deletion"] = "insertion"
+    """insertion: which regions are enough; deletion: which it cannot do without."""
+    masking: Annotated[Literal["tokens", "pixels"] | None, _OPTION(metavar="tokens|pixels", help_behavior_hint="")] = (
+        None
+    )
+    """How a region is hidden: its tokens are removed (vision transformers), or its pixels filled. Left out: tokens
+    where the model has them."""
+    until: Annotated[str | None, _OPTION(metavar="class|K|CONFIDENCE|all", help_behavior_hint="")] = None
+    """When to stop: the class takes (insertion) or loses (deletion) the lead; after K regions; when its probability
+    passes a level such as 0.9; or not before all regions are in order. Left out: class."""
+    out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
+    """The folder to write to."""
+    payoff: Literal["log_odds", "margin", "log_prob", "logit", "prob"] = "log_odds"
+    """What the search drives up or down, of the target class."""
+    fill: Annotated[str | None, _OPTION(metavar="NUMBER|mean|blur", help_behavior_hint="")] = None
+    """What hidden pixels become: a number (in the network's normalised units), the photo's mean colour or the photo
+    blurred. Left out: 0."""
+    batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Coalitions evaluated at once. Left out: what fits the memory."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; the payoffs are float32 always."""
+    credit: Annotated[str | None, _OPTION(metavar="TEXT", help_behavior_hint="")] = None
+    """Whose photo it is, for the line below the picture."""
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the answer alone, without a progress bar."""
+
+    def filled_in(self) -> Explain:
+        """These options, with the demonstration's question where none is asked."""
+        is_demo = self.photo is None and self.model is None
+        if is_demo and (self.target, self.until, self.method) == (None, None, "insertion"):
+            return dataclasses.replace(self, target="Egyptian cat", until="0.7")
+        return dataclasses.replace(self, until=self.until or "class")
+
+    def run(self) -> int:
+        """Explains, prints and writes. Returns the exit code."""
+        return self.filled_in().explain()
+
+    def explain(self) -> int:
+        """`run` for options that are filled in."""
+        _command.start_compilation_cache()
+        task = prepare(self, _command.start_devices())
+        _command.check_out(self.out)
+        if not self.quiet:
+            print(f"{task.model.name} sees {task.name(task.top)!r}, {percent(task.whole[task.top])}", flush=True)
+        started = time.perf_counter()
+        result, problem = search(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
+        seconds = time.perf_counter() - started
+        if problem is None or int(result.num_steps):
+            answer = f"unfinished: {int(result.num_steps)} of {task.num_players} regions in order"
+            if problem is None:
+                answer = describe(result, task.stop, task.name(task.target))
+            files = _write(self, task, result, answer, seconds, finished=problem is None)
+            print(answer)
+            if not self.quiet:
+                print(f"{int(result.num_evaluations):,} coalitions in {seconds:.1f} s")
+                print(f"wrote {', '.join(map(str, files))}")
+        if problem is not None:
+            raise problem
+        return 0
+
+
+def _write(
+    options: Explain, task: Task, result: GreedyResult, answer: str, seconds: float, finished: bool
+) -> list[Path]:
+    """Writes the picture, the arrays and the record. Returns where they are."""
+    figure = _draw(options, task, result, answer)
+    record = _record(options, task, result, answer) | {"finished": finished, "seconds": round(seconds, 3)}
+    players = group(result, task.stop)
+    data = arrays(result, regions=task.regions, photo=task.photo, group=players, target=task.target)
+    try:
+        return write_files(options.out / f"{task.stem}-{options.method}", figure, data, record)
+    except OSError as error:
+        raise CommandError(f"--out {options.out}: could not write ({error})") from None
+
+
+def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Figure:
+    import jaxmoxi as jm
+
+    fill = task.fill if isinstance(task.fill, str) else f"{task.fill or 0:g}"
+    hidden = "tokens removed" if task.masking == "tokens" else f"pixels filled with {fill}"
+    settings = [task.model.name, options.method, f"hidden: {hidden}", f"payoff {options.payoff}", str(task.spec)]
+    credit = options.credit or ("photo: Stéfan van der Walt, CC0" if options.photo is None else None)
+    return jm.plot.explanation(
+        task.photo,
+        task.regions,
+        result,
+        target=task.name(task.target),
+        upto="flip" if task.stop == Stop() else "all",
+        heat_upto="all",
+        title=answer[0].upper() + answer[1:],
+        caption="  ·  ".join([*settings, *([credit] if credit else [])]),
+        whole=float(task.whole[task.target]),
+    )
+
+
+def _record(options: Explain, task: Task, result: GreedyResult, answer: str) -> dict[str, Any]:
+    """What the search was asked and what it found, for the JSON file."""
+    steps = int(result.num_steps)
+    names = task.model.class_names
+    return {
+        "answer": answer,
+        "photo": None if options.photo is None else str(options.photo),
+        "model": task.model.name,
+        "target": {"index": task.target, "name": names[task.target]},
+        "target_probability": task.whole[task.target],
+        "prediction": {"index": task.top, "name": names[task.top], "probability": task.whole[task.top]},
+        "method": options.method,
+        "masking": task.masking,
+        "fill": task.fill,
+        "regions": str(task.spec),
+        "num_regions": task.num_players,
+        "payoff": options.payoff,
+        "dtype": options.dtype,
+        "until": options.until,
+        "group": group(result, task.stop),
+        "order": result.order[:steps],
+        "values": result.values[:steps],
+        "probabilities": None if result.probabilities is None else result.probabilities[:steps],
+        "leads": None if result.leads is None else result.leads[:steps],
+        "start": {
+            "value": result.start_value,
+            "probability": result.start_probability,
+            "leads": result.start_leads,
+        },
+        "num_evaluations": int(result.num_evaluations),
+        **_command.versions(),
+    }
