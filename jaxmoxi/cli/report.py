@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxmoxi.files import write_whole
-from jaxmoxi.plot.figures import flip_size
+from jaxmoxi.plot.chosen import flip_size
 from jaxmoxi.types import GreedyResult, Stop
 
 
