@@ -114,10 +114,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise InputError(f"expected a P2P checkpoint, a folder with {RECORD}; {folder} is {found}")
     try:
         record = json.loads(path.read_text("utf-8"))
-        known = isinstance(record, dict) and isinstance(record["config"], dict)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError):
-        known = False
-    if not known:
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
         raise InputError(f"{path} is not the record of a P2P checkpoint; is it damaged, or another program's?")
     return record
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxtyping import Array, Int
 
@@ -12,7 +13,8 @@ from jaxmoxi.regions.label_maps import grid_regions
 from jaxmoxi.regions.superpixels import slic_regions
 
 
-class RegionSpec(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class RegionSpec:
     """The players of a photo before there is a photo. `str(spec)` is the text that `parse_regions` reads.
 
     rows, cols: of a grid; None for superpixels.
