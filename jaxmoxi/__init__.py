@@ -38,10 +38,9 @@ from jaxmoxi.regions.label_maps import (
     region_borders,
     region_sizes,
     relabel,
-    slic_regions,
     visible_pixels,
-    watershed_regions,
 )
+from jaxmoxi.regions.superpixels import slic_regions, watershed_regions
 from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop
 
 if TYPE_CHECKING:

@@ -82,7 +82,7 @@ def pack(fn: Any) -> Packed:
         raise TypeError(f"expected a function, got {type(fn).__name__}; pass something that can be called")
     if inspect.ismethod(fn):  # model.logits: its object's arrays must be leaves, not part of the code
         fn = jax.tree_util.Partial(fn.__func__, fn.__self__)
-    elif type(fn) is functools.partial:
+    elif isinstance(fn, functools.partial) and type(fn) is functools.partial:
         fn = jax.tree_util.Partial(fn.func, *fn.args, **fn.keywords)
     leaves, treedef = jax.tree.flatten(fn)
     dynamic = [is_array(leaf) for leaf in leaves]

@@ -2,9 +2,10 @@ import os
 
 # Eight simulated devices, for the tests of meshes; everything else runs on the first. Compiling is most of what the
 # suite does: without LLVM's optimisations it takes a third less time. What XLA itself makes of a program is the same.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
-    " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+# JAXMOXI_TEST_XLA=default leaves the optimisations on; tests/test_default_xla.py runs a share of the suite so.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+if os.environ.get("JAXMOXI_TEST_XLA") != "default":
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
 import jaxtyping
 import pytest

@@ -1,5 +1,1 @@
-"""The command `jaxmoxi`."""
-
-from jaxmoxi.cli.main import main
-
-__all__ = ["main"]
+"""The command `jaxmoxi`: `main` starts it, and every other file but `shared` and `report` is one of its commands."""

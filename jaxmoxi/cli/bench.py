@@ -1,28 +1,37 @@
-"""How fast masked forward passes are on this machine: forwards per second by tokens, batch and dtype.
+"""The command `jaxmoxi bench`: forward passes a second on this machine, by tokens, batch and dtype.
 
-Beside it the machine's own matrix-product rate, measured in the same run: a forward pass of a transformer is matrix
-products for the most part, so that rate is what bounds it.
+The machine's matrix-product rate is measured in the same run. A transformer's forward pass consists mostly of matrix
+products, so this rate is its upper bound.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.shared import one_line
 from jaxmoxi.errors import InputError
+from jaxmoxi.files import write_whole
 from jaxmoxi.games.image import token_value_fn
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks.vit import VisionTransformerConfig, ViT
 from jaxmoxi.models.preprocess import Preprocessing
+
+_OPTION = tyro.conf.arg
 
 SIZES = {
     "tiny": VisionTransformerConfig(hidden_size=192, num_layers=12, num_heads=3, mlp_dim=768),
@@ -82,6 +91,8 @@ def throughput(
     Raises ValueError for token counts that the model does not have.
     """
     config: Any = model.config  # `forward_flops` counts a vision transformer's operations
+    if repeats < 1:
+        raise InputError(f"expected at least 1 timed run; got {repeats}")
     rows, cols = model.token_grid or (0, 0)
     players = rows * cols
     wrong = [n for n in tokens if not 2 <= n <= players + 1]
@@ -143,3 +154,62 @@ def line(row: dict[str, Any]) -> str:
         f"{row['dtype']:>9} {row['tokens']:>7} {row['batch']:>6} {row['forwards_per_second']:>11,.1f} {spread:>15} "
         f"{row['flops_per_second'] / 1e9:>9,.0f} {row['matmul_share']:>9.0%}"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Measure how many coalitions a second this machine evaluates, beside the rate of its matrix products.
+
+    Without --model: a vision transformer of 14 x 14 patches with random weights.
+    """
+
+    model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
+    """A checkpoint folder of a vision transformer."""
+    size: Literal["tiny", "small", "base"] = "tiny"
+    """Without --model: how large."""
+    tokens: tuple[int, ...] = (17, 33, 65, 129, 197)
+    """Numbers of visible tokens, class token included."""
+    batches: tuple[int, ...] = ()
+    """Coalitions evaluated together. Left out: 8, 16 and 32 on a CPU, 64, 256 and 1024 elsewhere."""
+    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ()
+    """Left out: float32 on a CPU, both elsewhere."""
+    repeats: Annotated[int, _OPTION(metavar="N")] = 7
+    """Timed runs of each row; the median counts."""
+    out: Annotated[Path | None, _OPTION(metavar="FILE", help_behavior_hint="")] = None
+    """A JSON file to write as well."""
+
+    def run(self) -> int:
+        """Measures and prints. Returns the exit code."""
+        _command.start_compilation_cache()
+        mesh = _command.start_devices()
+        import jaxmoxi as jm
+
+        on_cpu = jax.default_backend() == "cpu"
+        with one_line():
+            if self.out is not None:  # a place that cannot be written shows before the measuring
+                self.out.parent.mkdir(parents=True, exist_ok=True)
+                self.out.touch()
+            model = random_classifier(SIZES[self.size])
+            if self.model is not None:
+                model = jm.models.load(self.model)
+                if model.token_grid is None:
+                    raise InputError(f"--model: {model.name} is no vision transformer: there are no tokens to count")
+            rows = throughput(
+                model,
+                tokens=self.tokens,
+                batches=self.batches or ((8, 16, 32) if on_cpu else (64, 256, 1024)),
+                dtypes=self.dtypes or (("float32",) if on_cpu else ("float32", "bfloat16")),
+                repeats=self.repeats,
+                mesh=mesh,
+            )
+            print(f"{self.model or self.size} on {jax.devices()[0].device_kind}\n{HEADER}", flush=True)
+            shown = []
+            for row in rows:
+                shown.append(row)
+                print(line(row), flush=True)
+        if self.out is not None:
+            write_whole(
+                self.out, json.dumps({"model": str(self.model or self.size), **_command.versions(), "rows": shown})
+            )
+            print(f"wrote {self.out}")
+        return 0

@@ -1,209 +1,167 @@
-"""The work of `jaxmoxi explain` between options and files: check the inputs, then search under a progress bar."""
+"""The command `jaxmoxi explain`: which regions of a photo make a classifier see a class."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
+import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
+import tyro
 
-from jaxmoxi.cli.report import percent
-from jaxmoxi.cli.shared import CommandError, one_line
-from jaxmoxi.errors import InputError
-from jaxmoxi.plot.strokes import short
+from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.report import arrays, describe, group, percent, write_files
+from jaxmoxi.cli.shared import CommandError
+from jaxmoxi.cli.task import Task, prepare, search
+from jaxmoxi.types import GreedyResult, Stop
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-class Task(NamedTuple):
-    """Everything a search needs and a report says. `whole` float[K]: the model's probabilities for the whole photo."""
-
-    stem: str
-    model: Any
-    photo: np.ndarray
-    target: int
-    top: int
-    whole: np.ndarray
-    regions: Any
-    spec: str
-    num_players: int
-    masking: str
-    fill: Any
-    v: Any
-    stop: Any
-
-    def name(self, index: int) -> str:
-        return short(self.model.class_names[index])
+_OPTION = tyro.conf.arg
 
 
-def prepare(options: Any, mesh: Any = None) -> Task:
-    """The task that the options ask for, checked: what is wrong with an input shows here, before the long part.
+@dataclasses.dataclass(frozen=True)
+class Explain:
+    """Find the regions of a photo that together make a classifier see a class.
 
-    mesh: the devices to spread coalitions over; None for one device.
+    Prints the answer, and writes a picture (.png), the arrays (.npz) and a record (.json) into the folder --out.
+    Without any option it explains a photo of a cat with EfficientNet-Lite0, as if called with --target 'Egyptian cat'
+    --until 0.7: which regions are enough for the model to be that sure?
     """
-    import jax
 
-    import jaxmoxi as jm
+    photo: Annotated[tyro.conf.Positional[Path | None], _OPTION(metavar="[PHOTO]", help_behavior_hint="")] = None
+    """An image file. Left out: a photo of a cat that comes with scikit-image."""
+    model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
+    """A checkpoint folder (config.json, model.safetensors). Left out: EfficientNet-Lite0 of the `demo` extra."""
+    target: Annotated[str | None, _OPTION(metavar="NAME|INDEX", help_behavior_hint="")] = None
+    """The class to explain. Left out: the one the model sees in the photo."""
+    regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None
+    """The players: a grid, or about N superpixels. Left out: the model's tokens, or grid:7x7 when pixels are hidden."""
+    method: Literal["insertion", "deletion"] = "insertion"
+    """insertion: which regions are enough; deletion: which it cannot do without."""
+    masking: Annotated[Literal["tokens", "pixels"] | None, _OPTION(metavar="tokens|pixels", help_behavior_hint="")] = (
+        None
+    )
+    """How a region is hidden: its tokens are removed (vision transformers), or its pixels filled. Left out: tokens
+    where the model has them."""
+    until: Annotated[str | None, _OPTION(metavar="class|K|CONFIDENCE|all", help_behavior_hint="")] = None
+    """When to stop: the class takes (insertion) or loses (deletion) the lead; after K regions; when its probability
+    passes a level such as 0.9; or not before all regions are in order. Left out: class."""
+    out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
+    """The folder to write to."""
+    payoff: Literal["log_odds", "margin", "log_prob", "logit", "prob"] = "log_odds"
+    """What the search drives up or down, of the target class."""
+    fill: Annotated[str | None, _OPTION(metavar="NUMBER|mean|blur", help_behavior_hint="")] = None
+    """What hidden pixels become: a number (in the network's normalised units), the photo's mean colour or the photo
+    blurred. Left out: 0."""
+    batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Coalitions evaluated at once. Left out: what fits the memory."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; the payoffs are float32 always."""
+    credit: Annotated[str | None, _OPTION(metavar="TEXT", help_behavior_hint="")] = None
+    """Whose photo it is, for the line below the picture."""
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the answer alone, without a progress bar."""
 
-    if options.batch_size is not None and options.batch_size < 1:
-        raise CommandError(f"--batch-size: expected a number of at least 1; got {options.batch_size}")
-    picture = load_photo(options.photo)
-    with one_line():
-        model: Any = jm.models.demo() if options.model is None else jm.models.load(options.model)
-        model = model.astype(options.dtype)
-        photo, image = model.crop(picture), model.preprocess(picture)
-    logits = np.asarray(jax.jit(type(model).logits)(model, image[None]), np.float64)[0]
-    if not np.isfinite(logits).all():
-        raise CommandError(f"{model.name} returns NaN or infinity for the whole photo; its weights are damaged")
-    whole = np.exp(logits - logits.max())
-    whole /= whole.sum()
-    top = int(logits.argmax())
-    with one_line("--target: "):
-        target = top if options.target is None else model.find_class(options.target)
+    def filled_in(self) -> Explain:
+        """These options, with the demonstration's question where none is asked."""
+        is_demo = self.photo is None and self.model is None
+        if is_demo and (self.target, self.until, self.method) == (None, None, "insertion"):
+            return dataclasses.replace(self, target="Egyptian cat", until="0.7")
+        return dataclasses.replace(self, until=self.until or "class")
 
-    grid = model.token_grid
-    masking = options.masking or ("tokens" if grid else "pixels")
-    if masking == "tokens" and not grid:
-        raise CommandError(
-            f"--masking tokens needs a vision transformer; {model.name} has no tokens: use --masking pixels"
-        )
-    rows, cols = grid if grid and masking == "tokens" else (7, 7)
-    spec = options.regions or f"grid:{rows}x{cols}"
-    regions = make_regions(spec, photo)
-    num_players = jm.count_regions(regions)
-    stop = parse_until(options.until, num_players)
-    if masking == "tokens":
-        if options.fill is not None:
-            raise CommandError(
-                "--fill is what hidden pixels become; tokens are removed: use --masking pixels, or no --fill"
-            )
-        fill = None
-        with one_line():
-            own = None if spec == f"grid:{rows}x{cols}" else regions  # each token a player: no map needed
-            v = jm.token_value_fn(model, image, target, own, payoff=options.payoff)
-    else:
-        fill = parse_fill(options.fill)
-        with one_line():
-            v = jm.pixel_value_fn(model.logits, image, target, regions, fill=fill, payoff=options.payoff)
-    if mesh is not None:
-        v = jm.shard_coalitions(v, mesh)
-    stem = "chelsea" if options.photo is None else options.photo.stem
-    return Task(stem, model, photo, target, top, whole, regions, spec, num_players, masking, fill, v, stop)
+    def run(self) -> int:
+        """Explains, prints and writes. Returns the exit code."""
+        return self.filled_in().explain()
+
+    def explain(self) -> int:
+        """`run` for options that are filled in."""
+        _command.start_compilation_cache()
+        task = prepare(self, _command.start_devices())
+        _command.check_out(self.out)
+        if not self.quiet:
+            print(f"{task.model.name} sees {task.name(task.top)!r}, {percent(task.whole[task.top])}", flush=True)
+        started = time.perf_counter()
+        result, problem = search(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
+        seconds = time.perf_counter() - started
+        if problem is None or int(result.num_steps):
+            answer = f"unfinished: {int(result.num_steps)} of {task.num_players} regions in order"
+            if problem is None:
+                answer = describe(result, task.stop, task.name(task.target))
+            files = _write(self, task, result, answer, seconds, finished=problem is None)
+            print(answer)
+            if not self.quiet:
+                print(f"{int(result.num_evaluations):,} coalitions in {seconds:.1f} s")
+                print(f"wrote {', '.join(map(str, files))}")
+        if problem is not None:
+            raise problem
+        return 0
 
 
-def load_photo(path: Path | None) -> Any:
-    """The photo as a PIL image; the bundled one for None."""
-    from PIL import Image, UnidentifiedImageError
-
-    if path is None:
-        from skimage import data
-
-        return Image.fromarray(data.chelsea())
-    if not path.is_file():
-        what = "is a folder, not a photo" if path.is_dir() else "does not exist"
-        raise CommandError(f"{path} {what}; expected an image file")
+def _write(
+    options: Explain, task: Task, result: GreedyResult, answer: str, seconds: float, finished: bool
+) -> list[Path]:
+    """Writes the picture, the arrays and the record. Returns where they are."""
+    figure = _draw(options, task, result, answer)
+    record = _record(options, task, result, answer) | {"finished": finished, "seconds": round(seconds, 3)}
+    players = group(result, task.stop)
+    data = arrays(result, regions=task.regions, photo=task.photo, group=players, target=task.target)
     try:
-        picture = Image.open(path)
-        picture.load()  # the pixels, all of them: what is cut short shows here
-        return picture
-    except UnidentifiedImageError:
-        raise CommandError(f"{path} is not an image that can be read; expected a JPEG, PNG, WebP or similar") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CommandError(f"{path} cannot be read as an image ({error}); is it complete?") from None
+        return write_files(options.out / f"{task.stem}-{options.method}", figure, data, record)
+    except OSError as error:
+        raise CommandError(f"--out {options.out}: could not write ({error})") from None
 
 
-def make_regions(spec: str, photo: np.ndarray) -> Any:
-    """The label map that `grid:RxC` or `slic:N` means on this photo."""
+def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Figure:
     import jaxmoxi as jm
 
-    with one_line(f"--regions {spec}: "):
-        if found := re.fullmatch(r"grid:(\d+)x(\d+)", spec):
-            return jm.grid_regions(*photo.shape[:2], rows=int(found[1]), cols=int(found[2]))
-        if found := re.fullmatch(r"slic:(\d+)", spec):
-            return jm.slic_regions(photo, num_segments=int(found[1]))
-        raise InputError("expected grid:ROWSxCOLUMNS or slic:COUNT, such as grid:14x14 or slic:60")
-
-
-def parse_until(text: str, num_players: int) -> Any:
-    """The `Stop` that `--until` means."""
-    import jaxmoxi as jm
-
-    if text == "class":
-        return jm.Stop(flip=True)
-    if text == "all":
-        return jm.Stop()
-    if text.isdecimal() and 1 <= int(text) <= num_players:
-        return jm.Stop(size=int(text))
-    if re.fullmatch(r"0?\.\d+", text) and 0 < float(text) < 1:
-        return jm.Stop(probability=float(text))
-    raise CommandError(
-        f"--until: expected class, all, a number of regions from 1 to {num_players}, or a probability between 0 and 1 "
-        f"such as 0.9; got {text!r}"
+    fill = task.fill if isinstance(task.fill, str) else f"{task.fill or 0:g}"
+    hidden = "tokens removed" if task.masking == "tokens" else f"pixels filled with {fill}"
+    settings = [task.model.name, options.method, f"hidden: {hidden}", f"payoff {options.payoff}", str(task.spec)]
+    credit = options.credit or ("photo: Stéfan van der Walt, CC0" if options.photo is None else None)
+    return jm.plot.explanation(
+        task.photo,
+        task.regions,
+        result,
+        target=task.name(task.target),
+        upto="flip" if task.stop == Stop() else "all",
+        heat_upto="all",
+        title=answer[0].upper() + answer[1:],
+        caption="  ·  ".join([*settings, *([credit] if credit else [])]),
+        whole=float(task.whole[task.target]),
     )
 
 
-def parse_fill(text: str | None) -> Any:
-    """The `fill` of `pixel_value_fn` that `--fill` means."""
-    if text in ("mean", "blur"):
-        return text
-    try:
-        number = float(text or 0)
-    except ValueError:
-        number = float("nan")
-    if not np.isfinite(number):
-        raise CommandError(f"--fill: expected a number, mean or blur; got {text!r}")
-    return number
-
-
-def search(task: Task, method: str, *, batch_size: int | None, bar: bool) -> tuple[Any, BaseException | None]:
-    """The search under its progress bar: the result, and what ended it early (with what was found until then)."""
-    import jax
-    from tqdm import tqdm
-
-    import jaxmoxi as jm
-
-    find = jm.greedy_insertion if method == "insertion" else jm.greedy_deletion
-    total = task.stop.size or task.num_players
-    steps: list[Any] = []
-    disable = None if bar else True  # None: shown on a terminal only
-    with tqdm(total=total, desc=method, unit="region", leave=False, disable=disable) as shown:
-
-        def follow(info: Any) -> None:
-            steps.append(jax.device_get(info))
-            shown.set_postfix_str(f"{task.name(task.target)}: {percent(steps[-1].probability)}", refresh=False)
-            shown.update()
-
-        try:
-            v, players = task.v, task.num_players
-            return find(v, players, stop=task.stop, batch_size=batch_size, callback=follow), None
-        except jm.NaNValueError as error:
-            return error.result, CommandError(str(error))
-        except MemoryError as error:
-            return _unfinished(steps, task, method), CommandError(str(error).replace("batch_size=", "--batch-size "))
-        except KeyboardInterrupt as error:
-            return _unfinished(steps, task, method), error
-
-
-def _unfinished(steps: list[Any], task: Task, method: str) -> Any:
-    """The result of the steps that were taken. The start's readout went down with the search."""
-    import jax.numpy as jnp
-
-    import jaxmoxi as jm
-
-    count, players = len(steps), task.num_players
-
-    def row(name: str, blank: Any, dtype: Any) -> Any:
-        return jnp.full(players, blank, dtype).at[:count].set(jnp.asarray([getattr(s, name) for s in steps], dtype))
-
-    return jm.GreedyResult(
-        order=row("player", -1, jnp.int32),
-        values=row("value", jnp.nan, jnp.float32),
-        num_steps=jnp.int32(count),
-        start_value=jnp.float32(jnp.nan),
-        num_evaluations=jnp.int32(sum(players - k for k in range(count))),
-        leads=row("leads", False, bool),
-        probabilities=row("probability", jnp.nan, jnp.float32),
-        start_leads=None,
-        start_probability=None,
-        nan_player=jnp.int32(-1),
-        insertion=method == "insertion",
-    )
+def _record(options: Explain, task: Task, result: GreedyResult, answer: str) -> dict[str, Any]:
+    """What the search was asked and what it found, for the JSON file."""
+    steps = int(result.num_steps)
+    names = task.model.class_names
+    return {
+        "answer": answer,
+        "photo": None if options.photo is None else str(options.photo),
+        "model": task.model.name,
+        "target": {"index": task.target, "name": names[task.target]},
+        "target_probability": task.whole[task.target],
+        "prediction": {"index": task.top, "name": names[task.top], "probability": task.whole[task.top]},
+        "method": options.method,
+        "masking": task.masking,
+        "fill": task.fill,
+        "regions": str(task.spec),
+        "num_regions": task.num_players,
+        "payoff": options.payoff,
+        "dtype": options.dtype,
+        "until": options.until,
+        "group": group(result, task.stop),
+        "order": result.order[:steps],
+        "values": result.values[:steps],
+        "probabilities": None if result.probabilities is None else result.probabilities[:steps],
+        "leads": None if result.leads is None else result.leads[:steps],
+        "start": {
+            "value": result.start_value,
+            "probability": result.start_probability,
+            "leads": result.start_leads,
+        },
+        "num_evaluations": int(result.num_evaluations),
+        **_command.versions(),
+    }

@@ -11,11 +11,11 @@ import numpy as np
 import tyro
 
 from jaxmoxi.cli import shared as _command
-from jaxmoxi.cli.explain import load_photo, make_regions
 from jaxmoxi.cli.report import percent, write_files
-from jaxmoxi.cli.shared import CommandError
-from jaxmoxi.errors import InputError
+from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.files import read_photo
 from jaxmoxi.plot.strokes import short
+from jaxmoxi.regions.spec import parse_regions
 
 if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other command needs them
     from matplotlib.figure import Figure
@@ -92,39 +92,35 @@ class Predict:
 
 def _prepare(options: Predict) -> _Task:
     """The inputs that the options name, checked before anything long starts."""
-    from jaxmoxi import count_regions, p2p, slic_regions
-    from jaxmoxi.models.preprocess import _to_rgb
+    from jaxmoxi import p2p
     from jaxmoxi.p2p.data import Example, resize_and_crop
 
     if options.certainty is not None and not 0 < options.certainty <= 1:
         raise CommandError(f"--certainty: expected a probability in (0, 1], such as 0.9; got {options.certainty}")
-    picture = load_photo(options.photo)
-    try:
+    with one_line("--regions: "):
+        asked = None if options.regions is None else parse_regions(options.regions)
+    with one_line():
+        picture = read_photo(options.photo)
+    with one_line("--checkpoint: "):
         model = p2p.load(options.checkpoint)
         names = p2p.load_class_names(options.checkpoint)
-    except (InputError, OSError) as error:
-        raise CommandError(f"--checkpoint: {error}") from error
     config = model.config
     if options.certainty is not None and not config.dynamic_threshold:
         raise CommandError(
             f"--certainty: the model of {options.checkpoint} has a fixed threshold ({config.threshold:g}) and does not "
             "search for one: leave the option out"
         )
-    try:
-        photo = resize_and_crop(Example(np.array(_to_rgb(picture)), 0), image_size=config.image_size).image
-    except (InputError, OSError, MemoryError) as error:
-        raise CommandError(f"{options.photo}: {error}") from error
+    with one_line(f"{options.photo}: "):
+        photo = resize_and_crop(Example(np.array(picture), 0), image_size=config.image_size).image
     limit = config.num_groups
-    if options.regions is None:
-        spec, regions = f"slic:{limit}", slic_regions(photo, num_segments=limit)
-    else:
-        spec, regions = options.regions, make_regions(options.regions, photo)
-        asked = int(spec[5:]) if spec.startswith("slic:") else count_regions(regions)
-        if asked > limit:
-            raise CommandError(f"--regions {spec}: the model knows at most {limit} regions; ask for no more")
+    spec = asked or parse_regions(f"slic:{limit}")
+    if spec.count > limit:
+        raise CommandError(f"--regions {spec}: the model knows at most {limit} regions; ask for no more")
+    with one_line("--regions: "):
+        regions = spec.label_map(photo)
     class_names = names or tuple(f"class {i}" for i in range(config.num_classes))
     certainty = (options.certainty or _CERTAINTY) if config.dynamic_threshold else None
-    return _Task(model, class_names, photo, np.asarray(regions), spec, certainty)
+    return _Task(model, class_names, photo, np.asarray(regions), str(spec), certainty)
 
 
 def _describe(task: _Task, found: Prediction) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxmoxi.plot.figures import flip_size
+from jaxmoxi.files import write_whole
+from jaxmoxi.plot.chosen import flip_size
 from jaxmoxi.types import GreedyResult, Stop
 
 
@@ -111,13 +111,6 @@ def write_files(base: Path, figure: Any, data: dict[str, np.ndarray], record: di
     paths = []
     for suffix, write in writers.items():
         path = base.with_name(base.name + suffix)
-        # Beside its place, so that the replacement is one step of the file system.
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(draft, "wb") as file:
-                write(file)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_whole(path, write)
         paths.append(path)
     return paths

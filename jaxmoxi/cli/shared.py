@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
+
+from jaxmoxi.errors import InputError
 
 
 class CommandError(Exception):
@@ -18,10 +21,14 @@ class CommandError(Exception):
 
 @contextmanager
 def one_line(prefix: str = "") -> Iterator[None]:
-    """What the library says is wrong with an input, as the command's own error."""
+    """Turns what the library says is wrong with an input into the command's own error.
+
+    The errors are those made for users (`InputError`), of the file system, of a package that is missing, and of the
+    memory. Any other error, such as a plain ValueError, is a mistake in the code and passes with its traceback.
+    """
     try:
         yield
-    except (ValueError, OSError, ImportError, MemoryError) as error:
+    except (InputError, OSError, ImportError, MemoryError) as error:
         raise CommandError(f"{prefix}{error}") from error
 
 
@@ -43,7 +50,7 @@ def start_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def start_devices() -> Any:
+def start_devices() -> Mesh | None:
     """The mesh of all that this process computes on (`jaxmoxi.local_mesh`), where it has more than one device and JAX
     has not started before; else None."""
     import jaxmoxi as jm

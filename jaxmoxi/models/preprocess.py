@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.files import to_rgb
 
 # A Pillow image of any mode, or a uint8 array [H, W, 3], [H, W, 4] or [H, W].
 Photo = Image.Image | np.ndarray | Array
@@ -226,21 +227,7 @@ def _to_rgb(photo: Any) -> Image.Image:
         raise TypeError(f"expected a photo, got the path {photo!r}; open it first: PIL.Image.open(path)")
     if not isinstance(photo, Image.Image):
         photo = _array_to_image(photo)
-    if 0 in photo.size:
-        raise InputError(f"expected a photo; got an image of {photo.height} x {photo.width} pixels")
-    photo = ImageOps.exif_transpose(photo)
-    if photo.mode.startswith("I"):  # Pillow's own conversion would clip at 255: everything bright turns white
-        grey = np.asarray(photo).astype(np.int64)
-        low, high = grey.min(), grey.max()
-        if low < 0 or high > 65535:
-            raise InputError(f"expected 16-bit greys, 0 to 65535; got {low} to {high}: rescale to 8 bits first")
-        photo = Image.fromarray(np.round(grey / 257).astype(np.uint8))
-    if photo.mode == "F":
-        raise InputError("expected a photo of 8 or 16 bits; got floating-point greys (mode F): make them mode L first")
-    if photo.has_transparency_data:
-        photo = photo.convert("RGBA")
-        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
-    return photo.convert("RGB")
+    return to_rgb(photo)
 
 
 def _array_to_image(photo: Any) -> Image.Image:

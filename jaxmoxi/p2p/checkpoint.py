@@ -29,11 +29,12 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.files import write_whole
 from jaxmoxi.models.checkpoints.tensors import check_tensors
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.model import P2P, init
 
-_RECORD = "config.json"
+RECORD = "config.json"
 _STEPS = "checkpoints"
 
 
@@ -67,7 +68,7 @@ def commit(folder: Path, record: Mapping[str, Any], model: P2P | None) -> None:
                 for draft in folder.glob(f"{arrays}*"):
                     shutil.rmtree(draft, ignore_errors=True)
                 raise
-        replace_text(folder / _RECORD, json.dumps({**record, "arrays": arrays}, indent=1))
+        write_whole(folder / RECORD, json.dumps({**record, "arrays": arrays}, indent=1))
     for old in folder.glob("arrays-*"):
         if old.name != arrays:
             shutil.rmtree(old, ignore_errors=True)
@@ -107,16 +108,15 @@ def load_class_names(directory: str | os.PathLike[str]) -> tuple[str, ...] | Non
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The content of `config.json`. Raises ValueError if there is none, or none of ours."""
-    path = folder / _RECORD
+    path = folder / RECORD
     if not path.is_file():
         found = "a folder without it" if folder.is_dir() else "no such folder"
-        raise InputError(f"expected a P2P checkpoint, a folder with {_RECORD}; {folder} is {found}")
+        raise InputError(f"expected a P2P checkpoint, a folder with {RECORD}; {folder} is {found}")
     try:
         record = json.loads(path.read_text("utf-8"))
-        known = isinstance(record, dict) and isinstance(record["config"], dict)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError):
-        known = False
-    if not known:
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
         raise InputError(f"{path} is not the record of a P2P checkpoint; is it damaged, or another program's?")
     return record
 
@@ -210,20 +210,6 @@ def unflatten(like: Any, arrays: Mapping[str, Any], source: str) -> Any:
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
     check_tensors({_name(path): leaf.shape for path, leaf in paths}, arrays, source)
     return structure.unflatten([jnp.asarray(arrays[_name(path)], leaf.dtype) for path, leaf in paths])
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file so that it is there as a whole, or as it was before."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _check_space(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:

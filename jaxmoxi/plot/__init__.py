@@ -1,5 +1,6 @@
 """Pictures of explanations as matplotlib figures; `jaxmoxi.plot.figures` says what they share."""
 
-from jaxmoxi.plot.figures import curves, explanation, flip_size, group, heat, heatmap, interactions
+from jaxmoxi.plot.chosen import flip_size, heat
+from jaxmoxi.plot.figures import curves, explanation, group, heatmap, interactions
 
 __all__ = ["curves", "explanation", "flip_size", "group", "heat", "heatmap", "interactions"]

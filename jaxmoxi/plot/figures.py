@@ -25,6 +25,7 @@ import numpy as np
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.moxi.curves import trapezoid_area
+from jaxmoxi.plot.chosen import chosen_players, flip_size, heat
 from jaxmoxi.plot.strokes import (
     FLIP,
     INK,
@@ -48,33 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-__all__ = ["curves", "explanation", "flip_size", "group", "heat", "heatmap", "interactions"]
-
-
-def flip_size(result: GreedyResult) -> int | None:
-    """How many players were chosen when the prediction flipped: 0 if the start already was past the flip.
-
-    None if it never flipped, or if the value function could not tell who leads.
-    """
-    if result.leads is None:
-        return None
-    leads = np.asarray(result.leads)[: int(result.num_steps)]
-    if result.start_leads is not None:
-        leads = np.append(result.start_leads, leads)
-    else:  # an unknown start cannot be the flip
-        leads = np.append(not result.insertion, leads)
-    flipped = np.flatnonzero(leads == result.insertion)
-    return int(flipped[0]) if len(flipped) else None
-
-
-def heat(result: Any, num_players: int, *, upto: Any = "flip") -> np.ndarray:
-    """The paper's heat of each player, float32[P] in [0, 1]: (n - k) / n for the player chosen at rank k = 0 .. n-1 of
-    the n that `upto` means, 0 for the others. The first chosen is the hottest; all are 0 if n is 0.
-    """
-    players = _chosen(result, num_players, upto)
-    out = np.zeros(num_players, np.float32)
-    out[players] = 1 - np.arange(len(players)) / max(len(players), 1)
-    return out
+__all__ = ["curves", "explanation", "group", "heatmap", "interactions"]
 
 
 def heatmap(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: str | None = None) -> Figure:
@@ -91,7 +66,7 @@ def group(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: s
     scene = _scene(photo, regions)
     figure = new_figure(4.6, 4.7, title)
     axes = figure.add_subplot()
-    draw_group(axes, scene, _chosen(result, scene.num_players, upto))
+    draw_group(axes, scene, chosen_players(result, scene.num_players, upto))
     return figure
 
 
@@ -120,7 +95,7 @@ def explanation(
             f"expected a GreedyResult; got {type(result).__name__}: for an order alone use heatmap or group"
         )
     scene = _scene(photo, regions)
-    players = _chosen(result, scene.num_players, upto)
+    players = chosen_players(result, scene.num_players, upto)
     heats = heat(result, scene.num_players, upto=upto if heat_upto is None else heat_upto)
     figure = new_figure(14.0, 4.35, title)
     panels = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.15])
@@ -226,7 +201,6 @@ def curves(
     *,
     quantity: Literal["payoff", "probability"] = "payoff",
     title: str | None = None,
-    xlabel: str = "share of regions inserted or deleted",
 ) -> Figure:
     """Insertion or deletion curves over the share of regions, with the area under each in the legend.
 
@@ -250,7 +224,7 @@ def curves(
             raise InputError(f"expected the curve of one image, [P+1]; {name!r} has shape {heights.shape}")
         area = float(curve.area if quantity == "payoff" else trapezoid_area(heights))
         axes.plot(np.linspace(0, 1, len(heights)), heights, linewidth=1.8, label=f"{name} (area {area:.3f})")
-    style(axes, xlabel, "payoff" if quantity == "payoff" else "probability")
+    style(axes, "share of regions inserted or deleted", "payoff" if quantity == "payoff" else "probability")
     axes.set_xlim(0, 1)
     if quantity == "probability":
         axes.set_ylim(-0.02, 1.02)
@@ -275,25 +249,3 @@ def _scene(photo: Any, regions: Any) -> Scene:
 
 def _regions(count: int) -> str:
     return f"{count} region{'' if count == 1 else 's'}"
-
-
-def _chosen(result: Any, num_players: int, upto: Any) -> np.ndarray:
-    """The players that `upto` means, in the order chosen."""
-    searched = isinstance(result, GreedyResult)
-    order = np.asarray(result.order if searched else result)
-    if order.ndim != 1 or not np.issubdtype(order.dtype, np.integer):
-        raise InputError(f"expected the order of one image, int[P]; got {order.dtype} of shape {order.shape}")
-    if searched and len(order) != num_players:
-        raise InputError(f"the result orders {len(order)} players, the regions are {num_players}")
-    order = order[: int(result.num_steps)] if searched else np.trim_zeros(order + 1, "b") - 1
-    outside = [int(p) for p in order if not 0 <= p < num_players]
-    if outside or len(np.unique(order)) != len(order):
-        wrong = f"{outside[:3]}, which are none of them" if outside else "a player twice"
-        raise InputError(f"expected an order of the players 0 .. {num_players - 1}; got {wrong}")
-    if upto == "all":
-        return order
-    if upto == "flip":
-        return order[: flip_size(result)] if searched else order
-    if isinstance(upto, str) or not 1 <= upto <= len(order):
-        raise InputError(f"expected upto of 'flip', 'all' or 1 .. {len(order)}, the players chosen; got {upto!r}")
-    return order[:upto]

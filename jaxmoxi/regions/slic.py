@@ -122,17 +122,20 @@ def cluster(
     def closest(pixels: Array, ys: np.ndarray, xs: np.ndarray, centres: Array) -> Array:
         """Which of the centres around is the closest to each pixel, int8 in 0 .. 8."""
         grid = jnp.pad(centres.reshape(5, rows, cols), ((0, 0), (1, 1), (1, 1)), constant_values=jnp.inf)
-        for i, (dy, dx) in enumerate(_AROUND):
+
+        def distance(dy: int, dx: int) -> Array:
             around = grid[:, 1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + cols]
             light, a, b, y, x = around.reshape(5, cells)
             colour = (pixels[0] - light) ** 2 + (pixels[1] - a) ** 2 + (pixels[2] - b) ** 2
             place = place_weight * (ys - (y - top)) ** 2 + place_weight * (xs - (x - left)) ** 2
-            distance = colour_weight * colour + place
-            if i == 0:
-                best, which = distance, jnp.zeros(distance.shape, jnp.int8)
-            else:
-                closer = distance < best
-                best, which = jnp.where(closer, distance, best), jnp.where(closer, jnp.int8(i), which)
+            return colour_weight * colour + place
+
+        best = distance(*_AROUND[0])
+        which = jnp.zeros(best.shape, jnp.int8)
+        for i, around in enumerate(_AROUND[1:], 1):
+            other = distance(*around)
+            closer = other < best
+            best, which = jnp.where(closer, other, best), jnp.where(closer, jnp.int8(i), which)
         return which
 
     def move(which: Array, centres: Array) -> Array:

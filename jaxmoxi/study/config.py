@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
@@ -18,6 +17,7 @@ from jaxmoxi.games.payoff import Payoff
 from jaxmoxi.games.removal import Removal
 from jaxmoxi.metrics import METRICS
 from jaxmoxi.models.classifier import Classifier
+from jaxmoxi.regions.spec import parse_regions
 from jaxmoxi.study.photos import Photo
 
 Target = Literal["label", "prediction"]
@@ -69,8 +69,7 @@ class StudyConfig:
         _among("removals", ("zero",) if self.removals is None else self.removals, get_args(Removal))
         _among("masking", (self.masking or "zero",), get_args(Removal))
         _among("target", (self.target,), get_args(Target))
-        if not re.fullmatch(r"grid:[1-9]\d*x[1-9]\d*|slic:[1-9]\d*", self.regions):
-            raise InputError(f"expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got {self.regions!r}")
+        parse_regions(self.regions)
         for name, least in (("steps", 1), ("samples", 2), ("sizes", 2), ("num_photos", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -25,7 +25,7 @@ from jaxmoxi.games.removal import Removal, value_fns
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.metrics import METRICS, Explained, Line, Metric, Number, box_mask, crop_boxes
 from jaxmoxi.models.classifier import Classifier
-from jaxmoxi.regions.label_maps import grid_regions, slic_regions
+from jaxmoxi.regions.spec import parse_regions
 from jaxmoxi.study.config import StudyConfig
 from jaxmoxi.study.records import Measured
 
@@ -118,7 +118,7 @@ def measure_photo(
     if config.only_correct and label != top:
         raise NotCorrectError(model.class_names[top])
     target = label if config.target == "label" else top
-    regions = _regions(config.regions, model.crop(photo))
+    regions = parse_regions(config.regions).label_map(model.crop(photo))
     problem = _problem(model, image, target, regions, task.masking, config)
     if task.mesh is not None:
         problem = dataclasses.replace(problem, v=shard_coalitions(problem.v, task.mesh))
@@ -186,14 +186,6 @@ def _objects(
 def _curve_game(task: Setting, image: Float[Array, "H W 3"], target: int, regions: Labels, removal: Removal) -> ValueFn:
     v = _game(task.model, image, target, regions, removal, task.config.payoff)
     return v if task.mesh is None else shard_coalitions(v, task.mesh)
-
-
-def _regions(spec: str, photo: np.ndarray) -> Labels:
-    kind, _, size = spec.partition(":")
-    if kind == "slic":
-        return slic_regions(photo, num_segments=int(size))
-    rows, cols = (int(x) for x in size.split("x"))
-    return grid_regions(*photo.shape[:2], rows=rows, cols=cols)
 
 
 def _problem(

@@ -9,22 +9,19 @@ the object. Pictures made from the photos name the columns `author` and `license
 from __future__ import annotations
 
 import csv
-import io
 import posixpath
 import re
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 from PIL import Image, ImageOps
 
+import jaxmoxi.files as files
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.preprocess import _to_rgb
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+from jaxmoxi.files import PHOTO_SUFFIXES, UnreadableError
 
 
 class Photo(NamedTuple):
@@ -42,10 +39,6 @@ class Photo(NamedTuple):
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     credit: str = ""
     mask: str = ""
-
-
-class UnreadableError(InputError):
-    """A file that is no photo, with the reason."""
 
 
 def as_text(name: str) -> str:
@@ -77,7 +70,7 @@ def list_photos(root: epath.PathLike, class_names: Sequence[str]) -> list[Photo]
         raise InputError(f"expected a folder of photos or a CSV file; {root} does not exist")
     if not photos:
         raise InputError(
-            f"{root} holds no photo; expected files ({', '.join(SUFFIXES)}) in class folders, or labels.csv"
+            f"{root} holds no photo; expected files ({', '.join(PHOTO_SUFFIXES)}) in class folders, or labels.csv"
         )
     return photos
 
@@ -88,42 +81,26 @@ def photo_folder(root: epath.PathLike) -> epath.Path:
     return root.parent if root.suffix.lower() == ".csv" else root
 
 
-def read_photo(path: Any) -> Image.Image:
-    """A photo as upright 8-bit RGB: EXIF rotation applied; greys, palettes, CMYK, 16 bits and transparency converted.
-
-    Raises UnreadableError, with the reason, for what is missing, cut short, no image, or of more pixels than Pillow
-    unpacks (178 million). Reading, which may fail for a moment on a network, is tried three times.
-    """
-    return _read(path, _to_rgb)
+def read_photo(path: epath.PathLike) -> Image.Image:
+    """A photo as upright 8-bit RGB, as `jaxmoxi.files.read_photo` reads it. Raises UnreadableError as it does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a photo that is odd but readable is read
+        return files.read_photo(epath.Path(path))
 
 
-def _read(path: Any, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    try:
-        data = _bytes(epath.Path(path))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd but readable is read
-            with Image.open(io.BytesIO(data)) as photo:
-                photo.load()
-                return convert(photo)
-    except Exception as error:  # a decoder meets broken files with errors of every kind
-        reason = "not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-        raise UnreadableError(" ".join(reason.replace(str(path), "the file").split()) or type(error).__name__) from None
-
-
-def read_mask(path: Any, size: tuple[int, int]) -> Image.Image:
+def read_mask(path: epath.PathLike, size: tuple[int, int]) -> Image.Image:
     """Where an image is not black and not transparent, as a white one on black. size: of its photo, (width, height).
 
     Raises UnreadableError, as `read_photo`, and for another size.
     """
     try:
-        mask = _read(path, _inside)
+        mask = files.read_image(epath.Path(path), _inside)
     except UnreadableError as error:
-        raise UnreadableError(f"its mask: {error}") from None
+        raise UnreadableError(f"the mask {error}", f"its mask: {error.reason}") from None
     if mask.size != size:
         (width, height), got = size, mask.size
-        raise UnreadableError(
-            f"its mask: expected the size of the photo, {width} x {height} pixels; got {got[0]} x {got[1]}"
-        )
+        reason = f"its mask: expected the size of the photo, {width} x {height} pixels; got {got[0]} x {got[1]}"
+        raise UnreadableError(f"{path}: {reason}", reason)
     return mask
 
 
@@ -135,17 +112,6 @@ def _inside(image: Image.Image) -> Image.Image:
         colours = np.asarray(image.convert("RGBA"))
         inside = colours[..., :3].any(-1) & (colours[..., 3] > 0)
     return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8)).convert("RGB")
-
-
-def _bytes(path: epath.Path) -> bytes:
-    for _ in range(2):
-        try:
-            return path.read_bytes()
-        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
-            raise
-        except Exception:  # a bucket has errors of its own
-            time.sleep(0.5)
-    return path.read_bytes()
 
 
 def _from_folders(root: epath.Path, class_names: Sequence[str]) -> list[Photo]:
@@ -171,8 +137,8 @@ def _from_folders(root: epath.Path, class_names: Sequence[str]) -> list[Photo]:
 
 def _photos_in(folder: epath.Path) -> list[epath.Path]:
     # Files with an image's suffix count, readable or not, so that the report lists a broken one.
-    files = (p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES) and not p.name.startswith("."))
-    return [path for path in files if not path.is_dir()]
+    photos = (p for p in folder.iterdir() if p.name.lower().endswith(PHOTO_SUFFIXES) and not p.name.startswith("."))
+    return [path for path in photos if not path.is_dir()]
 
 
 def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:

@@ -11,13 +11,14 @@ import numpy as np
 from etils import epath
 
 from jaxmoxi.attribution import METHODS
+from jaxmoxi.files import write_whole
 from jaxmoxi.games.removal import Removal
 from jaxmoxi.metrics.registry import Column, all_columns
 from jaxmoxi.study import figures
 from jaxmoxi.study.measure import Setting
 from jaxmoxi.study.photos import Photo
 from jaxmoxi.study.records import Measured, Result
-from jaxmoxi.study.store import read_shard, write_whole
+from jaxmoxi.study.store import read_shard
 
 _REMOVALS: dict[Removal, str] = {
     "tokens": "tokens removed",

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.files import sweep_drafts
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
@@ -33,7 +34,7 @@ from jaxmoxi.study.photos import (
 )
 from jaxmoxi.study.records import FORMAT, Measured, Result, Status
 from jaxmoxi.study.report import report_path, write_report
-from jaxmoxi.study.store import check_format, claim, shard_path, sweep, write_shard
+from jaxmoxi.study.store import check_format, claim, shard_path, write_shard
 
 
 def run_study(
@@ -122,7 +123,7 @@ def run_study(
             "the other processes",
             progress,
         )
-        sweep(out / "shards")
+        sweep_drafts(out / "shards")
         write_report(out, listed, list(settings.items()), [shard_path(out, *p) for p in shards], folder)
     else:
         _wait(report_path(out).exists, poll_seconds, "the report", progress)
@@ -153,7 +154,7 @@ def _one(task: Setting, folder: epath.Path, index: int, photo: Photo, bar: tqdm)
     try:
         measured = _measure(task, folder, photo)
     except UnreadableError as error:
-        status, reason = "unreadable", str(error)
+        status, reason = "unreadable", error.reason
     except NotCorrectError as error:
         status, reason = "not classified correctly", f"seen as {error}"
     except (InputError, NaNValueError) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,29 +16,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+import jaxmoxi.files as files
 from jaxmoxi.errors import InputError
-from jaxmoxi.files import changed_settings
+from jaxmoxi.files import write_whole
 from jaxmoxi.study.records import FORMAT, Result, from_arrays, to_arrays
 
 _SETTINGS = "study.json"
-
-
-def write_whole(path: epath.Path, data: bytes) -> None:
-    """Writes a file that is never there in part. Raises OSError, and leaves nothing behind."""
-    draft = path.parent / f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp"
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def sweep(folder: epath.Path) -> None:
-    """Removes the drafts of killed runs. For when nobody writes here any more."""
-    for path in folder.iterdir():
-        if path.name.startswith(".") and path.name.endswith(".tmp"):
-            path.unlink(missing_ok=True)
 
 
 def claim(folder: epath.Path, record: Mapping[str, Any]) -> None:
@@ -48,22 +30,7 @@ def claim(folder: epath.Path, record: Mapping[str, Any]) -> None:
     record: the settings its numbers depend on, as JSON can hold them.
     Raises ValueError for a folder that holds something else, or a study of other settings, which it lists.
     """
-    record = json.loads(json.dumps(record))
-    path = folder / _SETTINGS
-    if not path.exists():
-        if folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
-            raise InputError(f"{folder} holds other files and no study; name an empty folder, or a new one")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(record, indent=1).encode())
-        return
-    try:
-        found = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no study's settings ({error})") from None
-    if changed := changed_settings(found, record):
-        raise InputError(
-            f"{folder} holds a study of other settings: {', '.join(changed)}. Use the same, or another folder"
-        )
+    files.claim(folder, _SETTINGS, record, kind="study")
 
 
 def check_format(folder: epath.Path) -> None:

@@ -133,8 +133,8 @@ def test_any_kind_of_image(folder, tmp_path):
         ({"checkpoint": Path("nowhere")}, "--checkpoint: expected a P2P checkpoint.*no such folder"),
         ({"regions": "grid:9x9"}, "--regions grid:9x9: the model knows at most 18 regions; ask for no more"),
         ({"regions": "slic:19"}, "--regions slic:19: the model knows at most 18 regions"),
-        ({"regions": "hex:3"}, "--regions hex:3: expected grid:ROWSxCOLUMNS or slic:COUNT"),
-        ({"regions": "slic:0"}, "--regions slic:0: num_segments must be at least 1"),
+        ({"regions": "hex:3"}, "--regions: expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got 'hex:3'"),
+        ({"regions": "slic:0"}, "--regions: expected regions of .*; got 'slic:0'"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(photo, folder, tmp_path, change, message):

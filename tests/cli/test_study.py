@@ -54,7 +54,7 @@ def test_a_study(photos, folder, tmp_path, capsys):
     }  # fmt: skip
     assert run(*words) == 0  # finished: nothing to do
     assert run(*words, "--seed", "1") == 2
-    assert "a study of other settings: config.seed (there 0, now 1)" in capsys.readouterr().err
+    assert "a study with other settings: config.seed (there 0, now 1)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

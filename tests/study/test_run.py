@@ -109,7 +109,7 @@ def test_drafts_of_killed_runs_are_swept(models, photos, tmp_path):
 
 
 def test_other_settings_are_refused(whole, models, photos):
-    with pytest.raises(ValueError, match=r"a study of other settings: config.samples \(there 8, now 9\)"):
+    with pytest.raises(ValueError, match=r"a study with other settings: config.samples \(there 8, now 9\)"):
         run_study(photos, models, whole, tiny_config(samples=9), shard_size=2, progress=False)
     with pytest.raises(ValueError, match=r"models.tiny.weights \(there"):
         run_study(photos, {"tiny": tiny_classifier("other")}, whole, tiny_config(), shard_size=2, progress=False)

@@ -17,10 +17,9 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.preprocess import _to_rgb
+from jaxmoxi.files import PHOTO_SUFFIXES, read_photo
 from jaxmoxi.p2p.data.example import Example
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MASK_SUFFIXES = (".npy", ".png")
 IMAGENET9_CLASSES: tuple[str, ...] = (
     "dog", "bird", "wheeled vehicle", "reptile", "carnivore", "insect", "musical instrument", "primate", "fish",
@@ -29,19 +28,8 @@ BAM_MASK_SIZE = 224
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads an image file as upright 8-bit RGB: EXIF rotation applied, greys, palettes, CMYK and 16 bits converted.
-
-    Raises ValueError that names a file which is missing, cut short, or no image.
-    """
-    try:
-        with Image.open(path) as photo:
-            photo.load()  # reads all pixels, so a file that is cut short fails here
-            return np.array(_to_rgb(photo))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(f" {str(path)!r}", "")
-        raise InputError(
-            f"{path} cannot be read as an image ({reason}): copy it again, or delete it from the data"
-        ) from None
+    """An image file as upright 8-bit RGB (`jaxmoxi.files.read_photo`). Raises ValueError that names a broken file."""
+    return np.array(read_photo(path))
 
 
 def read_mask(path: str | Path) -> Bool[np.ndarray, "H W"]:
@@ -66,7 +54,8 @@ class ImageFolder:
     """Images in one folder per class, as ImageNet has them: `root/CLASS/FILE`.
 
     root:  the folder of the classes, which are its folders, sorted by name. Each class's images lie directly in its
-           folder. Hidden files, and files that are no images (jpg, jpeg, png, webp, bmp, in either case), are skipped.
+           folder. Hidden files, and files that are no images (`jaxmoxi.files.PHOTO_SUFFIXES`, in either case), are
+           skipped.
     masks: a folder of the same classes with a mask for every image, `masks/CLASS/STEM.npy` or `.png`; None for none.
 
     labels: int32[N], the label of every image.
@@ -81,10 +70,10 @@ class ImageFolder:
         self._paths: list[Path] = []
         labels: list[int] = []
         for label, folder in enumerate(folders):
-            paths = _files(folder, IMAGE_SUFFIXES)
+            paths = _files(folder, PHOTO_SUFFIXES)
             if not paths:
                 raise InputError(
-                    f"the class folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)}): fill it or delete it"
+                    f"the class folder {folder} holds no image ({', '.join(PHOTO_SUFFIXES)}): fill it or delete it"
                 )
             self._paths += paths
             labels += [label] * len(paths)

@@ -23,7 +23,8 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.augment import Augmentation, augment, host, resize_and_crop
 from jaxmoxi.p2p.data.example import Batch, Example, Source
 from jaxmoxi.p2p.data.sources import Arrays
-from jaxmoxi.regions.label_maps import relabel, slic_regions
+from jaxmoxi.regions.label_maps import relabel
+from jaxmoxi.regions.superpixels import slic_regions
 
 
 class Loader:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jaxmoxi.files as files
 from jaxmoxi.errors import InputError
-from jaxmoxi.files import changed_settings
-from jaxmoxi.p2p.checkpoint import commit, read_record, replace_text
+from jaxmoxi.files import write_whole
+from jaxmoxi.p2p.checkpoint import RECORD, commit, read_record
 from jaxmoxi.p2p.model import P2P
 from jaxmoxi.p2p.training.config import OBJECTIVE
 
@@ -22,18 +23,12 @@ def claim(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
     record: "config", "class_names" and "train", the settings that decide what the run computes.
     Raises ValueError for a folder that holds something else, or a run with other settings, which it lists.
     """
-    if not folder.exists() or not any(folder.iterdir()):
-        commit(folder, record, None)
-        return
-    found = read_record(folder)
-    if not _TRAIN & found.keys():
-        raise InputError(f"{folder} already holds a saved model; train in another directory")
-    if not resume:
-        raise InputError(f"{folder} already holds a training run; resume it, or train in another directory")
-    if changed := changed_settings(_settings(found), _settings(json.loads(json.dumps(record)))):
-        raise InputError(
-            f"{folder} holds a run with other settings: {', '.join(changed)}. Use the same, or another directory"
-        )
+    if (folder / RECORD).exists():
+        if not _TRAIN & read_record(folder).keys():
+            raise InputError(f"{folder} already holds a saved model; train in another directory")
+        if not resume:
+            raise InputError(f"{folder} already holds a training run; resume it, or train in another directory")
+    files.claim(folder, RECORD, {**record, "arrays": None}, kind="run", settings=_settings)
 
 
 def _settings(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -62,4 +57,4 @@ def read_history(folder: Path, step: int) -> list[dict[str, Any]]:
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """Writes the whole file at once, so that no line is ever there in part, or twice."""
-    replace_text(folder / _HISTORY, "".join(json.dumps(line) + "\n" for line in history))
+    write_whole(folder / _HISTORY, "".join(json.dumps(line) + "\n" for line in history))

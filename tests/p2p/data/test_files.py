@@ -70,10 +70,10 @@ def test_exif_rotation_is_applied(tmp_path):
 def test_a_truncated_image_is_named(root):
     path = save(root / "cat" / "c.jpg", picture(0, 64, 64))
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(ValueError, match=r"c.jpg cannot be read as an image .*truncated.*: copy it again"):
+    with pytest.raises(ValueError, match=r"c.jpg cannot be read as an image .*truncated.*: copy the file again"):
         ImageFolder(root)[3]
     path.write_text("this is text")
-    with pytest.raises(ValueError, match=r"c.jpg cannot be read as an image \(cannot identify"):
+    with pytest.raises(ValueError, match=r"c.jpg cannot be read as an image \(not an image of a known format"):
         ImageFolder(root)[3]
 
 

@@ -1,0 +1,211 @@
+"""The work of `jaxmoxi explain` between its options and its files: it checks the inputs, then searches."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxmoxi.cli.report import percent
+from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.errors import NaNValueError
+from jaxmoxi.files import read_photo
+from jaxmoxi.models.classifier import Classifier
+from jaxmoxi.plot.strokes import short
+from jaxmoxi.regions.label_maps import count_regions
+from jaxmoxi.regions.spec import RegionSpec, parse_regions
+from jaxmoxi.types import AnyArray, GreedyInfo, GreedyResult, Stop, ValueFn
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from jaxmoxi.cli.explain import Explain
+
+
+class Task(NamedTuple):
+    """Everything that a search needs and that a report says.
+
+    stem:    what the files are called.
+    photo:   uint8[H, W, 3], as the model sees it.
+    target:  the class explained; top: the class that the model sees in the whole photo.
+    whole:   float64[K], the model's probabilities for the whole photo.
+    regions: int32[H, W], made as `spec` says.
+    fill:    what hidden pixels become; None where tokens are removed.
+    """
+
+    stem: str
+    model: Classifier
+    photo: np.ndarray
+    target: int
+    top: int
+    whole: np.ndarray
+    regions: Any
+    spec: RegionSpec
+    num_players: int
+    masking: str
+    fill: float | str | None
+    v: ValueFn
+    stop: Stop
+
+    def name(self, index: int) -> str:
+        """The first name of a class."""
+        return short(self.model.class_names[index])
+
+
+def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
+    """The task that the options ask for. Mistakes in the inputs show here, before the long part.
+
+    mesh: the devices to spread coalitions over; None for one device.
+    """
+    import jaxmoxi as jm
+
+    if options.batch_size is not None and options.batch_size < 1:
+        raise CommandError(f"--batch-size: expected a number of at least 1; got {options.batch_size}")
+    with one_line("--regions: "):
+        asked = None if options.regions is None else parse_regions(options.regions)
+    fill = parse_fill(options.fill)
+    with one_line():
+        picture = _open(options.photo)
+        model = jm.models.demo() if options.model is None else jm.models.load(options.model)
+        model = model.astype(options.dtype)
+        photo, image = model.crop(picture), model.preprocess(picture)
+    whole = _probabilities(model, image)
+    top = int(whole.argmax())
+    with one_line("--target: "):
+        target = top if options.target is None else model.find_class(options.target)
+
+    grid = model.token_grid
+    masking = options.masking or ("tokens" if grid else "pixels")
+    if masking == "tokens" and not grid:
+        raise CommandError(
+            f"--masking tokens needs a vision transformer; {model.name} has no tokens: use --masking pixels"
+        )
+    rows, cols = grid if grid and masking == "tokens" else (7, 7)
+    usual = RegionSpec(rows, cols, rows * cols)
+    spec = asked or usual
+    with one_line("--regions: "):
+        regions = spec.label_map(photo)
+    num_players = count_regions(regions)
+    stop = parse_until(options.until, num_players)
+    if masking == "tokens" and options.fill is not None:
+        raise CommandError(
+            "--fill is what hidden pixels become; tokens are removed: use --masking pixels, or no --fill"
+        )
+    with one_line():
+        if masking == "tokens":
+            own = None if spec == usual else regions  # where each token is a player, no map is needed
+            v = jm.token_value_fn(model, image, target, own, payoff=options.payoff)
+        else:
+            v = jm.pixel_value_fn(model.logits, image, target, regions, fill=fill, payoff=options.payoff)
+    if mesh is not None:
+        v = jm.shard_coalitions(v, mesh)
+    stem = "chelsea" if options.photo is None else options.photo.stem
+    fill = None if masking == "tokens" else fill
+    return Task(stem, model, photo, target, top, whole, regions, spec, num_players, masking, fill, v, stop)
+
+
+def _open(path: Path | None) -> Image.Image:
+    """The photo; for None the one that comes with scikit-image."""
+    if path is not None:
+        return read_photo(path)
+    from PIL import Image
+    from skimage import data
+
+    return Image.fromarray(data.chelsea())
+
+
+def _probabilities(model: Classifier, image: AnyArray) -> np.ndarray:
+    """The model's probabilities for the whole photo, float64[K]."""
+    logits = np.asarray(jax.jit(type(model).logits)(model, image[None]), np.float64)[0]
+    if not np.isfinite(logits).all():
+        raise CommandError(f"{model.name} returns NaN or infinity for the whole photo; its weights are damaged")
+    whole = np.exp(logits - logits.max())
+    return whole / whole.sum()
+
+
+def parse_until(text: str | None, num_players: int) -> Stop:
+    """The `Stop` that `--until` means."""
+    text = text or "class"
+    if text == "class":
+        return Stop(flip=True)
+    if text == "all":
+        return Stop()
+    if text.isdecimal() and 1 <= int(text) <= num_players:
+        return Stop(size=int(text))
+    if re.fullmatch(r"0?\.\d+", text) and 0 < float(text) < 1:
+        return Stop(probability=float(text))
+    raise CommandError(
+        f"--until: expected class, all, a number of regions from 1 to {num_players}, or a probability between 0 and 1 "
+        f"such as 0.9; got {text!r}"
+    )
+
+
+def parse_fill(text: str | None) -> float | str:
+    """The `fill` of `pixel_value_fn` that `--fill` means."""
+    if text in ("mean", "blur"):
+        return text
+    try:
+        number = float(text or 0)
+    except ValueError:
+        number = float("nan")
+    if not np.isfinite(number):
+        raise CommandError(f"--fill: expected a number, mean or blur; got {text!r}")
+    return number
+
+
+def search(task: Task, method: str, *, batch_size: int | None, bar: bool) -> tuple[GreedyResult, BaseException | None]:
+    """The search under its progress bar: the result, and the error that ended it early, if one did.
+
+    After an error, the result holds the steps that were taken before it.
+    """
+    from tqdm import tqdm
+
+    import jaxmoxi as jm
+
+    find = jm.greedy_insertion if method == "insertion" else jm.greedy_deletion
+    total = task.stop.size or task.num_players
+    steps: list[GreedyInfo] = []
+    disable = None if bar else True  # None: shown on a terminal only
+    with tqdm(total=total, desc=method, unit="region", leave=False, disable=disable) as shown:
+
+        def follow(info: GreedyInfo) -> None:
+            steps.append(jax.device_get(info))
+            shown.set_postfix_str(f"{task.name(task.target)}: {percent(steps[-1].probability)}", refresh=False)
+            shown.update()
+
+        try:
+            v, players = task.v, task.num_players
+            return find(v, players, stop=task.stop, batch_size=batch_size, callback=follow), None
+        except NaNValueError as error:
+            return error.result, CommandError(str(error))
+        except MemoryError as error:
+            return _unfinished(steps, task, method), CommandError(str(error).replace("batch_size=", "--batch-size "))
+        except KeyboardInterrupt as error:
+            return _unfinished(steps, task, method), error
+
+
+def _unfinished(steps: list[GreedyInfo], task: Task, method: str) -> GreedyResult:
+    """The result of the steps that were taken. The readout of the start is lost with the search."""
+    count, players = len(steps), task.num_players
+
+    def row(name: str, blank: Any, dtype: Any) -> jax.Array:
+        return jnp.full(players, blank, dtype).at[:count].set(jnp.asarray([getattr(s, name) for s in steps], dtype))
+
+    return GreedyResult(
+        order=row("player", -1, jnp.int32),
+        values=row("value", jnp.nan, jnp.float32),
+        num_steps=jnp.int32(count),
+        start_value=jnp.float32(jnp.nan),
+        num_evaluations=jnp.int32(sum(players - k for k in range(count))),
+        leads=row("leads", False, bool),
+        probabilities=row("probability", jnp.nan, jnp.float32),
+        start_leads=None,
+        start_probability=None,
+        nan_player=jnp.int32(-1),
+        insertion=method == "insertion",
+    )

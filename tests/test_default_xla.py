@@ -1,0 +1,23 @@
+"""A share of the suite with XLA's default optimisations, as users run it; the rest runs without them, to be quick."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.skipif(os.environ.get("JAXMOXI_TEST_XLA") == "default", reason="everything runs so already")
+@pytest.mark.parametrize("part", ["moxi/test_golden.py", "p2p/test_golden.py", "games/test_image.py"])
+def test_at_the_default_optimisation_level(part):
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment["JAXMOXI_TEST_XLA"] = "default"
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", str(TESTS / part)]
+    done = subprocess.run(
+        command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
