@@ -15,11 +15,12 @@ from jaxmoxi.cli.report import percent
 from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.errors import NaNValueError
 from jaxmoxi.files import read_photo
+from jaxmoxi.games.base import ValueFn
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.plot.strokes import short
 from jaxmoxi.regions.label_maps import count_regions
 from jaxmoxi.regions.spec import RegionSpec, parse_regions
-from jaxmoxi.types import AnyArray, GreedyInfo, GreedyResult, Stop, ValueFn
+from jaxmoxi.types import AnyArray, GreedyInfo, GreedyResult, Stop
 
 if TYPE_CHECKING:
     from PIL import Image
