@@ -16,6 +16,7 @@ from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.errors import NaNValueError
 from jaxmoxi.files import read_photo
 from jaxmoxi.games.base import ValueFn
+from jaxmoxi.games.removal import image_game
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.plot.strokes import short
 from jaxmoxi.regions.label_maps import count_regions
@@ -98,11 +99,9 @@ def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
             "--fill is what hidden pixels become; tokens are removed: use --masking pixels, or no --fill"
         )
     with one_line():
-        if masking == "tokens":
-            own = None if spec == usual else regions  # where each token is a player, no map is needed
-            v = jm.token_value_fn(model, image, target, own, payoff=options.payoff)
-        else:
-            v = jm.pixel_value_fn(model.logits, image, target, regions, fill=fill, payoff=options.payoff)
+        tokens = masking == "tokens"
+        own = None if tokens and spec == usual else regions  # where each token is a player, no map is needed
+        v = image_game(model, image, target, own, removal="tokens" if tokens else fill, payoff=options.payoff)
     if mesh is not None:
         v = jm.shard_coalitions(v, mesh)
     stem = "chelsea" if options.photo is None else options.photo.stem

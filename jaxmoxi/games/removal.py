@@ -23,6 +23,25 @@ from jaxmoxi.types import AnyArray
 Removal = Literal["tokens", "zero", "mean", "blur"]
 
 
+def image_game(
+    model: Any, image: Any, target: Any, regions: Any, *, removal: Any = "zero", payoff: Payoff = "log_odds"
+) -> ValueFn:
+    """The game of one image under one way of removing its players: the one place that chooses between the two kinds.
+
+    model:   a classifier of `jaxmoxi.models`, or any function float32[C, H, W, 3] -> float32[C, K].
+    image, target, payoff: as `pixel_value_fn` takes them.
+    regions: int[H, W], labels 0 .. P-1; None makes every token a player, where tokens are removed.
+    removal: "tokens", hidden tokens are absent (vision transformers only); "zero", hidden pixels are 0 in the image's
+             own normalised units; or what hidden pixels become, as the `fill` of `pixel_value_fn`.
+
+    Raises ValueError for "tokens" and a model without them, and as `pixel_value_fn` and `token_value_fn`.
+    """
+    if isinstance(removal, str) and removal == "tokens":
+        return token_value_fn(model, image, target, regions, payoff=payoff)
+    fill = 0.0 if isinstance(removal, str) and removal == "zero" else removal
+    return pixel_value_fn(getattr(model, "logits", model), image, target, regions, fill=fill, payoff=payoff)
+
+
 def value_fns(
     model: Any,
     image: Any,
@@ -54,14 +73,7 @@ def value_fns(
             'the removal "tokens" needs a vision transformer, and this model has no tokens; leave it out: '
             f"removals={tuple(name for name in get_args(Removal) if name in names and name != 'tokens')}"
         )
-    logits_fn = getattr(model, "logits", model)
-    fills = {"zero": 0.0, "mean": "mean", "blur": "blur"}
-    return {
-        name: token_value_fn(model, image, target, regions, payoff=payoff)
-        if name == "tokens"
-        else pixel_value_fn(logits_fn, image, target, regions, fill=fills[name], payoff=payoff)
-        for name in names
-    }
+    return {name: image_game(model, image, target, regions, removal=name, payoff=payoff) for name in names}
 
 
 def alternatives(
@@ -90,11 +102,9 @@ def alternatives(
     image = jnp.asarray(image)
     if not 0 <= shift < min(image.shape[:2]) // 2:
         raise InputError(f"expected a shift from 0 to less than {min(image.shape[:2]) // 2} pixels; got {shift}")
-    games: list[ValueFn] = [pixel_value_fn(model.logits, image, target, regions, fill=f, payoff=payoff) for f in fills]
+    games = [image_game(model, image, target, regions, removal=fill, payoff=payoff) for fill in fills]
+    hidden = "mean" if model.token_grid is None else "tokens"
     for axis, step in [(0, -shift), (0, shift), (1, -shift), (1, shift)] if shift else []:
         moved = jnp.roll(image, step, axis)
-        if model.token_grid is None:
-            games.append(pixel_value_fn(model.logits, moved, target, regions, fill="mean", payoff=payoff))
-        else:
-            games.append(token_value_fn(model, moved, target, regions, payoff=payoff))
+        games.append(image_game(model, moved, target, regions, removal=hidden, payoff=payoff))
     return games

@@ -170,7 +170,7 @@ def _quantity(curve: Curve | Readout, name: str) -> Shaped[Array, "*batch P1"]:
     if found is None:
         raise InputError(
             f"this curve has no {name}, as its value function cannot tell them; make it with pixel_value_fn or "
-            "token_value_fn, or give the value function a `readout` (see jaxmoxi.types)"
+            "token_value_fn, or give the value function a `readout` (see jaxmoxi.games.base)"
         )
     return jnp.asarray(found)
 

@@ -21,7 +21,7 @@ from jaxmoxi.attribution import problem as make_problem
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.payoff import Payoff
-from jaxmoxi.games.removal import Removal, value_fns
+from jaxmoxi.games.removal import Removal, image_game
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.metrics import METRICS, Explained, Line, Metric, Number, box_mask, crop_boxes
 from jaxmoxi.models.classifier import Classifier
@@ -197,4 +197,4 @@ def _problem(
 def _game(
     model: Classifier, image: Float[Array, "H W 3"], target: int, regions: Labels, removal: Removal, payoff: Payoff
 ) -> ValueFn:
-    return value_fns(model, image, target, regions, removals=(removal,), payoff=payoff)[removal]
+    return image_game(model, image, target, regions, removal=removal, payoff=payoff)

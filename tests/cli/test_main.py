@@ -12,23 +12,23 @@ from jaxmoxi.cli import shared as _command
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ours"), ValueError("ours"), IndexError("ours")])
-@pytest.mark.parametrize("place", ["greedy_insertion", "token_value_fn", "shard_coalitions"])
+@pytest.mark.parametrize("place", ["jaxmoxi.greedy_insertion", "jaxmoxi.cli.task.image_game", "jaxmoxi.shard_coalitions"])
 def test_a_mistake_of_ours_keeps_its_traceback(run, monkeypatch, error, place):
     def broken(*args, **kwargs):
         raise error
 
     monkeypatch.setattr(_command, "start_devices", jm.local_mesh)
-    monkeypatch.setattr(jm, place, broken)
+    monkeypatch.setattr(place, broken)
     with pytest.raises(type(error), match="ours"):
         run()
 
 
-@pytest.mark.parametrize("place", ["greedy_insertion", "token_value_fn"])
+@pytest.mark.parametrize("place", ["jaxmoxi.greedy_insertion", "jaxmoxi.cli.task.image_game"])
 def test_what_the_library_says_to_users_is_one_line(run, monkeypatch, place):
     def refuses(*args, **kwargs):
         raise jm.InputError("expected fewer\nregions; got many: ask for less")
 
-    monkeypatch.setattr(jm, place, refuses)
+    monkeypatch.setattr(place, refuses)
     code, _, err, _ = run()
     assert code == 2
     assert err == "jaxmoxi: error: expected fewer regions; got many: ask for less\n"
