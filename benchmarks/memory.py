@@ -50,7 +50,7 @@ def peak() -> int:
 def work(args: Args, method: str, batch_size: int | None) -> dict[str, Any]:
     mesh = jm.local_mesh()
     model = random_classifier(SIZES[args.size]) if args.model is None else jm.models.load(args.model)
-    side = model.token_grid[0]
+    side, _ = model.token_grid or (0, 0)
     v = jm.shard_coalitions(game(model, side), mesh)
     before = peak()
     if method == "pairwise":

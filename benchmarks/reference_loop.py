@@ -56,7 +56,8 @@ def load(args: Args) -> tuple[Any, int, Any, int]:
     logits = jax.jit(lambda model, images: model.logits(images))(model, image[None])
     target = int(np.argmax(logits[0]))
     v = jm.shard_coalitions(jm.token_value_fn(model, image, target), mesh)
-    return v, model.token_grid[0] * model.token_grid[1], image, target
+    rows, cols = model.token_grid or (0, 0)
+    return v, rows * cols, image, target
 
 
 def side_by_side(args: Args, method: str) -> dict[str, Any]:

@@ -6,21 +6,30 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
+Class = TypeVar("Class")
 
-def record(cls: type) -> Any:
+
+def static(**kwargs: Any) -> Any:
+    """A field of a `record` that is part of the pytree's structure: compared and hashed, never traced."""
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, dataclasses.field))
+def record(cls: type[Class]) -> type[Class]:
     """A frozen dataclass registered as a pytree; fields made with `static()` become its structure."""
     for name, annotation in inspect.get_annotations(cls).items():
         if name not in cls.__dict__ and "ClassVar" not in str(annotation):
             setattr(cls, name, dataclasses.field())  # without it, what a base class has of that name were the default
     cls = dataclasses.dataclass(frozen=True)(cls)
-    static_names = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static", False)]
-    data_names = [f.name for f in dataclasses.fields(cls) if f.name not in static_names]
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    static_names = [f.name for f in fields if f.metadata.get("static", False)]
+    data_names = [f.name for f in fields if f.name not in static_names]
     keys = [jax.tree_util.GetAttrKey(name) for name in data_names]
 
     def flatten(self: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -39,11 +48,6 @@ def record(cls: type) -> Any:
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
-
-
-def static(**kwargs: Any) -> Any:
-    """A field of a `record` that is part of the pytree's structure: compared and hashed, never traced."""
-    return dataclasses.field(metadata={"static": True}, **kwargs)
 
 
 class Packed:

@@ -68,7 +68,7 @@ class GreedyResult:
     start_value:     float32[], the payoff of the start: of the empty coalition (insertion) or the full one.
     num_evaluations: int32[], coalitions scored as candidates: P(P+1)/2 for a full order. The start is not among them.
     leads:           bool[P], the explained class is the top class after each choice; None if the value function
-                     cannot tell (see `types`). False from `num_steps` on.
+                     cannot tell. False from `num_steps` on.
     probabilities:   float32[P], the explained class's probability after each choice, in [0, 1]; None likewise.
     start_leads:     bool[], and
     start_probability: float32[], the same two of the start.

@@ -81,7 +81,7 @@ def problem(model: Any, image: Any, target: Any, regions: Any, *, v: ValueFn | N
             f"expected a Classifier or a function images [B, H, W, 3] -> logits [B, K]; got {type(model).__name__}"
         )
     if v is None:
-        v = pixel_value_fn(model.logits if hasattr(model, "logits") else model, image, target, regions)
+        v = pixel_value_fn(getattr(model, "logits", model), image, target, regions)
     image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
     if image.ndim != 3 or image.shape[-1] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
         raise InputError(f"expected one float image [H, W, 3]; got {image.dtype} of shape {image.shape}")

@@ -100,10 +100,10 @@ class SoftMaskGame(GameWrapper):
     shape: tuple[int, int] = static()
 
     # Its players are not those of the game inside: a mask shows no number of players, and fades instead of blending.
-    num_players: ClassVar[None] = None
-    sized: ClassVar[bool] = False
-    gated: ClassVar[bool] = False
-    blends: ClassVar[bool] = False
+    num_players: ClassVar[None] = None  # pyright: ignore[reportIncompatibleMethodOverride]
+    sized: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleMethodOverride]
+    gated: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleMethodOverride]
+    blends: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def around(self, game: Game) -> SoftMaskGame:
         """The same masks over another game."""

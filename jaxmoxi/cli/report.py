@@ -35,10 +35,10 @@ def group(result: GreedyResult, stop: Stop) -> np.ndarray:
 def describe(result: GreedyResult, stop: Stop, name: str) -> str:
     """The answer in one sentence. `name`: the class explained. The result must know leads and probabilities."""
     total, steps = result.order.shape[0], int(result.num_steps)
-    chances = np.append(result.start_probability, np.asarray(result.probabilities)[:steps])
-    leads = np.append(result.start_leads, np.asarray(result.leads)[:steps])
+    chances = np.append(np.asarray(result.start_probability), np.asarray(result.probabilities)[:steps])
+    leads = np.append(np.asarray(result.start_leads), np.asarray(result.leads)[:steps])
     if stop.probability is not None:
-        return _about_level(result.insertion, total, chances, stop.probability, name)
+        return _about_level(result.insertion, total, chances, float(stop.probability), name)
     if stop.size is not None:
         place = "the top class" if leads[-1] else "not the top class"
         done = "with" if result.insertion else "without"

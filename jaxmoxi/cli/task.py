@@ -168,7 +168,7 @@ def search(task: Task, method: str, *, batch_size: int | None, bar: bool) -> tup
     import jaxmoxi as jm
 
     find = jm.greedy_insertion if method == "insertion" else jm.greedy_deletion
-    total = task.stop.size or task.num_players
+    total = int(task.stop.size or task.num_players)
     steps: list[GreedyInfo] = []
     disable = None if bar else True  # None: shown on a terminal only
     with tqdm(total=total, desc=method, unit="region", leave=False, disable=disable) as shown:

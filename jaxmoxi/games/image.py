@@ -71,7 +71,7 @@ class ImageGame(Game):
 class PixelValueFn(ImageGame):
     """Made by `pixel_value_fn`. Hidden pixels take the fill; `max_visible` is accepted and changes nothing."""
 
-    blends: ClassVar[bool] = True
+    blends: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
 
     logits_fn: Packed
     image: Float[Array, "*batch H W 3"]
@@ -102,7 +102,7 @@ class PixelValueFn(ImageGame):
 class TokenValueFn(ImageGame):
     """Made by `token_value_fn`. Hidden tokens are gone; with `max_visible` the encoder runs on that many only."""
 
-    sized: ClassVar[bool] = True
+    sized: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
 
     model: Any
     tokens: Any

@@ -41,7 +41,7 @@ class P2P:
     classifier: State
     config: Config = static()
 
-    def normalize(self, images: Array) -> Float[Array, "B H W 3"]:
+    def normalize(self, images: ArrayLike) -> Float[Array, "B H W 3"]:
         """Images as the networks take them: uint8, or float in [0, 1], become normalised float32."""
         return normalize(images, self.config)
 
@@ -161,7 +161,8 @@ def networks(config: Config, rngs: nnx.Rngs) -> tuple[Selector, Classifier]:
 
 def init(key: Key[Array, ""], config: Config) -> P2P:
     """A model with random weights. `from_torch` makes one from published weights."""
-    return P2P(*_fresh(key, config), config)
+    selector, classifier = _fresh(key, config)
+    return P2P(selector, classifier, config)
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -72,7 +72,9 @@ def setting(
             raise InputError(f"{model.name} has no tokens to remove; ask for zero, mean or blur")
     size = model.preprocessing.size
     blank = jnp.zeros((*size, 3))
-    probe = _problem(model, blank, 0, _regions(config.regions, np.zeros((*size, 3), np.uint8)), masking, config)
+    probe = _problem(
+        model, blank, 0, parse_regions(config.regions).label_map(np.zeros((*size, 3), np.uint8)), masking, config
+    )
     methods = []
     for name in config.methods:
         try:

@@ -52,7 +52,7 @@ class Result(NamedTuple):
     measured: None without the status "ok".
     """
 
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
     photo: str
     status: Status
     reason: str

@@ -12,7 +12,9 @@ from jaxmoxi.cli import shared as _command
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ours"), ValueError("ours"), IndexError("ours")])
-@pytest.mark.parametrize("place", ["jaxmoxi.greedy_insertion", "jaxmoxi.cli.task.image_game", "jaxmoxi.shard_coalitions"])
+@pytest.mark.parametrize(
+    "place", ["jaxmoxi.greedy_insertion", "jaxmoxi.cli.task.image_game", "jaxmoxi.shard_coalitions"]
+)
 def test_a_mistake_of_ours_keeps_its_traceback(run, monkeypatch, error, place):
     def broken(*args, **kwargs):
         raise error

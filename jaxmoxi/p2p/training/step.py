@@ -110,7 +110,8 @@ def train_step(
     )
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, params)
     trained: Any = optax.apply_updates(params, updates)
-    model = P2P(*(nnx.merge_state(p, s) for p, s in zip(trained, statistics, strict=True)), state.model.config)
+    selector, classifier = (nnx.merge_state(p, s) for p, s in zip(trained, statistics, strict=True))
+    model = P2P(selector, classifier, state.model.config)
     return TrainState(model, optimizer_state, state.step + 1), metrics
 
 
