@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxmoxi.attribution import METHODS
-from jaxmoxi.cli import main
+from jaxmoxi.cli.main import main
 from jaxmoxi.metrics import METRICS
 from jaxmoxi.models.networks import vit
 from support.games import golden_tensor

@@ -9,9 +9,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from jaxmoxi import p2p
-from jaxmoxi.cli import main
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli import train as _train
+from jaxmoxi.cli.main import main
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.networks import vit
 from support.games import golden_tensor
