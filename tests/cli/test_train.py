@@ -148,16 +148,19 @@ def vit_folder(path, **changes):
 
 
 @pytest.mark.slow
-def test_a_classifier_to_start_from(tmp_path):
+def test_a_classifier_to_start_from(tmp_path, monkeypatch):
+    small = p2p.ViTConfig(hidden_size=96, num_layers=4, num_heads=3, mlp_dim=192, patch_size=8)
+    monkeypatch.setitem(p2p.presets.CLASSIFIERS, "vit-tiny", small)
+    options = dict(out=tmp_path, classifier="vit-tiny", image_size=32, num_scenes=8)
     tensors = vit_folder(tmp_path / "vit")
-    task = prepared(out=tmp_path, init=tmp_path / "vit", image_size=32, num_scenes=8)
+    task = prepared(init=tmp_path / "vit", **options)
     started = task.classifier
     np.testing.assert_array_equal(started["norm"]["scale"][...], tensors["vit.layernorm.weight"])
     assert started["head"]["kernel"].shape == (96, 6)  # another number of classes: a new head
     assert task.config.mean == (0.5, 0.5, 0.5)  # the folder's normalisation
     vit_folder(tmp_path / "deep", num_layers=5)
     with pytest.raises(_train.CommandError, match="not the configuration's classifier: num_layers is 5, not 4"):
-        prepared(out=tmp_path, init=tmp_path / "deep", image_size=32, num_scenes=8)
+        prepared(init=tmp_path / "deep", **options)
 
 
 @pytest.mark.parametrize(
