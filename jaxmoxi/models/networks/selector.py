@@ -27,7 +27,7 @@ class SmallSelector(nnx.Module):
         def conv(fan_in: int, fan_out: int, size: int = 3, stride: int = 1) -> nnx.Conv:
             return nnx.Conv(fan_in, fan_out, (size, size), strides=stride, padding="SAME", use_bias=False, rngs=rngs)
 
-        def norms(widths: Iterable[int]) -> nnx.List:
+        def norms(widths: Iterable[int]) -> nnx.List[nnx.GroupNorm]:
             return nnx.List([nnx.GroupNorm(width, num_groups=8, rngs=rngs) for width in widths])
 
         widths, finer = self._WIDTHS, self._WIDTHS[-2::-1]
