@@ -43,12 +43,21 @@ class ImageGame(Game):
         return Readout(
             values=self.score(logits),
             leads=jnp.argmax(logits, axis=1) == self.target,
-            probabilities=jax.nn.softmax(logits, axis=1)[:, self.target],
+            probabilities=payoff_values(logits, self.target, "prob"),
         )
 
     def score(self, logits: Float[Array, "C K"]) -> Float[Array, "C"]:
         """The payoff of rows of logits."""
         return payoff_values(logits, self.target, self.payoff)
+
+    def known(self, logits: Float[Array, "C K"], labels: Int[Array, "..."], num_players: int) -> Float[Array, "C K"]:
+        """The logits, NaN where a label is no player.
+
+        Labels are looked at here only where they could not be when the game was made, inside `jit` or `vmap`.
+        """
+        if self.num_players is not None:
+            return logits
+        return jnp.where(jnp.all((labels >= 0) & (labels < num_players)), logits, jnp.nan)
 
     def __call__(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C"]:
         """The payoff of each coalition, float32[C]."""
@@ -84,11 +93,12 @@ class PixelValueFn(ImageGame):
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the image with the hidden players' pixels filled."""
         shown = visible_pixels(masks, self.regions)[..., None]
-        return self.logits_fn(jnp.where(shown, self.image, self.fill))
+        return self.known(self.logits_fn(jnp.where(shown, self.image, self.fill)), self.regions, masks.shape[1])
 
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
         """The logits of images blended, player by player, between the fill (gate 0) and the image (1)."""
-        return self._blended_logits(jnp.take(gates, self.regions, axis=1))
+        logits = self._blended_logits(jnp.take(gates, self.regions, axis=1))
+        return self.known(logits, self.regions, gates.shape[1])
 
     def blended(self, shares: Float[Array, "C H W"]) -> Readout:
         """The readout of images blended, pixel by pixel, between the fill (share 0) and the image (1)."""
@@ -120,11 +130,12 @@ class TokenValueFn(ImageGame):
             count = min(count, max_visible * self.tokens_per_player)
         if count == shown.shape[1]:
             rows = jax.tree.map(lambda t: jnp.broadcast_to(t, (len(masks), *t.shape)), self.tokens)
-            return self.model.encode_tokens(rows, shown)
+            return self.known(self.model.encode_tokens(rows, shown), self.players, masks.shape[1])
         # The visible tokens of each coalition, in their order, then padding that attention never reads.
         kept = jnp.argsort(~shown, axis=1, stable=True)[:, :count]
         rows = jax.tree.map(lambda t: jnp.take(t, kept, axis=0), self.tokens)
-        return self.model.encode_tokens(rows, jnp.take_along_axis(shown, kept, axis=1))
+        logits = self.model.encode_tokens(rows, jnp.take_along_axis(shown, kept, axis=1))
+        return self.known(logits, self.players, masks.shape[1])
 
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
         """The logits with every attention weight on a player's tokens multiplied by its gate, then normalised again.
@@ -133,7 +144,8 @@ class TokenValueFn(ImageGame):
         derivative says what it would bring. Needs a model whose `encode_tokens` takes such gates for `present`.
         """
         rows = jax.tree.map(lambda t: jnp.broadcast_to(t, (len(gates), *t.shape)), self.tokens)
-        return self.model.encode_tokens(rows, jnp.take(gates.astype(jnp.float32), self.players, axis=1))
+        logits = self.model.encode_tokens(rows, jnp.take(gates.astype(jnp.float32), self.players, axis=1))
+        return self.known(logits, self.players, gates.shape[1])
 
 
 def pixel_value_fn(
@@ -205,6 +217,8 @@ def token_value_fn(
     else:
         regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
         players = token_players(regions, rows=rows, cols=cols, num_players=num_players or num_tokens)
+        if num_players is None:
+            players = jnp.where(regions.min() < 0, -1, players)
         tokens_per_player = None
         if num_players is not None and is_concrete(players):
             # Only players of one common size bound the tokens by the players: a bound that differed from image to

@@ -24,17 +24,22 @@ def payoff_values(logits: Float[Array, "C K"], target: Int[Array, ""] | int, pay
         "prob"      p                in [0, 1]
         "margin"    the logit less the highest other one: above 0 where the class leads; any real number
 
-    All are computed from the logits without forming p, so a p that rounds to 0 or 1 stays finite.
+    All are computed from the logits without forming p, and "log_prob" and "prob" from the log-odds, so that a p near 0
+    or 1 keeps its digits: near certainty, log p is minus the other classes' share, which p - 1 would round away.
+    NaN where `target` is no class of the logits.
     """
     logits = logits.astype(jnp.float32)
-    chosen = logits[:, target]
+    classes = jnp.arange(logits.shape[1])
+    chosen = jnp.where(jnp.any(classes == target), logits[:, target], jnp.nan)
     if payoff == "logit":
         return chosen
-    if payoff in ("log_odds", "margin"):
-        others = jnp.where(jnp.arange(logits.shape[1]) == target, -jnp.inf, logits)
-        return chosen - (jax.nn.logsumexp(others, axis=1) if payoff == "log_odds" else jnp.max(others, axis=1))
-    log_prob = chosen - jax.nn.logsumexp(logits, axis=1)
-    return jnp.exp(log_prob) if payoff == "prob" else log_prob
+    others = jnp.where(classes == target, -jnp.inf, logits)
+    if payoff == "margin":
+        return chosen - jnp.max(others, axis=1)
+    log_odds = chosen - jax.nn.logsumexp(others, axis=1)
+    if payoff == "log_odds":
+        return log_odds
+    return jax.nn.sigmoid(log_odds) if payoff == "prob" else -jax.nn.softplus(-log_odds)
 
 
 def check_payoff(payoff: object) -> Payoff:

@@ -169,7 +169,8 @@ def token_players(regions: Int[AnyArray, "H W"], *, rows: int, cols: int, num_pl
 def check_regions(regions: Any, height: int, width: int) -> tuple[Int[Array, "H W"], int | None]:
     """`regions` as int32[H, W] and its number of players (None while traced: it cannot be counted then).
 
-    Raises ValueError if it is not an integer map of this size with labels 0 .. P-1.
+    Raises ValueError if it is not an integer map of this size with labels 0 .. P-1. The labels of a traced map cannot
+    be looked at: a map that has a gap or does not begin at 0 is filled with -1, no player, of which games make NaN.
     """
     regions = jnp.asarray(regions)
     if regions.shape != (height, width) or not jnp.issubdtype(regions.dtype, jnp.integer):
@@ -177,4 +178,9 @@ def check_regions(regions: Any, height: int, width: int) -> tuple[Int[Array, "H 
             f"expected regions of integers [{height}, {width}], the size of the image; "
             f"got {regions.dtype} of shape {regions.shape}"
         )
-    return regions.astype(jnp.int32), count_regions(regions) if is_concrete(regions) else None
+    regions = regions.astype(jnp.int32)
+    if is_concrete(regions):
+        return regions, count_regions(regions)
+    labels = jnp.sort(jnp.ravel(regions))
+    whole = (labels[0] == 0) & jnp.all(jnp.diff(labels) <= 1)
+    return jnp.where(whole, regions, -1), None

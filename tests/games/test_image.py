@@ -41,6 +41,48 @@ def test_payoffs_stay_finite_where_the_probability_does_not():
     assert jm.payoff_values(logits.astype(jnp.bfloat16), 0, "log_odds").dtype == jnp.float32
 
 
+def test_payoffs_keep_their_digits_near_certainty():
+    """1 - p is 3e-6, which a float32 p near 1 knows to 2 % at best; the values must order as the logits do."""
+    gaps = np.log(3e-6) + np.linspace(0, 0.01, 50)
+    logits = np.stack([np.zeros(50), gaps], 1).astype(np.float32)
+    exact = -np.log1p(np.exp(logits[:, 1].astype(np.float64)))
+    got = np.asarray(jm.payoff_values(jnp.asarray(logits), 0, "log_prob"))
+    np.testing.assert_allclose(got, exact, rtol=1e-5)
+    assert (np.diff(got) < 0).all()
+    low = np.asarray(jm.payoff_values(jnp.asarray(logits), 1, "prob"))
+    np.testing.assert_allclose(low, -np.expm1(exact), rtol=1e-5)
+
+
+@pytest.mark.parametrize("target", [-1, 5, 1000])
+def test_a_traced_target_that_is_no_class_is_nan(target):
+    image = jnp.ones((8, 12, 3))
+    v = jax.jit(lambda t: jm.pixel_value_fn(LOGITS, image, t, jm.grid_regions(8, 12, rows=2, cols=3)))(target)
+    out = v.readout(jnp.ones((2, 6), bool))
+    assert np.isnan(out.values).all()
+    assert np.isnan(out.probabilities).all()
+    assert not out.leads.any()
+    with pytest.raises(jm.NaNValueError, match="of the start"):
+        jm.greedy_insertion(v, 6)
+
+
+@pytest.mark.parametrize("fault", ["none", "from -1", "from 1", "gap", "too many"])
+@pytest.mark.parametrize("tokens", [True, False])
+def test_traced_labels_that_are_no_players_are_nan(fault, tokens):
+    regions = np.asarray(jm.grid_regions(32, 32, rows=2, cols=2))
+    changed = {"from -1": regions - 1, "from 1": regions + 1, "gap": np.where(regions == 2, 3, regions)}
+    players = 3 if fault == "too many" else 4
+    model, image = tiny_model()
+
+    @jax.jit
+    def values(regions):
+        pixels = jm.pixel_value_fn(model.logits, image, 1, regions)
+        game = jm.token_value_fn(model, image, 1, regions) if tokens else pixels
+        return game(jnp.ones((2, players), bool)), game.relaxed(jnp.ones((2, players)))
+
+    for got in values(changed.get(fault, regions)):
+        assert np.isnan(got).all() == (fault != "none")
+
+
 FILLS = {
     "number": (0.5, np.full((8, 12, 3), 0.5)),
     "colour": ([0.1, 0.2, 0.3], np.broadcast_to(np.float32([0.1, 0.2, 0.3]), (8, 12, 3))),

@@ -72,7 +72,7 @@ class ClassifierNetwork(nnx.Module):
     float32_parameters: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Any, *, rngs: nnx.Rngs):
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define __init__(config, *, rngs)")
 
     def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
         """Logits of preprocessed images."""
