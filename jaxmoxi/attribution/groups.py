@@ -108,7 +108,8 @@ def _rank_rest(
     visible = jnp.ones(num_players, bool) if insertion else ~first
     ends = [rest - rest * k // 8 for k in range(9)]
     rounds = [(a, a - b) for a, b in pairwise(ends) if a > b]
-    return remove_in_rounds(ask, visible, ~first, rounds)
+    gone, broken = remove_in_rounds(ask, visible, ~first, rounds)
+    return jnp.asarray(gone), jnp.asarray(broken)
 
 
 def random_scores(key: Seed, problem: Problem) -> Float[Array, "P"]:

@@ -175,7 +175,7 @@ class _Backward:
         left = np.ones(self.oracle.num_players, bool)
         left[front] = False
         rounds = self._rounds(int(left.sum()))
-        gone, _ = remove_in_rounds(self._ask, jnp.ones(self.oracle.num_players, bool), jnp.asarray(left), rounds)
+        gone, _ = remove_in_rounds(self._ask, np.ones(self.oracle.num_players, bool), left, rounds)
         return gone.tolist()
 
     def _rounds(self, left: int) -> Iterator[tuple[int, int]]:
@@ -188,21 +188,20 @@ class _Backward:
         """How many of the players left go in one round."""
         return min(max(1, int(self.share * left)), left - self.keep)
 
-    def _ask(self, group: Bool[Array, "P"], players: Int[Array, "C"]) -> Float[Array, "C"]:
+    def _ask(self, group: Bool[np.ndarray, "P"], players: Int[np.ndarray, "C"]) -> Float[np.ndarray, "C"]:
         """Scores of the group without each player; -inf for those that the gradient puts off the shortlist."""
-        coalition, candidates = np.asarray(group), np.asarray(players)
-        scores = np.full(len(candidates), -np.inf)
-        if len(candidates) == 1:  # nothing to choose: no evaluation
-            return jnp.zeros(1)
-        asked = np.arange(len(candidates))
+        scores = np.full(len(players), -np.inf)
+        if len(players) == 1:  # nothing to choose: no evaluation
+            return np.zeros(1)
+        asked = np.arange(len(players))
         if self.guided:
             self.gradients += 1
-            guess = np.asarray(gate_gradient(self.game, jnp.asarray(coalition == self.insertion)))
+            guess = np.asarray(gate_gradient(self.game, jnp.asarray(group == self.insertion)))
             # Of an insertion's visible players it says what hiding costs; of a deletion's hidden ones, which go by
             # being shown again, what showing brings.
-            asked = np.sort(np.argsort(guess[candidates], kind="stable")[: 3 * self._taken(len(candidates))])
-        scores[asked], _ = self.oracle.ask(neighbours(coalition, candidates[asked]))
-        return jnp.asarray(scores, jnp.float32)  # float32 values, to the bit
+            asked = np.sort(np.argsort(guess[players], kind="stable")[: 3 * self._taken(len(players))])
+        scores[asked], _ = self.oracle.ask(neighbours(group, players[asked]))
+        return scores
 
     def completed(self, order: list[int], gone: list[int]) -> CompletedOrder:
         """The whole order: those that the search chose, then those that went, the last to go first."""

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.search.oracle import BudgetSpent, Groups, Oracle
-from jaxmoxi.types import GreedyResult, Readout, Stop
+from jaxmoxi.types import AnyArray, GreedyResult, Readout, Stop
 
 Answer = TypeVar("Answer")
 
@@ -42,27 +42,33 @@ def within(oracle: Oracle, limit: int, run: Callable[[], Answer]) -> Answer | No
 
 
 def remove_in_rounds(
-    ask: Callable[[Bool[Array, "P"], Int[Array, "C"]], Float[Array, "C"]],
-    group: Bool[Array, "P"],
-    left: Bool[Array, "P"],
+    ask: Callable[..., Float[AnyArray, "C"]],
+    group: Bool[AnyArray, "P"],
+    left: Bool[AnyArray, "P"],
     rounds: Iterable[tuple[int, int]],
-) -> tuple[Int[Array, "R"], Bool[Array, ""]]:
-    """Players removed from a group, several a round: `(players in their turn, whether a score was NaN)`. Traceable.
+) -> tuple[Int[AnyArray, "R"], Bool[AnyArray, ""] | bool | np.bool_]:
+    """Players removed from a group, several a round: `(players in their turn, whether a score was NaN)`.
 
-    ask:    (group, candidates) -> the score of the group without each candidate; the highest go first. It may answer
-            NaN-free -inf for a candidate that is not worth asking about.
+    With JAX's arrays it is traceable. With NumPy's it runs on the host, where JAX would compile anew for each number of
+    players that are left.
+
+    ask:    (group bool[P], candidates int[C]) -> the score of the group without each candidate; the highest go first.
+            It may answer -inf for a candidate that is not worth asking about.
     left:   bool[P], the players of the group that may go.
     rounds: (players left, players to remove) of each round; static numbers.
     """
-    gone, broken = [jnp.zeros(0, jnp.int32)], jnp.asarray(False)
+    on_host = isinstance(group, np.ndarray)
+    xp: Any = np if on_host else jnp
+    gone, broken, everybody = [xp.zeros(0, np.int32)], False, xp.arange(group.shape[0])
     for count, taken in rounds:
-        players = jnp.nonzero(left, size=count)[0]
-        scores = jnp.asarray(ask(group, players))
-        best = players[jnp.argsort(-scores, stable=True)[:taken]].astype(jnp.int32)
+        players = np.flatnonzero(left) if on_host else jnp.nonzero(left, size=count)[0]
+        scores = xp.asarray(ask(group, players))
+        best = players[xp.argsort(-scores, stable=True)[:taken]].astype(np.int32)
         gone.append(best)
-        group, left = group.at[best].set(False), left.at[best].set(False)
-        broken |= jnp.isnan(scores).any()
-    return jnp.concatenate(gone), broken
+        stays = ~xp.isin(everybody, best)
+        group, left = group & stays, left & stays
+        broken |= xp.isnan(scores).any()
+    return xp.concatenate(gone), broken
 
 
 class Trace:
