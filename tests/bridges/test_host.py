@@ -8,14 +8,12 @@ from jax.sharding import Mesh
 
 import jaxmoxi as jm
 from jaxmoxi.bridges import from_callable
+from support.games import every_coalition
 
 IMAGE = jax.random.uniform(jax.random.key(0), (8, 8, 3))
 IMAGES = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
 REGIONS = jm.grid_regions(8, 8, rows=2, cols=3)
 P, K = 6, 5
-
-
-# shapiq
 
 
 WEIGHTS = np.random.default_rng(0).normal(size=(8 * 8 * 3, K)).astype(np.float32)

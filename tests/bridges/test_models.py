@@ -19,9 +19,6 @@ REGIONS = jm.grid_regions(8, 8, rows=2, cols=3)
 P, K = 6, 5
 
 
-# shapiq
-
-
 class LinenNet(linen.Module):
     width: int = 4
     traces = []  # of every instance  # noqa: RUF012

@@ -1,6 +1,5 @@
 """A value function as a game of shapiq."""
 
-import itertools
 import sys
 
 import jax
@@ -11,6 +10,7 @@ from jax.sharding import Mesh
 
 import jaxmoxi as jm
 from jaxmoxi.bridges import as_shapiq_game, shapiq_game
+from support.games import every_coalition
 
 IMAGE = jax.random.uniform(jax.random.key(0), (8, 8, 3))
 IMAGES = jax.random.uniform(jax.random.key(1), (4, 8, 8, 3))
@@ -32,10 +32,6 @@ def quadratic(seed=0, num_players=P):
         return x @ a + jnp.einsum("ci,ij,cj->c", x, b, x) + 0.75
 
     return jax.tree_util.Partial(worth, jnp.asarray(a), jnp.asarray(b)), a, b
-
-
-def every_coalition(num_players=P):
-    return np.array(list(itertools.product([False, True], repeat=num_players)))
 
 
 def test_shapiq_finds_the_indices_of_a_known_game():

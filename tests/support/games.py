@@ -31,6 +31,10 @@ def table_game(num_players, seed=0):
     return jax.tree_util.Partial(lookup, jnp.asarray(table)), table
 
 
+def every_coalition(num_players=6):
+    return np.array(list(itertools.product([False, True], repeat=num_players)))
+
+
 def index(players):
     return sum(2**p for p in players)
 
