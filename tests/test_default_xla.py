@@ -12,7 +12,7 @@ TESTS = Path(__file__).parent
 PARTS = [
     ("moxi/test_golden.py", "dev-b"),
     ("p2p/test_golden.py", ""),
-    ("games/test_image.py", "max_visible or payoffs"),
+    pytest.param("games/test_image.py", "max_visible or payoffs", marks=pytest.mark.slow),
 ]
 
 
