@@ -41,7 +41,7 @@ SIZES = {
 
 
 def random_classifier(config: VisionTransformerConfig) -> Classifier:
-    """A vision transformer of this shape with random weights: as fast as a trained one."""
+    """A vision transformer of this shape with random weights, which is as fast as a trained one."""
     state = nnx.state(ViT(config, rngs=nnx.Rngs(0)), nnx.Param)
     names = tuple(f"class {i}" for i in range(config.num_classes))
     return Classifier(
@@ -50,8 +50,11 @@ def random_classifier(config: VisionTransformerConfig) -> Classifier:
 
 
 def forward_flops(config: VisionTransformerConfig, num_tokens: int) -> int:
-    """Floating-point operations (2 a multiply-add) that one coalition of `num_tokens` tokens, class token included,
-    needs: matrix products only, without what is computed once for an image and without the last layer's other rows.
+    """The floating-point operations of one coalition, 2 for each multiply-add.
+
+    Matrix products alone count, without those computed once for an image, and of the last layer the class token alone.
+
+    num_tokens: visible tokens, class token included.
     """
     width, mlp, layers = config.hidden_size, config.mlp_dim, config.num_layers
     project, finish = 3 * width * width, width * width + 2 * width * mlp
@@ -62,8 +65,10 @@ def forward_flops(config: VisionTransformerConfig, num_tokens: int) -> int:
 
 
 def matmul_rate(dtype: Any, *, size: int | None = None, repeats: int = 7, mesh: Mesh | None = None) -> float:
-    """The floating-point operations per second of a large square matrix product, one on each device of the mesh at the
-    same time; the best of `repeats`."""
+    """Floating-point operations per second of large square matrix products: the best of `repeats` runs.
+
+    mesh: computes one product on each of its devices at the same time; None for one device.
+    """
     size = size or (2048 if jax.default_backend() == "cpu" else 8192)
     a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype)
     count = 1 if mesh is None else mesh.size
@@ -83,12 +88,15 @@ def throughput(
     repeats: int = 7,
     mesh: Mesh | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One row for every dtype, number of tokens (class token included) and batch of coalitions, as it is measured.
+    """Measures one row for every dtype, number of tokens (class token included) and batch of coalitions.
 
-    Each row: dtype, tokens, batch, compile_seconds (apart from the rest), seconds (median of `repeats` runs, with least
-    and most), forwards_per_second (by the median), flops_per_second and matmul_share (of `matmul_rate`).
-    mesh: the devices that share a batch (`jaxmoxi.local_mesh`); None for one device.
-    Raises ValueError for token counts that the model does not have.
+    Each row has dtype, tokens, batch, compile_seconds (not part of the other times), seconds (median, least and most of
+    the timed runs), forwards_per_second (by the median), flops_per_second, matmul_flops_per_second (`matmul_rate`) and
+    matmul_share, the ratio of these two. Batches that do not fit the memory are left out.
+
+    repeats: timed runs of each row, at least 1.
+    mesh:    the devices that share a batch (`jaxmoxi.local_mesh`); None for one device.
+    Raises ValueError for token counts that the model does not have, and for `repeats` below 1.
     """
     config: Any = model.config  # `forward_flops` counts a vision transformer's operations
     if repeats < 1:
@@ -117,7 +125,7 @@ def throughput(
                 except jax.errors.JaxRuntimeError as error:
                     if "RESOURCE_EXHAUSTED" not in str(error):
                         raise
-                    continue  # this batch does not fit, and nor do larger ones
+                    continue  # this batch does not fit the memory
                 middle = statistics.median(times)
                 flops = forward_flops(config, count) * batch / middle
                 yield {
@@ -134,7 +142,7 @@ def throughput(
 
 
 def _times(run: Callable[..., Any], args: tuple[Any, ...], repeats: int) -> list[float]:
-    """Seconds of each run, after one that does not count."""
+    """Seconds of each run, after a warm-up run that is not timed."""
     jax.block_until_ready(run(*args))
     times = []
     for _ in range(repeats):
@@ -148,7 +156,7 @@ HEADER = f"{'dtype':>9} {'tokens':>7} {'batch':>6} {'forwards/s':>11} {'spread':
 
 
 def line(row: dict[str, Any]) -> str:
-    """A row of `throughput` under `HEADER`."""
+    """The text of a row of `throughput`, as `HEADER` names its columns."""
     spread = f"{row['batch'] / row['seconds']['most']:.0f}-{row['batch'] / row['seconds']['least']:.0f}"
     return (
         f"{row['dtype']:>9} {row['tokens']:>7} {row['batch']:>6} {row['forwards_per_second']:>11,.1f} {spread:>15} "
@@ -193,7 +201,7 @@ class Bench:
             if self.model is not None:
                 model = jm.models.load(self.model)
                 if model.token_grid is None:
-                    raise InputError(f"--model: {model.name} is no vision transformer: there are no tokens to count")
+                    raise InputError(f"--model: {model.name} has no tokens; expected a vision transformer")
             rows = throughput(
                 model,
                 tokens=self.tokens,

@@ -39,7 +39,7 @@ class Explain:
     regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None
     """The players: a grid, or about N superpixels. Left out: the model's tokens, or grid:7x7 when pixels are hidden."""
     method: Literal["insertion", "deletion"] = "insertion"
-    """insertion: which regions are enough; deletion: which it cannot do without."""
+    """insertion finds regions that are enough; deletion finds regions that the answer cannot do without."""
     masking: Annotated[Literal["tokens", "pixels"] | None, _OPTION(metavar="tokens|pixels", help_behavior_hint="")] = (
         None
     )
@@ -51,21 +51,21 @@ class Explain:
     out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
     """The folder to write to."""
     payoff: Literal["log_odds", "margin", "log_prob", "logit", "prob"] = "log_odds"
-    """What the search drives up or down, of the target class."""
+    """The quantity of the target class that the search drives up or down."""
     fill: Annotated[str | None, _OPTION(metavar="NUMBER|mean|blur", help_behavior_hint="")] = None
     """What hidden pixels become: a number (in the network's normalised units), the photo's mean colour or the photo
     blurred. Left out: 0."""
     batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """Coalitions evaluated at once. Left out: what fits the memory."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the network computes in; the payoffs are float32 always."""
+    """The precision of the network. Payoffs are float32 always."""
     credit: Annotated[str | None, _OPTION(metavar="TEXT", help_behavior_hint="")] = None
-    """Whose photo it is, for the line below the picture."""
+    """The author and licence of the photo, for the line below the picture."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the answer alone, without a progress bar."""
 
     def filled_in(self) -> Explain:
-        """These options, with the demonstration's question where none is asked."""
+        """These options with the defaults that depend on others. Without any, the question is the demonstration's."""
         is_demo = self.photo is None and self.model is None
         if is_demo and (self.target, self.until, self.method) == (None, None, "insertion"):
             return dataclasses.replace(self, target="Egyptian cat", until="0.7")

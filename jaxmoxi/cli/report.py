@@ -1,4 +1,4 @@
-"""What a search found, in words, as a JSON record, and as files that are either complete or not there."""
+"""The result of a search in words, as a JSON record, and as files that are complete or not there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxmoxi.types import GreedyResult, Stop
 
 
 def percent(probability: Any) -> str:
-    """A probability for people: `71 %`, `0.4 %`, and never `100 %` for what is not certain."""
+    """A probability for people: `71 %`, `0.4 %`. It is never `100 %`, as nothing is certain."""
     share = 100 * float(probability)
     if 1 <= share <= 99:
         return f"{share:.0f} %"
@@ -27,13 +27,16 @@ def percent(probability: Any) -> str:
 
 
 def group(result: GreedyResult, stop: Stop) -> np.ndarray:
-    """The players an answer is about: those chosen, or up to the flip where the search went on to the full order."""
+    """The players that the answer names: those chosen, or, of a full order, those up to the flip."""
     size = flip_size(result) if stop == Stop() else None
     return np.asarray(result.order)[: int(result.num_steps) if size is None else size]
 
 
 def describe(result: GreedyResult, stop: Stop, name: str) -> str:
-    """The answer in one sentence. `name`: the class explained. The result must know leads and probabilities."""
+    """The answer in one sentence.
+
+    result: with leads and probabilities. name: of the class explained.
+    """
     total, steps = result.order.shape[0], int(result.num_steps)
     chances = np.append(np.asarray(result.start_probability), np.asarray(result.probabilities)[:steps])
     leads = np.append(np.asarray(result.start_leads), np.asarray(result.leads)[:steps])
@@ -80,13 +83,13 @@ def _these(size: int, total: int) -> str:
 
 
 def arrays(result: GreedyResult, **more: Any) -> dict[str, np.ndarray]:
-    """A result's fields as NumPy arrays for `.npz`; what it does not know (None) is left out."""
+    """The fields of a result as NumPy arrays for `.npz`. Fields that are None are left out."""
     fields = {name: getattr(result, name) for name in result.__dataclass_fields__} | more
     return {name: np.asarray(value) for name, value in fields.items() if value is not None}
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it: arrays as lists, NaN and infinity as null, no false digits of 32-bit floats."""
+    """A value as JSON can hold it: arrays as lists, NaN and infinity as null, float32 with its own digits."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What the commands share: their one kind of error, and how a process starts and names itself."""
+"""What the commands share: the error that becomes one line, the start of a process, and the versions of a result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxmoxi.errors import InputError
 
 
 class CommandError(Exception):
-    """A mistake that one line can explain."""
+    """A mistake of the user, which the command explains in one line."""
 
 
 @contextmanager
@@ -33,9 +33,9 @@ def one_line(prefix: str = "") -> Iterator[None]:
 
 
 def start_compilation_cache() -> None:
-    """Keeps compiled programs for the next run: most of a short run is compilation.
+    """Keeps compiled programs on disk, because compilation is most of a short run.
 
-    In `$XDG_CACHE_HOME/jaxmoxi` (default `~/.cache/jaxmoxi`), unless JAX_COMPILATION_CACHE_DIR says otherwise.
+    In `$XDG_CACHE_HOME/jaxmoxi` (default `~/.cache/jaxmoxi`), unless JAX_COMPILATION_CACHE_DIR names another folder.
     """
     import jax
 
@@ -44,26 +44,28 @@ def start_compilation_cache() -> None:
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmoxi"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # no home to write to: every run compiles anew
+    except (OSError, RuntimeError):  # there is no home to write to, so every run compiles anew
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def start_devices() -> Mesh | None:
-    """The mesh of all that this process computes on (`jaxmoxi.local_mesh`), where it has more than one device and JAX
-    has not started before; else None."""
+    """The mesh of all devices of this process (`jaxmoxi.local_mesh`).
+
+    None where there is one device only, and where JAX has started already.
+    """
     import jaxmoxi as jm
 
     try:
         mesh = jm.local_mesh()
-    except RuntimeError:  # called from a program that uses JAX already: its devices are its own
+    except RuntimeError:  # the caller uses JAX already, and has chosen its devices
         return None
     return mesh if mesh.size > 1 else None
 
 
 def check_out(folder: Path) -> None:
-    """Makes the folder and tries to write into it, before the long computation rather than after."""
+    """Makes the folder and writes a probe into it, so that a mistake shows before the long computation."""
     probe = folder / f".write-test.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +76,7 @@ def check_out(folder: Path) -> None:
 
 
 def versions() -> dict[str, Any]:
-    """The device and the versions that a result comes from."""
+    """The device and the versions that a result was computed with, for its record."""
     import jax
 
     import jaxmoxi as jm

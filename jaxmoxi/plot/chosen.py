@@ -33,8 +33,10 @@ def flip_size(result: GreedyResult) -> int | None:
 
 
 def heat(result: Any, num_players: int, *, upto: Any = "flip") -> np.ndarray:
-    """The paper's heat of each player, float32[P] in [0, 1]: (n - k) / n for the player chosen at rank k = 0 .. n-1 of
-    the n that `upto` means, 0 for the others. The first chosen is the hottest; all are 0 if n is 0.
+    """The paper's heat of each player, float32[P] in [0, 1].
+
+    `upto` chooses n players (see `jaxmoxi.plot.figures`). The player chosen at rank k = 0 .. n-1 has the heat
+    (n - k) / n, so that the first chosen is the hottest. Other players have the heat 0.
     """
     players = chosen_players(result, num_players, upto)
     out = np.zeros(num_players, np.float32)
@@ -43,7 +45,7 @@ def heat(result: Any, num_players: int, *, upto: Any = "flip") -> np.ndarray:
 
 
 def chosen_players(result: Any, num_players: int, upto: Any) -> np.ndarray:
-    """The players that `upto` means, in the order chosen."""
+    """The players that `upto` asks for, in the order chosen."""
     searched = isinstance(result, GreedyResult)
     order = np.asarray(result.order if searched else result)
     if order.ndim != 1 or not np.issubdtype(order.dtype, np.integer):

@@ -1,19 +1,19 @@
 """Pictures of explanations, as `matplotlib.figure.Figure`s: save one with `figure.savefig(path)`.
 
-Nothing here goes through pyplot, so no window opens, no global state changes and no display is needed. Matplotlib is
-imported inside the functions: it takes most of a second, and most users of this package never draw.
+No function uses pyplot, so no window opens, no global state changes and no display is needed. Matplotlib is imported
+inside the functions, because the import takes most of a second and most users of this package never draw.
 
 In every function
 
     photo:   uint8[H, W, 3], what the model sees: `model.crop(photo)`.
     regions: int32[H, W], labels 0 .. P-1 (see `regions`).
     result:  a `GreedyResult` of one image, or the order alone: int[<=P], players in the order chosen.
-    upto:    how much of the order is meant. "flip" (default) is the paper's choice: the players chosen until the
+    upto:    how much of the order to show. "flip" (default) is the paper's choice: the players chosen until the
              prediction flips, which is the first size at which the explained class leads (insertion) or no longer
-             leads (deletion); all that were chosen if it never flips or the result cannot tell. "all" is everything
-             that was chosen, an integer n in 1 .. number chosen the first n.
+             leads (deletion). If the prediction never flips, or the result does not know who leads, all players chosen
+             are shown. "all" shows all players chosen; an integer n in 1 .. number chosen shows the first n.
 
-and a ValueError says which of these does not fit the others.
+A ValueError names the argument that does not fit the others.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def heatmap(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title:
 
 
 def group(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: str | None = None) -> Figure:
-    """The chosen group alone: the other regions fade to grey, a line runs around the group."""
+    """The chosen group: the other regions fade to grey, and a line runs around the group."""
     scene = _scene(photo, regions)
     figure = new_figure(4.6, 4.7, title)
     axes = figure.add_subplot()
@@ -86,9 +86,9 @@ def explanation(
 
     result:  a `GreedyResult`. Without probabilities the last panel shows the payoff.
     target:  the explained class's name, for the labels.
-    upto:    the group; and the heat map too, unless `heat_upto` says otherwise.
-    caption: a line below, for credits and settings.
-    whole:   the class's probability in the whole photo, in [0, 1], drawn as a level; None leaves it out.
+    upto:    what the group shows. The heat map shows the same, unless `heat_upto` is given.
+    caption: a line below the panels, for credits and settings.
+    whole:   the probability of the class in the whole photo, in [0, 1], drawn as a level; None draws no level.
     """
     if not isinstance(result, GreedyResult):
         raise InputError(
@@ -119,12 +119,12 @@ def interactions(
 ) -> Figure:
     """The strongest pairwise interactions as lines between the regions' centroids.
 
-    Red pairs do more together than the sum of each alone (synergy, I > 0), blue ones less (redundancy, I < 0); the
-    stronger, the wider and the more opaque.
+    A red pair does more together than the sum of each alone (synergy, I > 0), a blue pair less (redundancy, I < 0). The
+    stronger an interaction, the wider and the more opaque the line.
 
     matrix: float[P, P], symmetric (`pairwise_interactions`); the diagonal is ignored.
-    top:    how many pairs to draw, >= 1, by |I|; pairs that do not interact at all are never drawn.
-    limit:  |I| at the ends of the colour scale, > 0, to compare pictures; None takes the strongest pair's.
+    top:    how many pairs to draw, >= 1, by |I|. Pairs that do not interact are never drawn.
+    limit:  |I| at the ends of the colour scale, > 0, to compare pictures; None takes that of the strongest pair.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
@@ -153,7 +153,7 @@ def interactions(
     reach = limit or float(strength.max(initial=0.0)) or 1.0
     share = np.minimum(np.abs(values) / reach, 1)
 
-    # White in the middle would be lost on a photo: the scale runs from clear blue to clear red through a little grey.
+    # White would be lost on a photo, so the scale runs from clear blue to clear red through a little grey.
     stops = zip((0, 0.35, 0.5, 0.65, 1), ("#0b3fd6", "#6f9bff", "#d0d0d0", "#ff8a66", FLIP), strict=True)
     colours = LinearSegmentedColormap.from_list("interaction", list(stops))
     norm = Normalize(-reach, reach)
@@ -217,7 +217,7 @@ def curves(
         heights = np.asarray(curve.values) if quantity == "payoff" else curve.probabilities
         if heights is None:
             raise InputError(
-                f"the curve {name!r} has no probabilities: its value function cannot tell; draw the payoff"
+                f"the curve {name!r} has no probabilities, as its value function does not give them; draw the payoff"
             )
         heights = np.asarray(heights)
         if heights.ndim != 1 or len(heights) < 2:

@@ -1,6 +1,6 @@
 """Pictures of P2P's predictions and of their evaluation, as `matplotlib.figure.Figure`s: `figure.savefig(path)`.
 
-As in `jaxmoxi.plot`, nothing goes through pyplot, and Matplotlib is imported inside the functions.
+As in `jaxmoxi.plot`, no function uses pyplot, and Matplotlib is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _RIGHT = "#1a7f37"  # green
 def clusters(
     embeddings: Float[np.ndarray, "G E"], areas: Float[np.ndarray, "G"], *, num_clusters: int = 5
 ) -> Int[np.ndarray, "G"]:
-    """Groups of like embedding, which the selector keeps or drops together: agglomerative clustering (Ward, 1963).
+    """Clusters of like embeddings, which the selector keeps or drops together: agglomerative clustering (Ward, 1963).
 
-    Returns int32[G], clusters 0 .. C-1, C <= num_clusters, the largest area first; -1 for groups without pixels.
-    Distances between embeddings, and so the clusters, are the same at every threshold.
+    Returns int32[G], clusters 0 .. C-1 with C <= num_clusters, the largest area first; -1 for groups without pixels.
+    Distances between embeddings do not depend on the threshold, and so neither do the clusters.
     Raises ValueError for embeddings of no dimension (a model of independent groups has none) and num_clusters < 1.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
@@ -66,14 +66,15 @@ def prediction(
     title: str | None = None,
     caption: str | None = None,
 ) -> Figure:
-    """One prediction in four panels: the photo and its superpixels, what the classifier saw, the probability that each
-    superpixel is kept, and the clusters of their embeddings (left out for a model of independent groups).
+    """One prediction in four panels: the photo with its superpixels, the pixels that the classifier saw, the
+    probability that each superpixel is kept, and the clusters of the embeddings. A model of independent groups has
+    no fourth panel.
 
     photo:   uint8[H, W, 3], as predicted. regions: int[H, W]. result: of `predict` at one certainty.
-    index:   which of the prediction's images this is.
+    index:   the place of this image in the prediction.
     class_names: for the title; None numbers the classes.
-    fill:    what a hidden pixel is, in [0, 1] (`Config.fill`).
-    title:   None says the class, its probability and the threshold. caption: a line below.
+    fill:    the value of hidden pixels, in [0, 1] (`Config.fill`).
+    title:   None writes the class, its probability and the threshold. caption: a line below the panels.
     Raises ValueError where photo, regions and result do not fit.
     """
     photo, regions, result = _one(photo, regions, result, index)
@@ -106,12 +107,12 @@ def contact_sheet(
     columns: int = 4,
     title: str | None = None,
 ) -> Figure:
-    """Many predictions: each photo beside what the classifier saw of it, the class and the share of pixels above.
+    """Many predictions: each photo beside the pixels that the classifier saw, under the class and the share of pixels.
 
     images:  uint8[B, H, W, 3]. result: of `predict` on them at one certainty.
-    labels:  int[B]; the class predicted is green where it is the label and red elsewhere. None: black.
-    columns: pairs in a row.
-    Raises ValueError where these do not fit.
+    labels:  int[B]. The predicted class is green where it is the label, red elsewhere; None writes in grey.
+    columns: pairs in a row, at least 1.
+    Raises ValueError for arguments that do not fit one another.
     """
     images, seen = np.asarray(images), np.asarray(result.pixel_mask)
     if images.dtype != np.uint8 or images.ndim != 4 or seen.shape != images.shape[:3]:
@@ -143,7 +144,7 @@ def contact_sheet(
 
 
 def history(lines: Sequence[Mapping[str, Any]], *, title: str | None = None) -> Figure:
-    """Training curves by epoch: the loss and its terms; accuracy; the shares of pixels kept. Validation is dashed.
+    """Training curves by epoch: the loss and its terms, the accuracy, the shares of pixels kept. Validation is dashed.
 
     lines: as `fit` returns them (`FitResult.history`) and `history.jsonl` holds them.
     Raises ValueError for no lines, or lines without an epoch.
@@ -172,14 +173,14 @@ def history(lines: Sequence[Mapping[str, Any]], *, title: str | None = None) -> 
 
 
 def evaluation(result: Evaluation, *, title: str | None = None) -> Figure:
-    """Accuracy over the share of pixels seen, a point for each certainty, and the fidelity curves of the highest."""
+    """Accuracy over the share of pixels seen, one point for each certainty, and the fidelity curves at the highest."""
     count = 1 if result.fidelity is None else 2
     figure = new_figure(4.9 * count, 3.7, title)
     panels = figure.subplots(1, count, squeeze=False)[0]
     points = np.stack([100 * result.hard_share, 100 * result.accuracy], axis=1)
     panels[0].plot(*points.T, color=INK, linewidth=1.2, marker="o", markersize=5)
     if result.certainty is not None:
-        for point in np.unique(points, axis=0):  # certainties with one answer share a label
+        for point in np.unique(points, axis=0):  # certainties with the same answer share a label
             at = (points == point).all(1)
             text = ", ".join(f"{certainty:g}" for certainty in result.certainty[at])
             panels[0].annotate(text, point, xytext=(5, -4), textcoords="offset points", va="top", fontsize=8)
@@ -222,7 +223,7 @@ def _draw_probabilities(
 def _draw_clusters(
     axes: Any, photo: np.ndarray, regions: np.ndarray, own: np.ndarray, probs: np.ndarray, areas: np.ndarray
 ) -> None:
-    """The clusters in colours, and the mean probability of each below."""
+    """Draws the clusters in colours, with the mean probability of each below."""
     from matplotlib import colormaps
     from matplotlib.patches import Patch
 
@@ -243,7 +244,7 @@ def _draw_clusters(
 
 
 def _one(photo: Any, regions: Any, result: Prediction, index: int) -> tuple[np.ndarray, np.ndarray, Prediction]:
-    """The checked inputs of a picture of one image."""
+    """Checks the inputs of a picture of one image, and returns them as arrays."""
     photo, regions = np.asarray(photo), np.asarray(regions)
     if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3:
         raise InputError(f"expected a photo uint8[H, W, 3]; got {photo.dtype} of shape {list(photo.shape)}")

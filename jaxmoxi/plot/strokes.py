@@ -1,4 +1,4 @@
-"""The strokes of `plot`: each draws one thing on the axes it is given. Matplotlib is imported late, as there."""
+"""The strokes of `plot`: each function draws one thing on given axes. Matplotlib is imported inside the functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Scene(NamedTuple):
 
 
 def new_figure(width: float, height: float, title: str | None) -> Figure:
-    """An empty figure, width x height inches; the layout keeps labels from overlapping."""
+    """An empty figure of width x height inches, whose layout keeps labels from overlapping."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
@@ -54,7 +54,7 @@ def draw_heat(figure: Any, axes: Any, scene: Scene, heats: np.ndarray) -> None:
     norm = Normalize(0, 1)
     axes.imshow(heats, cmap=HEAT, norm=norm, alpha=np.where(heats > 0, 0.65, 0.0), interpolation="none")
     draw_lines(axes, borders(np.where(heats > 0, scene.regions, -1)), "white", 0.6)
-    below = axes.inset_axes((0.0, -0.065, 1.0, 0.035))  # an own row would stand below the neighbours' axis labels
+    below = axes.inset_axes((0.0, -0.065, 1.0, 0.035))  # not in a row of its own, which would stand too low
     bar = figure.colorbar(ScalarMappable(norm, HEAT), cax=below, orientation="horizontal")
     bar.solids.set_alpha(0.8)
     bar.outline.set_visible(False)
@@ -91,7 +91,7 @@ def draw_search(axes: Any, result: GreedyResult, flip: int | None, target: str, 
                 "whole\nphoto",
                 (1, whole),
                 xycoords=("axes fraction", "data"),
-                xytext=(3, 0),  # outside, where no curve runs
+                xytext=(3, 0),  # outside of the axes, where no curve runs
                 textcoords="offset points",
                 va="center",
                 fontsize=8,
@@ -121,7 +121,7 @@ def fade(photo: np.ndarray, amount: float) -> np.ndarray:
 
 
 def borders(labels: np.ndarray, *, origin: int = 0) -> np.ndarray:
-    """The lines between pixels of different labels, as segments [N, 2, (x, y)]; each straight run is one segment."""
+    """The lines between pixels of different labels, as segments [N, 2, (x, y)], one for each straight run."""
     segments = []
     for transposed in (False, True):
         map_ = labels.T if transposed else labels
@@ -137,12 +137,12 @@ def borders(labels: np.ndarray, *, origin: int = 0) -> np.ndarray:
 def draw_lines(axes: Any, segments: np.ndarray, colour: str, width: float) -> None:
     from matplotlib.collections import LineCollection
 
-    # Projecting ends close the corners where two runs meet.
+    # Projecting ends close the corners at which two runs meet.
     axes.add_collection(LineCollection(list(segments), colors=colour, linewidths=width, capstyle="projecting"))
 
 
 def bow(ends: np.ndarray) -> np.ndarray:
-    """Slightly curved paths [N, 17, (x, y)] between points: on a grid, straight ones run through other ends."""
+    """Slightly curved paths [N, 17, (x, y)] between points. On a grid, straight paths cross the ends of others."""
     start, stop = ends[:, :1], ends[:, 1:]
     t = np.linspace(0, 1, 17)[:, None]
     across = (stop - start)[..., ::-1] * np.array([-1, 1])

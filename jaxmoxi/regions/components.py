@@ -1,8 +1,8 @@
-"""Connected regions on the device: the components of a label map, small ones joined to a neighbour, numbers 0 .. P-1.
+"""Connected regions on the device: the components of a label map, the joining of small ones, and their numbering.
 
-Everything here is written for one image, in fixed shapes and whole numbers, so that the answer is the same on every
-device and in every batch. A region is known by its *root*, the index (row * width + column) of one of its pixels;
-`roots` int32[H, W] says which region each pixel is of. Pixels are neighbours along rows and columns, not diagonally.
+Each function takes one image. Shapes are fixed and sums are of whole numbers, so the answer is the same on every device
+and in every batch. A region is known by its *root*, the index (row * width + column) of one of its pixels. `roots`
+int32[H, W] holds the root of each pixel's region. Pixels are neighbours along rows and columns, not diagonally.
 
 Sources: components by hooking and pointer jumping, Shiloach, Vishkin, "An O(log n) parallel connectivity algorithm",
 1982; joining in rounds, each small region to a neighbour larger than itself, as in Borůvka's algorithm.
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 
 def connected_components(labels: Int[Array, "H W"]) -> Int[Array, "H W"]:
-    """The root of each pixel's component, its first pixel in raster order. A component has one label throughout."""
+    """The root of each pixel's component: the first pixel, in raster order, of the connected pixels of one label."""
     height, width = labels.shape
     index = _index(labels.shape)
     same = [labels == other for other in _neighbours(labels, -1)]
@@ -38,7 +38,7 @@ def connected_components(labels: Int[Array, "H W"]) -> Int[Array, "H W"]:
         roots = _jump(roots.at[roots].min(low, mode="promise_in_bounds"), 2).reshape(labels.shape)
         return roots, lowest(roots)
 
-    # Every pixel points up, or else left, within its component: three jumps make most of a component one tree.
+    # Every pixel points up, or else left, within its component. Three jumps make one tree of most of a component.
     above, left = same[0], same[2]
     start = jnp.where(above, index - width, jnp.where(left, index - 1, index))
     roots = _jump(start.ravel(), 3).reshape(labels.shape)
@@ -48,12 +48,13 @@ def connected_components(labels: Int[Array, "H W"]) -> Int[Array, "H W"]:
 def join_small(
     roots: Int[Array, "H W"], colours: Float[Array, "3 H W"], *, min_size: int, max_regions: int
 ) -> Int[Array, "H W"]:
-    """The roots after regions have joined until each has `min_size` pixels and there are at most `max_regions`.
+    """Joins regions until each has `min_size` pixels and there are at most `max_regions`. Returns the roots.
 
-    In rounds, every region that is too small joins the neighbour closest to it in colour, of those larger than itself
-    (by size, then by the lower root); as each goes to a larger one there are no cycles, and the smallest of all always
-    has a neighbour to go to. A region's colour is the mean of what it was at first. While too many are large enough,
-    "too small" is whatever is not among the `max_regions` largest; of regions of equal size, all stay or none.
+    In each round, every region that is too small joins one neighbour: the closest in colour of those that are larger
+    (by size, then by the lower root). Each region joins a larger one, so there are no cycles, and the smallest region
+    always finds a neighbour. The colour of a root is the mean colour of its first region. While too many regions are
+    large enough, those that are not among the `max_regions` largest count as too small. Regions of equal size all stay,
+    or all join.
 
     colours: finite, each channel in [-128, 128].
     """
@@ -69,7 +70,7 @@ def join_small(
     )
     means = [sums[:, i].astype(jnp.float32) / jnp.maximum(sums[:, 3], 1) for i in range(3)]
 
-    # A size that at most `max_regions` regions can reach; the least size that so few do reach lies at or below it.
+    # At most `max_regions` regions can have this size. The least size that so few regions have lies at or below it.
     enough = max(count // (max_regions + 1) + 1, min_size)
 
     def threshold(sizes: Array) -> Array:
@@ -82,11 +83,11 @@ def join_small(
             fits = few(middle)
             return jnp.where(fits, low, middle + 1), jnp.where(fits, middle, high)
 
-        fits = few(min_size)  # as a rule
+        fits = few(min_size)  # usually true
         bounds = jnp.where(fits, min_size, min_size + 1), jnp.where(fits, min_size, enough)
         return jax.lax.while_loop(lambda bounds: bounds[0] < bounds[1], halve, bounds)[1]
 
-    # The loop carries what each pixel's region is like: gathered once a round, read by four neighbours.
+    # The loop carries the size and the colour of each pixel's region: gathered once a round, read by four neighbours.
     def describe(roots: Array, sizes: Array) -> tuple[Array, ...]:
         flat = roots.ravel()
         spread = [_take(values, flat).reshape(shape) for values in (sizes, *means)]
@@ -105,7 +106,7 @@ def join_small(
             larger = (size > own[0]) | ((size == own[0]) & (root < roots))
             distance = sum((a - b) ** 2 for a, b in zip(own[1:], colour, strict=True))
             distances.append(jnp.where(larger, distance, jnp.inf))
-        # The least distance of each region, then the lowest root of those that have it.
+        # First the least distance of each region, then the lowest root among the neighbours at that distance.
         best = jnp.full(count, jnp.inf).at[flat].min(reduce(jnp.minimum, distances).ravel(), mode="promise_in_bounds")
         mine = _take(best, flat).reshape(shape)
         closest = [
@@ -147,5 +148,5 @@ def _take(values: Array, at: Array) -> Array:
 
 
 def _jump(parents: Array, times: int) -> Array:
-    """Each pixel to its parent's parent, `times` times: in a loop, as XLA would gather one jump inside the next."""
+    """Replaces each parent by the parent's parent, `times` times. Without the loop, XLA nests the gathers."""
     return jax.lax.fori_loop(0, times, lambda _, p: _take(p, p), parents)

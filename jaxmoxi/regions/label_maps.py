@@ -62,7 +62,7 @@ def count_regions(regions: Int[AnyArray, "H W"]) -> int:
 
 
 def num_regions(regions: Int[AnyArray, "*B H W"]) -> Int[Array, "*B"]:
-    """How many players each label map has, one more than its last label: int32[...]. Unchecked; goes under jit."""
+    """How many players each label map has, int32[...]: one more than the last label. Unchecked; works under jit."""
     return jnp.max(jnp.asarray(regions), axis=(-2, -1)) + 1
 
 
@@ -78,9 +78,9 @@ def pool_regions(
     *,
     how: Literal["mean", "sum", "max", "min"] = "mean",
 ) -> Num[Array, "P *F"]:
-    """What each player's pixels have together: [P, ...] from values [H, W, ...], differentiable in them.
+    """Pools the values of each player's pixels: [P, ...] from [H, W, ...]. Differentiable in the values.
 
-    The mean is of float32 where the values are integers. A player without pixels gets 0.
+    The mean of integers is float32. A player without pixels gets 0.
     Raises ValueError for another `how`.
     """
     values = jnp.asarray(values)
@@ -95,9 +95,9 @@ def pool_regions(
 
 
 def region_adjacency(regions: Int[AnyArray, "H W"], num_players: int) -> Int[Array, "P P"]:
-    """How long a border each two players share, int32[P, P]: pairs of pixels side by side or one above the other.
+    """The length of the border between each two players, int32[P, P], in pairs of adjacent pixels.
 
-    Symmetric, 0 on the diagonal; `> 0` says who are neighbours.
+    The matrix is symmetric and 0 on the diagonal. Players are neighbours where it is above 0.
     """
     regions = jnp.asarray(regions)
     one = jnp.concatenate([regions[1:].ravel(), regions[:, 1:].ravel()])
@@ -107,7 +107,7 @@ def region_adjacency(regions: Int[AnyArray, "H W"], num_players: int) -> Int[Arr
 
 
 def region_borders(regions: Int[AnyArray, "*B H W"]) -> Bool[Array, "*B H W"]:
-    """Where to draw the borders, one pixel wide: pixels whose neighbour to the right or below is another player's."""
+    """The borders, one pixel wide: True where the pixel to the right or below belongs to another player."""
     regions = jnp.asarray(regions)
     below = jnp.concatenate([regions[..., 1:, :], regions[..., -1:, :]], axis=-2)
     right = jnp.concatenate([regions[..., 1:], regions[..., -1:]], axis=-1)
@@ -117,11 +117,11 @@ def region_borders(regions: Int[AnyArray, "*B H W"]) -> Bool[Array, "*B H W"]:
 def pad_regions(
     regions: Sequence[Int[AnyArray, "H W"]] | Int[AnyArray, "B H W"], *, num_players: int | None = None
 ) -> tuple[Int[Array, "B H W"], Bool[Array, "B P"]]:
-    """Label maps of one size, made to be of one number of players: `(maps, players)`, which players each map has.
+    """Stacks label maps of one size for one number of players. Returns `(maps, players)`: who is in each map.
 
-    A player that a map does not have is nowhere: showing or hiding it changes nothing.
+    A player that a map does not have owns no pixel, so showing or hiding that player changes nothing.
 
-    num_players: P; None takes the most that a map has, which cannot be known while they are traced.
+    num_players: P. None takes the largest number of any map, which is not known for traced maps.
     Raises ValueError if the sizes differ, or a map has more players than `num_players`.
     """
     shapes = {jnp.shape(r) for r in regions}
@@ -140,15 +140,15 @@ def pad_regions(
 
 
 def visible_pixels(masks: Bool[AnyArray, "*C P"], regions: Int[AnyArray, "H W"]) -> Bool[Array, "*C H W"]:
-    """Which pixels a coalition shows: bool[..., H, W] from masks bool[..., P]."""
+    """The pixels that each coalition shows: bool[..., H, W] from masks bool[..., P]."""
     return jnp.take(masks, regions, axis=-1)
 
 
 def token_players(regions: Int[AnyArray, "H W"], *, rows: int, cols: int, num_players: int) -> Int[Array, "T"]:
     """The player each token of a `rows` x `cols` token grid belongs to: the one that covers most of its pixels.
 
-    A draw goes to the lowest label. A region that is nowhere in the majority owns no token: it is a player that
-    changes nothing.
+    A draw goes to the lowest label. A region that covers most of no token is a player without tokens: showing or hiding
+    that player changes nothing.
 
     regions: int32[H, W] with H divisible by rows and W by cols.
     Returns int32[T], T = rows * cols, tokens numbered row by row.
@@ -167,7 +167,7 @@ def token_players(regions: Int[AnyArray, "H W"], *, rows: int, cols: int, num_pl
 
 
 def check_regions(regions: Any, height: int, width: int) -> tuple[Int[Array, "H W"], int | None]:
-    """`regions` as int32[H, W] and its number of players (None while traced: it cannot be counted then).
+    """`regions` as int32[H, W], and the number of players (None for traced regions, which cannot be counted).
 
     Raises ValueError if it is not an integer map of this size with labels 0 .. P-1. The labels of a traced map cannot
     be looked at: a map that has a gap or does not begin at 0 is filled with -1, no player, of which games make NaN.

@@ -1,17 +1,17 @@
-"""SLIC superpixels on the device: k-means in colour and place, every pixel looking at nine centres.
+"""SLIC superpixels on the device: k-means in colour and place, where every pixel compares nine centres.
 
 Source: Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods", TPAMI 2012. A pixel and a
-centre are |colour difference|² / compactness² + |difference in place|² / (area of a cell) apart, colours in CIELAB of
-the image stretched to [0, 1]: what scikit-image's `slic` computes, so `compactness` means the same.
+centre are |colour difference|² / compactness² + |difference in place|² / (area of a cell) apart. Colours are in CIELAB,
+of the image stretched to [0, 1]. scikit-image's `slic` uses the same distance, so `compactness` means the same there.
 
-Deviations, all for the sake of fixed shapes and of a cost that does not depend on the number of segments:
-- the centres begin on a grid of rows x cols <= num_segments cells, and a pixel looks at the centres of its cell and the
-  eight around it (Ren, Prisacariu, Reid, "gSLICr", 2015), not at those that are now within a window;
-- the rounds before the last move the centres by every second pixel of every second row; the last looks at all pixels;
-- colours are rounded to 1/16384 (more coarsely where a cell has more than 1024 samples), so that sums are exact and the
-  same in any order;
-- small components join the neighbour of the closest colour, not whichever was numbered last; the `num_segments` largest
-  stay if they have an eighth of a cell, not all that have half of one; and none is ever cut.
+Deviations, which give fixed shapes and a cost that does not depend on the number of segments:
+- The centres start on a grid of rows x cols <= num_segments cells. A pixel compares the centres of its own cell and of
+  the eight cells around it (Ren, Prisacariu, Reid, "gSLICr", 2015), instead of all centres within a window.
+- Every round but the last moves the centres by every second pixel of every second row. The last assigns all pixels.
+- Colours are rounded to 1/16384, and more coarsely where a cell has more than 1024 samples. Sums are then exact and the
+  same in any order.
+- A small component joins the neighbour of the closest colour, instead of the one numbered last. The `num_segments`
+  largest components stay if they have an eighth of a cell, instead of all that have half of one. None is ever cut.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from jaxmoxi.regions.components import connected_components, join_small, number_regions
 
-# A cell's own centre comes first: it keeps the pixels that are as close to another.
+# The own centre of a cell comes first, so it wins a draw with another centre.
 _AROUND = [(0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 # Linear sRGB to XYZ over the white of D65, with the digits that scikit-image has.
@@ -45,7 +45,7 @@ def slic(
     num_iterations: int,
     enforce_connectivity: bool,
 ) -> Int[Array, "B H W"]:
-    """`jaxmoxi.slic_regions` of a batch, its arguments checked."""
+    """`jaxmoxi.slic_regions` of a batch. The caller has checked the arguments."""
     height, width = images.shape[1:3]
     rows, cols = choose_grid(height, width, num_segments)
     least = max(height * width // (8 * rows * cols), 1)
@@ -62,7 +62,7 @@ def slic(
     def one_by_one(*batch: Array) -> Array:
         return jax.lax.map(lambda x: connect(*x), batch)
 
-    # On a CPU one image's arrays stay in the cache; an accelerator wants all images at once.
+    # On a CPU the arrays of one image stay in the cache. An accelerator is faster with all images at once.
     return jax.lax.platform_dependent(*jax.vmap(assign)(images), cpu=one_by_one, default=jax.vmap(connect))
 
 
@@ -93,22 +93,22 @@ def rgb_to_lab(image: Num[Array, "H W 3"]) -> Float[Array, "3 H W"]:
 def cluster(
     lab: Float[Array, "3 H W"], compactness: Float[Array, ""], *, rows: int, cols: int, num_iterations: int
 ) -> Int[Array, "H W"]:
-    """The closest centre of each pixel, numbered as the grid's cells are; what has one number need not be connected.
+    """The closest centre of each pixel, numbered as the cells of the grid. Pixels of one number need not be connected.
 
-    Pixels are held as [height of a cell, width of a cell, cells]: what a pixel compares itself with is then one row of
-    centres, the same for all pixels, and a cell's sums run over the leading axes.
+    Pixels are held as [height of a cell, width of a cell, cells]. All pixels then compare the same row of centres, and
+    the sums of a cell run over the leading axes.
     """
     height, width = lab.shape[1:]
     top, y_at, y_inside = _cells(height, rows)
     left, x_at, x_inside = _cells(width, cols)
     cells, tall, wide = rows * cols, y_at.shape[1], x_at.shape[1]
-    # A constant of NumPy: what is computed of small arrays, XLA computes again for every row of pixels below.
+    # A constant of NumPy, because XLA computes what is made of small arrays again for every row of pixels below.
     inside = (y_inside.T[:, None, :, None] & x_inside.T[None, :, None, :]).reshape(tall, wide, cells)
     top, left = np.repeat(top, cols).astype(np.float32), np.tile(left, rows).astype(np.float32)
     ys = np.arange(tall, dtype=np.int32)[:, None, None]
     xs = np.arange(wide, dtype=np.int32)[None, :, None]
 
-    # Large enough cells are sampled; the sums over a cell's samples must fit 32 bits.
+    # Cells that are large enough are sampled. The sums over the samples of a cell must fit 32 bits.
     step = 1 if min(tall, wide) < 8 else max(2, math.isqrt(tall * wide * max(tall, wide) >> 31) + 1)
     some = np.s_[step // 2 :: step]
     samples = inside[some, some].shape[0] * inside[some, some].shape[1]
@@ -139,7 +139,7 @@ def cluster(
         return which
 
     def move(which: Array, centres: Array) -> Array:
-        """Each centre to the mean of the samples that are closest to it; where there is none it stays."""
+        """Moves each centre to the mean of the samples closest to it. A centre without samples stays where it is."""
         which = jnp.where(inside[some, some], which, jnp.int8(len(_AROUND)))
         relations = jnp.arange(len(_AROUND), dtype=jnp.int8)[:, None, None, None]
         whole = sampled.astype(jnp.int32)
@@ -175,7 +175,7 @@ def cluster(
 
 
 def _cells(length: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A side cut into `count` cells: where each begins, its places [count, longest], and which of these are its own."""
+    """Cuts a side into `count` cells: the start of each, its places [count, longest], and which places are its own."""
     edges = -(-np.arange(count + 1) * length // count)
     places = edges[:-1, None] + np.arange(np.diff(edges).max())
     return edges[:-1], np.minimum(places, length - 1), places < edges[1:, None]

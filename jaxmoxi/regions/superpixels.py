@@ -29,21 +29,21 @@ def slic_regions(
     enforce_connectivity: bool = True,
     backend: Literal["jax", "skimage"] = "jax",
 ) -> Int[Array, "*B H W"]:
-    """SLIC superpixels (Achanta et al. 2012) in CIELAB, of one image or a batch; on the device, by itself in one jit.
+    """SLIC superpixels (Achanta et al. 2012) in CIELAB, of one image or a batch, in one compiled program on the device.
 
     images:       uint8 [H, W, 3] or [B, H, W, 3], or float in [0, 1], or a PIL image. Each is stretched to its own
-                  darkest and brightest value, and does not depend on what else is in the batch. A batch spread over
-                  several devices of a CPU is best segmented inside `jax.shard_map`.
-    num_segments: static, >= 1. "jax": never more than that, and on photos most of that.
+                  darkest and brightest value. Its regions do not depend on the rest of the batch. Segment a batch that
+                  is spread over several devices of a CPU inside `jax.shard_map`, which is fastest.
+    num_segments: static, >= 1. "jax" gives at most that many regions, and nearly as many on photos.
     compactness:  > 0; higher gives squarer regions, lower follows colour more closely.
     num_iterations: >= 1, rounds of k-means; the first is the grid itself.
-    enforce_connectivity: makes every region connected (along rows and columns): components that are small, or more than
+    enforce_connectivity: makes every region connected along rows and columns. Components that are small, or that exceed
                   `num_segments`, join the neighbour of the closest colour.
-    backend:      "jax" is fixed in shape, deterministic, and goes under `jit` and `vmap`. "skimage" is scikit-image's
-                  `slic`, on the host, about as many segments as asked for, sometimes more.
+    backend:      "jax" has fixed shapes, is deterministic, and works under `jit` and `vmap`. "skimage" is
+                  scikit-image's `slic`, on the host, with about as many segments as asked for, sometimes more.
 
     Returns int32[H, W] or int32[B, H, W], labels 0 .. P-1 in raster order of each region's first pixel; `num_regions`
-    says what P is. Raises ValueError for anything else; what the values are is not checked while they are traced.
+    gives P. Raises ValueError for other inputs. The values of traced images are not checked.
     """
     images = _check_images(images)
     if num_segments < 1:
@@ -63,7 +63,7 @@ def slic_regions(
         )
         return labels if images.ndim == 4 else labels[0]
     if backend == "skimage":
-        from skimage.segmentation import slic as on_host  # half a second to import, and only some superpixels need it
+        from skimage.segmentation import slic as on_host  # takes half a second to import
 
         def segment(photo: np.ndarray) -> Any:
             return on_host(
@@ -83,7 +83,7 @@ def watershed_regions(images: Any, *, num_segments: int = 100, compactness: floa
     """Watershed regions, by scikit-image on the host: basins of the colour gradient, flooded from a grid of markers.
 
     images:       as `slic_regions` takes them.
-    num_segments: >= 1; the grid has at most that many markers, and each gives a region.
+    num_segments: >= 1. The grid has at most that many markers. Each marker gives a region.
     compactness:  >= 0; higher gives squarer regions.
 
     Returns int32[H, W] or int32[B, H, W], labels 0 .. P-1 in raster order of each region's first pixel.
@@ -132,9 +132,9 @@ def _check_images(images: Any) -> Any:
 
 
 def _each_on_host(segment: Callable[[np.ndarray], Any], images: Any) -> Array:
-    """What a function of scikit-image makes of each image, relabelled."""
+    """The label map that a function of scikit-image makes of each image, with labels 0 .. P-1."""
     if not is_concrete(images):
-        raise InputError("scikit-image's superpixels are made on the host, outside of jit and vmap; got a traced image")
+        raise InputError("scikit-image makes superpixels on the host, outside of jit and vmap; got a traced image")
     photos = np.asarray(images)
     if photos.ndim == 3:
         return relabel(segment(photos))
