@@ -7,6 +7,8 @@ keeps its traceback.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 
@@ -36,3 +38,11 @@ def nan_error(where: str, *, result: Any = None, whose: str = "the value functio
     return NaNValueError(
         f"{whose} returned NaN {where}; check the model's logits for this coalition, and the fill", result
     )
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """A warning that points at the line outside this package from which the call came."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "jaxmoxi":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -16,7 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.image import pixel_value_fn
-from jaxmoxi.games.payoff import Payoff, check_payoff, payoff_values
+from jaxmoxi.games.inputs import check_target, link_of
+from jaxmoxi.games.outputs import logits_of
+from jaxmoxi.games.payoff import Link, Payoff, check_payoff, payoff_values
 from jaxmoxi.models.networks.base import Features
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, pool_regions
@@ -36,6 +38,7 @@ class Problem:
     target:      int32[], the class explained.
     regions:     int32[H, W], labels 0 .. P-1: the players in pixel space, also where the players are tokens.
     num_players: static, P.
+    link:        static, what makes probabilities of the network's answers, as `pixel_value_fn` takes it.
     """
 
     v: Game
@@ -44,6 +47,7 @@ class Problem:
     target: Int[Array, "*batch"]
     regions: Int[Array, "*batch H W"]
     num_players: int = static()
+    link: Link = static(default="softmax")
 
     def network(self) -> Any:
         """The model as it was given."""
@@ -52,7 +56,8 @@ class Problem:
     def logits(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
         """The network's logits of images, float32[B, K]."""
         network = self.network()
-        return network.logits(images) if hasattr(network, "logits") else network(images)
+        out = network.logits(images) if hasattr(network, "logits") else network(images)
+        return logits_of(out, len(images))
 
     def payoff(self) -> Payoff:
         """The payoff of the game; "log_odds" where the value function is a user's own and names none."""
@@ -63,7 +68,9 @@ class Problem:
         return pool_regions(pixels.astype(jnp.float32), self.regions, self.num_players)
 
 
-def problem(model: Any, image: Any, target: Any, regions: Any, *, v: ValueFn | None = None) -> Problem:
+def problem(
+    model: Any, image: Any, target: Any, regions: Any, *, v: ValueFn | None = None, link: Link | None = None
+) -> Problem:
     """A `Problem` for attribution methods.
 
     model:   a Classifier, or any logits function float32[B, H, W, 3] -> float32[B, K]. Grad-CAM needs `features` and
@@ -72,6 +79,7 @@ def problem(model: Any, image: Any, target: Any, regions: Any, *, v: ValueFn | N
     regions: int[H, W], labels 0 .. P-1; where the players are tokens, `grid_regions` with the model's `token_grid`.
     v:       the game of the same image, class and players; None means `pixel_value_fn(model.logits, ...)`. It may be
              spread over devices (`shard_coalitions`).
+    link:    as for `pixel_value_fn`; None means that of `v`, or the model's own.
 
     Raises ValueError for shapes that disagree, a model that is no function of images, and a game of other players or
     another class.
@@ -81,12 +89,12 @@ def problem(model: Any, image: Any, target: Any, regions: Any, *, v: ValueFn | N
             f"expected a Classifier or a function images [B, H, W, 3] -> logits [B, K]; got {type(model).__name__}"
         )
     if v is None:
-        v = pixel_value_fn(getattr(model, "logits", model), image, target, regions)
-    image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
+        v = pixel_value_fn(getattr(model, "logits", model), image, target, regions, link=link)
+    image = jnp.asarray(image)
+    own_target = as_game(v).target
+    target = check_target(own_target if target is None and own_target is not None else target, model)
     if image.ndim != 3 or image.shape[-1] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
         raise InputError(f"expected one float image [H, W, 3]; got {image.dtype} of shape {image.shape}")
-    if target.shape != ():
-        raise InputError(f"expected the target as one class index; got shape {target.shape}")
     regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
     game = as_game(v)
     own = game.num_players
@@ -108,6 +116,7 @@ def problem(model: Any, image: Any, target: Any, regions: Any, *, v: ValueFn | N
         target=target,
         regions=regions,
         num_players=num_players,
+        link=link_of(model, game.link if link is None else link),
     )
 
 
@@ -182,4 +191,4 @@ def cut(features: Any) -> Features:
 
 def class_scores(problem: Problem, logits: Float[Array, "B K"], payoff: Payoff) -> Float[Array, "B"]:
     """The payoff that each row of logits has for the class explained. Raises ValueError for an unknown payoff."""
-    return payoff_values(logits, problem.target, check_payoff(payoff))
+    return payoff_values(logits, problem.target, check_payoff(payoff), link=problem.link)

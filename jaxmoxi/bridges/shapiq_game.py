@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from jaxmoxi.errors import nan_error
-from jaxmoxi.games.base import ValueFn, as_game, check_num_players
+from jaxmoxi.games.base import ValueFn, as_game
 from jaxmoxi.games.evaluation import check_batch_size, choose_batch_size, evaluate
+from jaxmoxi.games.probe import check_players
 
 
 def as_shapiq_game(v: ValueFn, num_players: int, *, batch_size: int | None = None, normalize: bool = True) -> Any:
@@ -20,8 +21,9 @@ def as_shapiq_game(v: ValueFn, num_players: int, *, batch_size: int | None = Non
 
     v:           a value function, masks bool[C, P] -> float32[C].
     num_players: P, at least 1.
-    batch_size:  coalitions per chunk; None chooses one that fits the memory. However many coalitions shapiq asks for,
-                 they go in chunks of this one size, the last one padded: one compilation serves all.
+    batch_size:  coalitions per chunk; None chooses one that fits the memory. What shapiq asks for goes in chunks of
+                 this size, and the rest, or a smaller request, is padded to the next power of two: a few compilations
+                 serve all, and a single coalition costs one evaluation.
     normalize:   subtract v(nobody), which is evaluated once here, so that the empty coalition is worth 0. False leaves
                  the payoff as it is.
 
@@ -30,7 +32,7 @@ def as_shapiq_game(v: ValueFn, num_players: int, *, batch_size: int | None = Non
     not fit; NaNValueError, when it is called, that names the coalition whose value is NaN.
     """
     own = as_game(v)
-    check_num_players(own, num_players)
+    check_players(own, num_players)
     check_batch_size(batch_size)
     size = min(batch_size or choose_batch_size(own, num_players), 2**num_players)
     game = _game_class()(own, num_players, size)
@@ -58,8 +60,9 @@ def _game_class() -> Any:
             masks, size = np.asarray(coalitions, bool), self.batch_size
             values = np.empty(len(masks))
             for start in range(0, len(masks), size):
-                rows = masks[np.minimum(np.arange(start, start + size), len(masks) - 1)]  # the last repeats as padding
-                chunk = evaluate(self.v, rows, batch_size=size)
+                width = min(size, 1 << (len(masks) - start - 1).bit_length())
+                rows = masks[np.minimum(np.arange(start, start + width), len(masks) - 1)]  # the last repeats as padding
+                chunk = evaluate(self.v, rows, batch_size=width)
                 values[start : start + size] = np.asarray(chunk)[: len(masks) - start]
             if np.isnan(values).any():
                 players = np.flatnonzero(masks[np.argmax(np.isnan(values))]).tolist()

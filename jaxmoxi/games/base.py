@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.payoff import Payoff
+from jaxmoxi.games.payoff import Link, Payoff
 from jaxmoxi.pytrees import Packed, is_array, pack, record, static
 from jaxmoxi.types import Readout
 
@@ -42,6 +42,8 @@ class Game:
     num_shards:  into how many equal parts, on as many devices, a chunk of coalitions is cut.
     payoff:      the payoff that the values are, where they come from a classifier's logits; else None.
     target:      int32[], the class explained; None where the game has no classes.
+    link:        what makes probabilities of the logits, where the game answers `logits`; else None.
+    foreign:     the game runs a user's own code, so that doors check whether a value depends on its coalition alone.
     gated:       the game answers `relaxed`.
     blends:      the game answers `blended`: its players are pixels, between an image and a fill.
     """
@@ -51,6 +53,8 @@ class Game:
     num_shards: int = 1
     payoff: Payoff | None = None
     target: Int[Array, "*batch"] | None = None
+    link: Link | None = None
+    foreign: bool = False
     gated: bool = False
     blends: bool = False
 
@@ -138,6 +142,16 @@ class GameWrapper(Game):
         return self.v.target
 
     @property
+    def link(self) -> Link | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What makes probabilities of the logits of the game inside."""
+        return self.v.link
+
+    @property
+    def foreign(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the game inside runs a user's own code."""
+        return self.v.foreign
+
+    @property
     def gated(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the game inside answers `relaxed`."""
         return self.v.gated
@@ -196,6 +210,7 @@ class FunctionGame(Game):
     blends: bool = static()
     offers: frozenset[str] = static()
     sized_leads: bool = static()
+    foreign: bool = static(default=True)
 
     @property
     def gated(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -20,7 +20,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError, OutOfMemoryError
-from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
+from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.probe import check_players
+from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import is_concrete, output_shapes
 from jaxmoxi.types import AnyArray, Readout
 
@@ -33,6 +35,7 @@ _CPU_BUDGET = 32 * 2**20
 _CPU_MEMORY, _CPU_FEW = 2**30, 4
 
 
+@deliberate
 def evaluate(
     v: ValueFn,
     masks: Bool[AnyArray, "C P"],
@@ -53,6 +56,7 @@ def evaluate(
     return readouts(v, masks, batch_size=batch_size, max_visible=max_visible).values
 
 
+@deliberate
 def readouts(
     v: ValueFn,
     masks: Bool[AnyArray, "C P"],
@@ -93,7 +97,7 @@ def read_generated(
 
     make_mask: `(operands, index) -> bool[P]`, traceable; a module-level function, so that it is compiled once.
     """
-    check_num_players(game, num_players)
+    check_players(game, num_players)
     check_batch_size(batch_size)
     if count == 0:
         told = tells(game, num_players)
@@ -141,7 +145,10 @@ def read_rows(game: Game, masks: Bool[np.ndarray, "C P"], *, size: int, max_visi
     return jax.tree.map(lambda *chunks: np.concatenate(chunks)[:count], *outs)
 
 
-OUTSIDE = "this search decides on the host what to evaluate next: call it outside jit and vmap"
+OUTSIDE = (
+    "this search decides on the host what to evaluate next: call it outside jit, vmap and grad. Its result is a choice, "
+    "which has no gradient: differentiate v(masks) of the group that it finds"
+)
 
 
 def read(game: Game, masks: Bool[Array, "C P"], max_visible: int | None) -> Readout:

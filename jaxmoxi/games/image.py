@@ -18,7 +18,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game
-from jaxmoxi.games.payoff import Payoff, check_payoff, payoff_values
+from jaxmoxi.games.fill import fill_image
+from jaxmoxi.games.inputs import check_fits, check_image, check_target, link_of
+from jaxmoxi.games.outputs import logits_of
+from jaxmoxi.games.payoff import Link, Payoff, answers_class, check_payoff, payoff_values
+from jaxmoxi.games.probe import check_rows
+from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, token_players, visible_pixels
 from jaxmoxi.types import Readout
@@ -31,6 +36,7 @@ class ImageGame(Game):
 
     gated = True
     payoff: Payoff  # pyright: ignore[reportIncompatibleVariableOverride]
+    link: Link  # pyright: ignore[reportIncompatibleVariableOverride]
     target: Int[Array, "*batch"]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def readout(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Readout:
@@ -38,17 +44,19 @@ class ImageGame(Game):
         return self.read(self.logits(masks, max_visible=max_visible))
 
     def read(self, logits: Float[Array, "C K"]) -> Readout:
-        """What rows of logits say about the class explained; between equal logits the lowest class leads."""
-        logits = logits.astype(jnp.float32)
+        """What rows of logits say about the class explained; between equal logits the lowest class leads.
+
+        Under the link "sigmoid" a label leads where its probability is above a half.
+        """
         return Readout(
             values=self.score(logits),
-            leads=jnp.argmax(logits, axis=1) == self.target,
-            probabilities=payoff_values(logits, self.target, "prob"),
+            leads=answers_class(logits, self.target, self.link),
+            probabilities=payoff_values(logits, self.target, "prob", link=self.link),
         )
 
     def score(self, logits: Float[Array, "C K"]) -> Float[Array, "C"]:
         """The payoff of rows of logits."""
-        return payoff_values(logits, self.target, self.payoff)
+        return payoff_values(logits, self.target, self.payoff, link=self.link)
 
     def known(self, logits: Float[Array, "C K"], labels: Int[Array, "..."], num_players: int) -> Float[Array, "C K"]:
         """The logits, NaN where a label is no player.
@@ -73,7 +81,9 @@ class ImageGame(Game):
 
     def with_payoff(self: Logits, payoff: Payoff) -> Logits:
         """The same game under another payoff (see `payoff_values`). Raises InputError for one that is unknown."""
-        return dataclasses.replace(self, payoff=check_payoff(payoff))  # type: ignore[type-var]
+        payoff = check_payoff(payoff)
+        check_fits(payoff, self.link)
+        return dataclasses.replace(self, payoff=payoff)  # type: ignore[type-var]
 
 
 @record
@@ -83,17 +93,23 @@ class PixelValueFn(ImageGame):
     blends: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
 
     logits_fn: Packed
-    image: Float[Array, "*batch H W 3"]
-    fill: Float[Array, "*batch H W 3"]
+    image: Float[Array, "*batch H W channels"]
+    fill: Float[Array, "*batch H W channels"]
     regions: Int[Array, "*batch H W"]
     target: Int[Array, "*batch"]
     payoff: Payoff = static()
+    link: Link = static()
     num_players: int | None = static()
+    foreign: bool = static()
 
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the image with the hidden players' pixels filled."""
         shown = visible_pixels(masks, self.regions)[..., None]
-        return self.known(self.logits_fn(jnp.where(shown, self.image, self.fill)), self.regions, masks.shape[1])
+        return self.known(self.classify(jnp.where(shown, self.image, self.fill)), self.regions, masks.shape[1])
+
+    def classify(self, images: Float[Array, "C H W channels"]) -> Float[Array, "C K"]:
+        """What the classifier answers for images, as an array (see `jaxmoxi.games.outputs`)."""
+        return logits_of(self.logits_fn(images), len(images))
 
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
         """The logits of images blended, player by player, between the fill (gate 0) and the image (1)."""
@@ -105,7 +121,7 @@ class PixelValueFn(ImageGame):
         return self.read(self._blended_logits(shares))
 
     def _blended_logits(self, shares: Float[Array, "C H W"]) -> Float[Array, "C K"]:
-        return self.logits_fn(self.fill + shares[..., None] * (self.image - self.fill))
+        return self.classify(self.fill + shares[..., None] * (self.image - self.fill))
 
 
 @record
@@ -119,8 +135,10 @@ class TokenValueFn(ImageGame):
     players: Int[Array, "*batch T"]
     target: Int[Array, "*batch"]
     payoff: Payoff = static()
+    link: Link = static()
     num_players: int | None = static()
     tokens_per_player: int | None = static()
+    foreign: bool = static()
 
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the visible tokens alone."""
@@ -148,6 +166,7 @@ class TokenValueFn(ImageGame):
         return self.known(logits, self.players, gates.shape[1])
 
 
+@deliberate
 def pixel_value_fn(
     logits_fn: Callable[..., Any],
     image: Any,
@@ -156,37 +175,57 @@ def pixel_value_fn(
     *,
     fill: Any = 0.0,
     payoff: Payoff = "log_odds",
+    link: Link | None = None,
 ) -> PixelValueFn:
     """The game whose hidden players' pixels are replaced by `fill`.
 
-    logits_fn: float32[C, H, W, 3] -> float32[C, K], any pure function. Arrays it holds as a pytree (a
+    logits_fn: float32[C, H, W, channels] -> [C, K], any pure function; or what it returns has the array in it, as
+               `.logits`, as the entry "logits", or as the only one of its shape. Arrays it holds as a pytree (a
                `jax.tree_util.Partial` over parameters, an Equinox or NNX module, `model.logits`) are arguments of the
                compiled search; arrays in a plain closure are constants of it, and every new closure compiles anew.
-    image:     float[H, W, 3], as the classifier wants it (normalised).
-    target:    the class explained, an integer.
+    image:     float[H, W, channels], as the classifier wants it (normalised).
+    target:    the class explained: an integer; a name, where `logits_fn` is a Classifier's; None for the class that
+               the model answers for the whole image.
     regions:   int[H, W], labels 0 .. P-1.
-    fill:      what a hidden pixel becomes, in the image's own (normalised) units: a number, one number a channel [3],
-               an image [H, W, 3], "mean" (the image's mean colour) or "blur" (`blur_image` with its default width).
+    fill:      what a hidden pixel becomes, in the image's own (normalised) units: a number, one number a channel, an
+               image [H, W, channels], "mean" (the image's mean colour) or "blur" (`blur_image`, its default width).
     payoff:    see `payoff_values`.
+    link:      what makes probabilities of the model's answers: "softmax", of logits of which one class is true;
+               "sigmoid", of the logits of independent labels, K >= 1, of which one leads where its probability is
+               above a half; "probabilities", nothing. None means a Classifier's own, and "softmax" for a function.
 
-    Raises ValueError for shapes that disagree, an unknown payoff or fill, and a label map with gaps.
+    Outside `jit` the model is run on three rows, once for each structure and shape: a model in training mode, whose
+    answers depend on chance or on the batch, is refused, and answers that look like probabilities are warned of. So is
+    an image outside the range that a Classifier's preprocessing makes.
+    Raises ValueError for those, for shapes that disagree, an unknown payoff, link or fill, an image with NaN, and a
+    label map with gaps. Inside `jit` nobody can look: what is wrong there gives NaN, as does a target that is no class.
     """
-    image = _check_image(image)
+    owner = getattr(logits_fn, "__self__", logits_fn)
+    image = check_image(image, owner)
     regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
     v = PixelValueFn(
         logits_fn=pack(logits_fn),
         image=image,
         fill=fill_image(image, fill),
         regions=regions,
-        target=_check_target(target),
+        target=check_target(target, owner),
         payoff=check_payoff(payoff),
+        link=link_of(owner, link),
         num_players=num_players,
+        foreign=not getattr(owner, "in_evaluation", False),
     )
-    return _check_logits(v)
+    return _checked(v, seek=target is None)
 
 
+@deliberate
 def token_value_fn(
-    model: Any, image: Any, target: Any, regions: Any = None, *, payoff: Payoff = "log_odds"
+    model: Any,
+    image: Any,
+    target: Any,
+    regions: Any = None,
+    *,
+    payoff: Payoff = "log_odds",
+    link: Link | None = None,
 ) -> TokenValueFn:
     """The game whose hidden players' tokens are removed from a vision transformer.
 
@@ -197,19 +236,22 @@ def token_value_fn(
              [T, ...]) and `encode_tokens(tokens [C, m, ...], present bool[C, m]) -> logits [C, K]`, in which tokens
              that are not present leave no trace; `jaxmoxi.models.load` gives one for ViT and DeiT folders.
     image:   float[H, W, 3], normalised, of the model's size.
-    target:  the class explained, an integer.
+    target:  the class explained, as `pixel_value_fn` takes it.
     regions: None makes every token a player. A label map int[H, W] makes each region a player that owns the tokens it
              covers most of (`token_players`).
     payoff:  see `payoff_values`.
+    link:    as for `pixel_value_fn`.
 
-    Raises ValueError for a model without tokens, shapes that disagree, an unknown payoff.
+    The model is run and its answers are looked at as by `pixel_value_fn`.
+    Raises ValueError for a model without tokens, shapes that disagree, an unknown payoff or link, and as
+    `pixel_value_fn`.
     """
     grid = getattr(model, "token_grid", None)
     if grid is None:
         raise InputError(
             "this model has no tokens to remove (it is not a vision transformer); hide pixels with pixel_value_fn"
         )
-    image = _check_image(image)
+    image = check_image(image, model)
     rows, cols = grid
     num_tokens = rows * cols
     if regions is None:
@@ -229,78 +271,41 @@ def token_value_fn(
         model=model,
         tokens=model.embed_tokens(image),
         players=players,
-        target=_check_target(target),
+        target=check_target(target, model),
         payoff=check_payoff(payoff),
+        link=link_of(model, link),
         num_players=num_players,
         tokens_per_player=tokens_per_player,
+        foreign=not getattr(model, "in_evaluation", False),
     )
-    return _check_logits(v)
+    return _checked(v, seek=target is None)
 
 
-def fill_image(image: Float[Array, "H W 3"], fill: Any) -> Float[Array, "H W 3"]:
-    """A fill as a whole image, so that fills of every kind share one compiled search. See `pixel_value_fn`."""
-    if isinstance(fill, str):
-        if fill == "mean":
-            return jnp.broadcast_to(jnp.mean(image, axis=(0, 1)), image.shape)
-        if fill == "blur":
-            return blur_image(image)
-        raise InputError(f"expected a fill of 'mean', 'blur', a number, 3 numbers or an image; got {fill!r}")
-    fill = jnp.asarray(fill, image.dtype)
-    if fill.shape not in ((), (3,), image.shape):
-        raise InputError(f"expected a fill of shape (), (3,) or {image.shape}; got shape {fill.shape}")
-    return jnp.broadcast_to(fill, image.shape)
+def _checked(v: Logits, *, seek: bool) -> Logits:
+    """`v`, if its classifier answers [C, K] for rows alone and its target is below K; InputError otherwise.
 
-
-def blur_image(image: Float[Array, "H W 3"], *, sigma: float | None = None) -> Float[Array, "H W 3"]:
-    """The image under a Gaussian of `sigma` pixels (default: a twentieth of the shorter side), edges repeated."""
-    if sigma is None:
-        sigma = min(image.shape[:2]) / 20
-    if not sigma > 0:
-        raise InputError(f"sigma must be positive, in pixels; got {sigma}")
-    radius = max(1, round(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel = jnp.asarray(kernel / kernel.sum(), image.dtype)
-    for axis in (0, 1):
-        pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
-        padded = jnp.moveaxis(jnp.pad(image, pad, mode="edge"), axis, -1)
-        lines = padded.reshape(-1, 1, padded.shape[-1])
-        out = jax.lax.conv_general_dilated(lines, kernel[None, None], (1,), "VALID")
-        image = jnp.moveaxis(out.reshape(*padded.shape[:-1], -1), -1, axis)
-    return image
-
-
-def _check_image(image: Any) -> Float[Array, "H W 3"]:
-    image = jnp.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise InputError(f"expected one image [H, W, 3]; got shape {image.shape}. For several, vmap over them")
-    if not jnp.issubdtype(image.dtype, jnp.floating):
-        raise InputError(
-            f"expected a float image as the classifier wants it, got {image.dtype}; model.preprocess(photo) makes one"
-        )
-    return image
-
-
-def _check_target(target: Any) -> Int[Array, ""]:
-    target = jnp.asarray(target)
-    if target.shape != () or not jnp.issubdtype(target.dtype, jnp.integer):
-        raise InputError(f"expected the target as one class index; got {target.dtype} of shape {target.shape}")
-    if is_concrete(target) and target < 0:
-        raise InputError(f"expected a class index of at least 0; got {int(target)}")
-    return target.astype(jnp.int32)
-
-
-def _check_logits(v: Logits) -> Logits:
-    """`v`, if its classifier returns logits [C, K] and its target is below K; ValueError otherwise."""
+    seek: explain the class that the model answers for the whole image.
+    """
+    check_fits(v.payoff, v.link)
     shape = output_shapes(_one_row, v).shape
-    if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
+    fewest = 1 if v.link == "sigmoid" else 2
+    if len(shape) != 2 or shape[0] != 1 or shape[1] < fewest:
+        hint = '. A single logit of yes or no has link="sigmoid"' if shape == (1, 1) else ""
         raise InputError(
-            "expected a function of images [C, H, W, 3] that returns logits [C, K] of at least two classes; "
-            f"got shape {list(shape)} for one image"
+            "expected a function of images [C, H, W, channels] that returns logits [C, K] of at least "
+            f"{'one label' if fewest == 1 else 'two classes'}; got shape {list(shape)} for one image{hint}"
         )
+    if seek:
+        v = dataclasses.replace(v, target=jnp.argmax(_compiled_row(v)[0]).astype(jnp.int32))  # type: ignore[type-var]
     if is_concrete(v.target) and v.target >= shape[1]:
         raise InputError(f"expected a target among the {shape[1]} classes (0 .. {shape[1] - 1}); got {int(v.target)}")
+    if v.num_players is not None:
+        check_rows(v, v.num_players)
     return v
 
 
 def _one_row(v: ImageGame) -> Float[Array, "1 K"]:
     return v.logits(jnp.ones((1, v.num_players or 1), bool))
+
+
+_compiled_row = jax.jit(_one_row)

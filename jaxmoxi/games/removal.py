@@ -17,19 +17,26 @@ from jaxtyping import Float
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.image import pixel_value_fn, token_value_fn
-from jaxmoxi.games.payoff import Payoff
+from jaxmoxi.games.payoff import Link, Payoff
 from jaxmoxi.types import AnyArray
 
 Removal = Literal["tokens", "zero", "mean", "blur"]
 
 
 def image_game(
-    model: Any, image: Any, target: Any, regions: Any, *, removal: Any = "zero", payoff: Payoff = "log_odds"
+    model: Any,
+    image: Any,
+    target: Any,
+    regions: Any,
+    *,
+    removal: Any = "zero",
+    payoff: Payoff = "log_odds",
+    link: Link | None = None,
 ) -> ValueFn:
     """The game of one image under one way of removing its players: the one place that chooses between the two kinds.
 
     model:   a classifier of `jaxmoxi.models`, or any function float32[C, H, W, 3] -> float32[C, K].
-    image, target, payoff: as `pixel_value_fn` takes them.
+    image, target, payoff, link: as `pixel_value_fn` takes them.
     regions: int[H, W], labels 0 .. P-1; None makes every token a player, where tokens are removed.
     removal: "tokens", hidden tokens are absent (vision transformers only); "zero", hidden pixels are 0 in the image's
              own normalised units; or what hidden pixels become, as the `fill` of `pixel_value_fn`.
@@ -37,9 +44,9 @@ def image_game(
     Raises ValueError for "tokens" and a model without them, and as `pixel_value_fn` and `token_value_fn`.
     """
     if isinstance(removal, str) and removal == "tokens":
-        return token_value_fn(model, image, target, regions, payoff=payoff)
+        return token_value_fn(model, image, target, regions, payoff=payoff, link=link)
     fill = 0.0 if isinstance(removal, str) and removal == "zero" else removal
-    return pixel_value_fn(getattr(model, "logits", model), image, target, regions, fill=fill, payoff=payoff)
+    return pixel_value_fn(getattr(model, "logits", model), image, target, regions, fill=fill, payoff=payoff, link=link)
 
 
 def value_fns(
@@ -50,11 +57,12 @@ def value_fns(
     *,
     removals: Sequence[Removal] = ("tokens", "zero", "mean", "blur"),
     payoff: Payoff = "log_odds",
+    link: Link | None = None,
 ) -> dict[str, ValueFn]:
     """The same players as a game for each way of removing them, by its name, in the order asked for.
 
     model:    a classifier of `jaxmoxi.models`, or any function float32[C, H, W, 3] -> float32[C, K].
-    image, target, regions, payoff: as `pixel_value_fn` takes them.
+    image, target, regions, payoff, link: as `pixel_value_fn` takes them.
     removals: "tokens", hidden tokens are absent (vision transformers only; a region that covers no token's majority
               changes nothing); "zero", hidden pixels are 0 in the image's own normalised units; "mean", they take the
               image's mean colour; "blur", the image under a Gaussian of a twentieth of its shorter side.
@@ -73,18 +81,19 @@ def value_fns(
             'the removal "tokens" needs a vision transformer, and this model has no tokens; leave it out: '
             f"removals={tuple(name for name in get_args(Removal) if name in names and name != 'tokens')}"
         )
-    return {name: image_game(model, image, target, regions, removal=name, payoff=payoff) for name in names}
+    return {name: image_game(model, image, target, regions, removal=name, payoff=payoff, link=link) for name in names}
 
 
 def alternatives(
     model: Any,
     image: Float[AnyArray, "H W 3"],
-    target: int,
+    target: Any,
     regions: Any,
     *,
     fills: Sequence[Any] = ("mean", "blur"),
     shift: int = 4,
     payoff: Payoff = "log_odds",
+    link: Link | None = None,
 ) -> list[ValueFn]:
     """Other games of the same players, for `stability`: other fills, and the image a little to each side.
 
@@ -95,16 +104,16 @@ def alternatives(
     shift:   pixels that the image moves, up, down, left and right, in one game each; what leaves on one side enters on
              the other, and the players stay. 0: none. Hidden are tokens where the model has them, else pixels, by the
              mean colour.
-    payoff:  of the games, as in `pixel_value_fn`.
+    payoff, link: of the games, as in `pixel_value_fn`.
 
     Raises ValueError for a shift below 0 or of half the image, and what the value functions raise.
     """
     image = jnp.asarray(image)
     if not 0 <= shift < min(image.shape[:2]) // 2:
         raise InputError(f"expected a shift from 0 to less than {min(image.shape[:2]) // 2} pixels; got {shift}")
-    games = [image_game(model, image, target, regions, removal=fill, payoff=payoff) for fill in fills]
+    games = [image_game(model, image, target, regions, removal=fill, payoff=payoff, link=link) for fill in fills]
     hidden = "mean" if model.token_grid is None else "tokens"
     for axis, step in [(0, -shift), (0, shift), (1, -shift), (1, shift)] if shift else []:
         moved = jnp.roll(image, step, axis)
-        games.append(image_game(model, moved, target, regions, removal=hidden, payoff=payoff))
+        games.append(image_game(model, moved, target, regions, removal=hidden, payoff=payoff, link=link))
     return games

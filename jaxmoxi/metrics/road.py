@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.image import PixelValueFn, pixel_value_fn
+from jaxmoxi.games.payoff import Link, answers_class, payoff_values
 from jaxmoxi.metrics._order import doubled_pixels, leading_players
 from jaxmoxi.metrics.imputation import RandomKey, check_imputation, impute
 from jaxmoxi.metrics.registry import Column, Explained, Line, Metric, Number, register
@@ -54,11 +55,12 @@ def road_curve(
     most_relevant_first: bool = True,
     noise: float = 0.01,
     num_iterations: int = 8,
+    link: Link | None = None,
 ) -> RoadCurve:
     """The class's lead and probability as shares of the image are removed and imputed from the rest.
 
     key:    a JAX random key, for the noise; one key gives all orders the same noise, which is fair.
-    logits_fn, image, target, regions: as `pixel_value_fn` takes them.
+    logits_fn, image, target, regions, link: as `pixel_value_fn` takes them.
     order:  int[P], a permutation of 0 .. P-1, most important first.
     shares: of the pixels, in [0, 1], removed to the nearest whole player. Endpoints: 0 leaves the image itself; 1 (and
             a share whose nearest player is the last) leaves nothing but noise around 0.
@@ -69,7 +71,7 @@ def road_curve(
     All shares are imputed and classified in one batch of S images. Goes under `jit` and `vmap`.
     Raises ValueError for shapes that disagree, an order that is no permutation, and shares outside [0, 1].
     """
-    v = pixel_value_fn(logits_fn, image, target, regions)
+    v = pixel_value_fn(logits_fn, image, target, regions, link=link)
     order = check_order(order)
     if v.num_players not in (None, order.shape[0]):
         raise InputError(f"expected an order of the {v.num_players} regions; got one of {order.shape[0]} players")
@@ -97,8 +99,11 @@ def _predict(
     hidden = visible_pixels(removed, v.regions)
     keys = jax.random.split(key, len(removed))
     images = jax.vmap(lambda key, hidden: impute(key, v.image, hidden, noise, num_iterations))(keys, hidden)
-    logits = v.logits_fn(images).astype(jnp.float32)
-    return jnp.argmax(logits, axis=1) == v.target, jax.nn.softmax(logits, axis=1)[:, v.target]
+    logits = v.classify(images)
+    return (
+        answers_class(logits, v.target, v.link),
+        payoff_values(logits, v.target, "prob", link=v.link),
+    )
 
 
 _SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)

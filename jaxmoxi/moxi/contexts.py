@@ -17,12 +17,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from jaxmoxi.errors import InputError, nan_error
-from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
+from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.guards import deliberate
 from jaxmoxi.games.evaluation import read_generated
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.types import AnyArray, ShapleyEstimate
 
 
+@deliberate
 def self_context_shapley(v: ValueFn, num_players: int, *, batch_size: int | None = None) -> Float[Array, "P"]:
     """What each player is worth alone: phi(i) = v({i}) - v({}), float32[P]. P + 1 values.
 
@@ -31,6 +33,7 @@ def self_context_shapley(v: ValueFn, num_players: int, *, batch_size: int | None
     return _single_context(as_game(v), num_players, jnp.zeros(num_players, bool), 1, batch_size)
 
 
+@deliberate
 def full_context_shapley(v: ValueFn, num_players: int, *, batch_size: int | None = None) -> Float[Array, "P"]:
     """What is lost without each player: phi(i) = v(N) - v(N - i), float32[P]. P + 1 values.
 
@@ -60,6 +63,7 @@ def _toggle_one(context: Bool[Array, "P"], index: Int[Array, ""]) -> Bool[Array,
     return context ^ (jnp.arange(context.shape[0]) == index - 1)
 
 
+@deliberate
 def pairwise_interactions(
     v: ValueFn,
     num_players: int,
@@ -124,6 +128,7 @@ def _toggle_two(
     return context ^ (players == rows[index]) ^ (players == cols[index])
 
 
+@deliberate
 def sampled_shapley(
     key: Key[Array, ""] | UInt32[Array, "2"],
     v: ValueFn,
@@ -143,7 +148,6 @@ def sampled_shapley(
     if num_samples < 2:
         raise InputError(f"num_samples must be at least 2, for a standard error; got {num_samples}")
     game = as_game(v)
-    check_num_players(game, num_players)
     orders = jax.vmap(lambda k: jax.random.permutation(k, num_players))(jax.random.split(key, num_samples))
     ranks = jnp.argsort(orders, axis=1).astype(jnp.int32)
     inner = num_players - 1

@@ -42,8 +42,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from jaxmoxi.errors import InputError, nan_error
-from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
+from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.evaluation import check_batch_size, memory_advice, read, tells
+from jaxmoxi.games.probe import check_players
+from jaxmoxi.guards import deliberate, without_gradient
 from jaxmoxi.moxi.contexts import full_context_shapley, self_context_shapley
 from jaxmoxi.moxi.stages import Stage, choose_chunk, plan_stages
 from jaxmoxi.pytrees import is_concrete, record, static
@@ -67,10 +69,11 @@ class GreedyState:
     insertion: bool = static(default=True)
 
 
+@deliberate
 def greedy_init(v: ValueFn, num_players: int, *, insertion: bool = True) -> GreedyState:
     """The state before anything is evaluated: nobody visible (insertion) or everybody (deletion)."""
     game = as_game(v)
-    check_num_players(game, num_players)
+    check_players(game, num_players)
     told = tells(game, num_players)
 
     def blank(shape: Any) -> Readout:
@@ -93,6 +96,7 @@ def greedy_init(v: ValueFn, num_players: int, *, insertion: bool = True) -> Gree
     return game.replicate(state) if is_concrete((game, state)) else state
 
 
+@deliberate
 def greedy_step(
     v: ValueFn,
     state: GreedyState,
@@ -178,6 +182,7 @@ def step(
 _compiled_step = jax.jit(step, static_argnums=(2, 3, 4, 5))
 
 
+@deliberate
 def greedy_insertion(
     v: ValueFn,
     num_players: int,
@@ -199,11 +204,13 @@ def greedy_insertion(
 
     Returns a `GreedyResult`; a full order costs exactly P(P+1)/2 values. Under `jit` and `vmap` it is traced along.
     Raises NaNValueError (outside `jit`) that names the step and the player and carries the result so far;
-    OutOfMemoryError with the batch size to try; ValueError for arguments that do not fit.
+    OutOfMemoryError with the batch size to try; ValueError for arguments that do not fit, for a model in training mode,
+    and where `jax.grad` asks for the gradient of a result.
     """
     return _search(v, num_players, True, stop, batch_size, callback)
 
 
+@deliberate
 def greedy_deletion(
     v: ValueFn,
     num_players: int,
@@ -219,6 +226,7 @@ def greedy_deletion(
     return _search(v, num_players, False, stop, batch_size, callback)
 
 
+@deliberate
 def single_player_order(
     v: ValueFn, num_players: int, *, insertion: bool = True, batch_size: int | None = None
 ) -> Int[Array, "P"]:
@@ -320,6 +328,7 @@ def _last_info(state: GreedyState) -> GreedyInfo:
 
 def finish(state: GreedyState) -> GreedyResult:
     """The result that a state stands for."""
+    state = without_gradient(state)
     return GreedyResult(
         order=state.order,
         values=state.readouts.values,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn, as_game
 from jaxmoxi.pytrees import record
@@ -45,6 +46,7 @@ class BeamResult:
     stability: Stability | None = None
 
 
+@deliberate
 def beam_search(
     v: ValueFn,
     num_players: int,

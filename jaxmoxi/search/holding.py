@@ -13,9 +13,11 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.base import ValueFn, as_game, check_num_players
+from jaxmoxi.games.base import ValueFn, as_game
 from jaxmoxi.games.evaluation import readouts, tells
+from jaxmoxi.games.probe import check_players
 from jaxmoxi.pytrees import record
 from jaxmoxi.types import AnyArray
 
@@ -36,6 +38,7 @@ class Stability:
     share: Float[Array, "*G"] | None
 
 
+@deliberate
 def stability(
     vs: Sequence[ValueFn],
     group: Bool[AnyArray, "*G P"],
@@ -78,5 +81,5 @@ def check_alternatives(vs: Sequence[ValueFn], num_players: int) -> None:
     """Raises before a search what `stability` would raise after it. Games of one structure are traced once."""
     for v in vs:
         game = as_game(v)
-        check_num_players(game, num_players)
+        check_players(game, num_players)
         tells(game, num_players)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn
 from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
@@ -28,6 +29,7 @@ from jaxmoxi.search.shared import check_budget, within
 from jaxmoxi.types import Stop
 
 
+@deliberate
 def minimal_group(
     v: ValueFn,
     num_players: int,
@@ -80,6 +82,7 @@ def minimal_group(
     return oracle.result(refine(climber, group, limit), alternatives)
 
 
+@deliberate
 def backward_elimination(
     v: ValueFn,
     num_players: int,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.search.climb import Climber, search_down
@@ -28,6 +29,7 @@ class BothOracle(Oracle):
         return np.where(broken, np.nan, scores), enough, alone
 
 
+@deliberate
 def necessary_and_sufficient(
     v: ValueFn,
     num_players: int,

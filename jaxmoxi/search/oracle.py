@@ -19,8 +19,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError, nan_error
-from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
+from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.evaluation import OUTSIDE, check_batch_size, choose_batch_size, read_rows, tells
+from jaxmoxi.games.probe import check_players
 from jaxmoxi.pytrees import is_concrete, record
 from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.types import Readout, Stop
@@ -67,7 +68,7 @@ def goal_of(
     Raises InputError for levels that cannot be or that the game cannot answer, and for several of them.
     """
     game = as_game(v)
-    check_num_players(game, num_players)
+    check_players(game, num_players)
     if stop is not None and (probability is not None or value is not None):
         raise InputError("expected the goal once: as stop=Stop(...), or as probability=... or value=...; got both")
     if probability is not None and value is not None:
@@ -115,7 +116,7 @@ class Oracle:
         batch_size: int | None = None,
     ):
         check_batch_size(batch_size)
-        check_num_players(game, num_players)
+        check_players(game, num_players)
         if not is_concrete(game):
             raise InputError(OUTSIDE)
         margin = game.with_payoff("margin") if goal is not None and goal.flip else None

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn, as_game
 from jaxmoxi.games.evaluation import OUTSIDE, tells
@@ -24,6 +25,7 @@ from jaxmoxi.search.shared import Trace, neighbours, remove_in_rounds
 from jaxmoxi.types import AnyArray, GreedyResult, Stop
 
 
+@deliberate
 def bidirectional_greedy(
     v: ValueFn, num_players: int, *, insertion: bool = True, batch_size: int | None = None
 ) -> GreedyResult:
@@ -70,6 +72,7 @@ class CompletedOrder(NamedTuple):
     num_gradients: Int[Array, ""]
 
 
+@deliberate
 def complete_order(
     v: ValueFn,
     result: GreedyResult,
@@ -100,6 +103,7 @@ def complete_order(
     return backward.completed(front.tolist(), backward.run(front, keep=0))
 
 
+@deliberate
 def backward_forward_order(
     v: ValueFn,
     num_players: int,
@@ -210,6 +214,7 @@ class _Backward:
         )
 
 
+@deliberate
 def blockwise_greedy(
     v: ValueFn,
     num_players: int,

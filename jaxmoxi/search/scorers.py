@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
 from jaxmoxi.types import AnyArray
@@ -30,6 +31,7 @@ def check_gates(game: Game) -> None:
         )
 
 
+@deliberate
 def gate_gradient(v: ValueFn, mask: Bool[AnyArray, "P"]) -> Float[Array, "P"]:
     """d payoff / d gate of every player at a coalition, float32[P]: one forward and one backward pass.
 
@@ -55,6 +57,7 @@ def _gradient(game: Game, mask: Bool[Array, "P"]) -> Float[Array, "P"]:
     return jax.grad(lambda gates: game.relaxed(gates[None])[0])(mask.astype(jnp.float32))
 
 
+@deliberate
 def class_attention(model: Any, image: Float[AnyArray, "H W 3"]) -> Float[Array, "T"]:
     """How much the class token reads each patch token of the whole image: the mean over layers and heads, float32[T].
 

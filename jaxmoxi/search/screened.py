@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn, as_game
 from jaxmoxi.games.evaluation import tells
@@ -48,6 +49,7 @@ class ScreenedResult:
     regret: Float[Array, ""]
 
 
+@deliberate
 def screened_greedy(
     v: ValueFn,
     num_players: int,

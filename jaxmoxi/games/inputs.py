@@ -1,0 +1,86 @@
+"""What a user gives for a game of an image, looked at as far as its numbers are there: image, class and link."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxmoxi.errors import InputError, warn
+from jaxmoxi.games.payoff import Link, Payoff, check_link
+from jaxmoxi.pytrees import is_concrete
+
+
+def check_image(image: Any, owner: Any) -> Float[Array, "H W channels"]:
+    """The image as an array, looked at as far as its numbers are there. `owner`: the classifier, or a function."""
+    image = jnp.asarray(image)
+    if image.ndim != 3:
+        raise InputError(f"expected one image [H, W, channels]; got shape {image.shape}. For several, vmap over them")
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise InputError(
+            f"expected a float image as the classifier wants it, got {image.dtype}; model.preprocess(photo) makes one"
+        )
+    if is_concrete(image):
+        _check_numbers(np.asarray(image, np.float32), getattr(owner, "preprocessing", None))
+    return image
+
+
+def _check_numbers(image: np.ndarray, preprocessing: Any) -> None:
+    """Raises InputError for an image with NaN or infinity; warns of one that the preprocessing cannot have made."""
+    broken = int((~np.isfinite(image)).sum())
+    if broken:
+        raise InputError(f"expected an image of finite numbers; {broken} of its {image.size} are NaN or infinite")
+    if preprocessing is None or image.shape[-1] != len(preprocessing.mean):
+        return
+    dark, bright = (
+        (np.asarray(pixel * preprocessing.rescale_factor + preprocessing.offset) - preprocessing.mean)
+        / preprocessing.std
+        for pixel in (0, 255)
+    )
+    low, high = image.min((0, 1)), image.max((0, 1))
+    slack = 0.05 * (bright - dark)  # resampling by a caller's own means overshoots a little
+    told = f"this image has values from {low.min():.4g} to {high.max():.4g}; this classifier's preprocessing makes "
+    told += f"values from {dark.min():.4g} to {bright.max():.4g}"
+    if (low < dark - slack).any() or (high > bright + slack).any():
+        warn(f"{told}. Make the image by model.preprocess(photo), of the photo as it is, 0 to 255")
+    elif (dark < -0.5).all() and low.min() >= 0 and 0.5 < high.max() <= 1:
+        warn(f"{told}. It looks like a photo from 0 to 1 that was not normalised: use model.preprocess(photo)")
+
+
+def link_of(owner: Any, link: Link | None) -> Link:
+    """The link asked for, or the classifier's own, or that of most functions."""
+    return check_link(getattr(owner, "link", "softmax") if link is None else link)
+
+
+def check_fits(payoff: Payoff, link: Link) -> None:
+    """Raises InputError for a payoff that a classifier with this link does not have."""
+    if payoff == "logit" and link == "probabilities":
+        raise InputError(
+            'the payoff "logit" is a model\'s own number before the softmax, and link="probabilities" says that it '
+            'returns probabilities; use "log_prob" or "log_odds"'
+        )
+
+
+def check_target(target: Any, owner: Any) -> Int[Array, ""]:
+    """The class as int32[]; 0 for None, until the model has been asked."""
+    if target is None:
+        return jnp.int32(0)
+    if isinstance(target, str):
+        find = getattr(owner, "find_class", None)
+        if find is None:
+            raise InputError(
+                f"expected the target as a class index, for a function of images has no class names; got {target!r}. "
+                "Give the index, or None for the class that the model answers"
+            )
+        target = find(target)
+    target = jnp.asarray(target)
+    if target.shape != () or not jnp.issubdtype(target.dtype, jnp.integer):
+        raise InputError(
+            "expected the target as one class index, the name of a Classifier's class, or None; got "
+            f"{target.dtype} of shape {target.shape}"
+        )
+    if is_concrete(target) and target < 0:
+        raise InputError(f"expected a class index of at least 0; got {int(target)}")
+    return target.astype(jnp.int32)
