@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.torch_file import read_torch
 from jaxmoxi.models.checkpoints.labels import read_class_names, read_link
+from jaxmoxi.models.checkpoints.torch_file import read_torch
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import families
 from jaxmoxi.models.networks.registry import Family, find_family, network_kind
