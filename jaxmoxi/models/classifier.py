@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 from collections.abc import Callable
 from importlib import resources
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,7 @@ class Classifier:
     preprocessing: how a photo becomes its input.
     class_names:   K names; a name may list synonyms, separated by commas.
     name:          what to call it in print.
+    link:          what its logits were trained for: "softmax", one class of K, or "sigmoid", each class for itself.
     """
 
     params: State
@@ -39,6 +42,7 @@ class Classifier:
     preprocessing: Preprocessing = static()
     class_names: tuple[str, ...] = static()
     name: str = static(default="classifier")
+    link: Literal["softmax", "sigmoid"] = static(default="softmax")
 
     def astype(self, dtype: DTypeLike) -> Classifier:
         """The same classifier computing in "bfloat16" or "float32", its final norm and head always in float32.
@@ -52,7 +56,7 @@ class Classifier:
         kept = family_of(self.config).network.float32_parameters
         flat = nnx.to_flat_state(self.params)
         cast = [(path, leaf if path[0] in kept else leaf.replace(leaf[...].astype(dtype))) for path, leaf in flat]
-        return Classifier(nnx.from_flat_state(cast), self.config, self.preprocessing, self.class_names, self.name)
+        return dataclasses.replace(self, params=nnx.from_flat_state(cast))
 
     def logits(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
         """Class logits, float32[B, K], of preprocessed images float32[B, H, W, 3]. Pure."""

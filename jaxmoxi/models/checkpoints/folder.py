@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.models.checkpoints.labels import read_class_names, read_link
 from jaxmoxi.models.checkpoints.torch_file import read_torch
-from jaxmoxi.models.classifier import Classifier, imagenet_classes
+from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import families
 from jaxmoxi.models.networks.registry import Family, find_family, network_kind
 from jaxmoxi.models.preprocess import Preprocessing
@@ -42,6 +43,7 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
     processor = folder / "preprocessor_config.json"
     family = _family(settings, folder / "config.json")
     config = family.config_from_settings(settings, tensors)
+    link = read_link(settings, config.num_classes, folder / "config.json")
     params = family.from_tensors(config, tensors, source=str(folder))
     if processor.exists():
         preprocessing = Preprocessing.from_huggingface(_read_json(processor), config.image_size)
@@ -58,8 +60,9 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         params=params,
         config=config,
         preprocessing=preprocessing,
-        class_names=_class_names(settings, config.num_classes, folder),
+        class_names=read_class_names(settings, config.num_classes, folder / "config.json"),
         name=folder.resolve().name,
+        link=link,
     )
 
 
@@ -100,22 +103,6 @@ def _family(settings: Mapping[str, Any], path: Path) -> Family:
             f"got {kind or 'neither key'!r}"
         )
     return family
-
-
-def _class_names(settings: Mapping[str, Any], count: int, folder: Path) -> tuple[str, ...]:
-    labels = settings.get("id2label")
-    if labels is None:
-        labels = settings.get("label_names")
-    if isinstance(labels, Mapping) and len(labels) == count:
-        names = {int(k): str(v) for k, v in labels.items()}
-        if set(names) != set(range(count)):
-            raise InputError(f"{folder / 'config.json'}: expected id2label to name the classes 0 .. {count - 1}")
-        return tuple(names[i] for i in range(count))
-    if isinstance(labels, list) and len(labels) == count:
-        return tuple(map(str, labels))
-    if count == 1000:
-        return imagenet_classes()
-    return tuple(f"class {i}" for i in range(count))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

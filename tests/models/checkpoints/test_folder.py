@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -126,3 +127,37 @@ def test_errors(tmp_path):
     sized = write(tmp_path / "sized", tensors=tensors_for(), preprocessor_config={"size": 48})
     with pytest.raises(ValueError, match=r"makes images of \(48, 48\) pixels, the network takes 32 x 32"):
         jm.models.load(sized)
+
+
+@pytest.mark.parametrize(
+    ("problem", "link"),
+    [("multi_label_classification", "sigmoid"), ("single_label_classification", "softmax"), (None, "softmax")],
+)
+def test_the_problem_decides_on_the_link(tmp_path, problem, link):
+    model = jm.models.load(write(tmp_path, SETTINGS | {"problem_type": problem}, tensors_for()))
+    assert model.link == link
+    assert model.astype("bfloat16").link == link
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels", "message"),
+    [
+        ("regression", 4, "expected a classifier; got problem_type 'regression'"),
+        ("ranking", 4, "expected problem_type single_label_classification or .*; got 'ranking'"),
+        ([1], 4, "expected problem_type single_label_classification"),
+        (None, 1, "got one logit, whose softmax is always 1"),
+        ("single_label_classification", 1, "got one logit, whose softmax is always 1"),
+    ],
+)
+def test_problems_that_are_no_classification(tmp_path, problem, labels, message):
+    config = dataclasses.replace(CONFIG, num_classes=labels)
+    settings = SETTINGS | {"problem_type": problem, "id2label": {str(i): f"c{i}" for i in range(labels)}}
+    with pytest.raises(jm.InputError, match=message):
+        jm.models.load(write(tmp_path, settings, tensors_for(config=config)))
+
+
+def test_one_logit_with_a_sigmoid_is_a_classifier(tmp_path):
+    config = dataclasses.replace(CONFIG, num_classes=1)
+    settings = SETTINGS | {"problem_type": "multi_label_classification", "id2label": {"0": "cat"}}
+    model = jm.models.load(write(tmp_path, settings, tensors_for(config=config)))
+    assert (model.link, model.class_names) == ("sigmoid", ("cat",))
