@@ -9,7 +9,8 @@ from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_li
 from jaxmoxi.errors import InputError, NaNValueError, OutOfMemoryError
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.evaluation import choose_batch_size, evaluate, readouts
-from jaxmoxi.games.image import blur_image, pixel_value_fn, token_value_fn
+from jaxmoxi.games.fill import blur_image
+from jaxmoxi.games.image import pixel_value_fn, token_value_fn
 from jaxmoxi.games.payoff import payoff_values
 from jaxmoxi.games.sharding import ShardedValueFn, local_mesh, shard_coalitions
 from jaxmoxi.moxi.batched import greedy_images

@@ -40,9 +40,12 @@ def nan_error(where: str, *, result: Any = None, whose: str = "the value functio
     )
 
 
+_INSIDE = ("jaxmoxi", "jaxtyping")  # the frames of a checker of shapes stand between a function and its caller
+
+
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """A warning that points at the line outside this package from which the call came."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "jaxmoxi":
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)

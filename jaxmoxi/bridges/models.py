@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxmoxi.bridges.host import check_hashable
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.outputs import logits_of
 from jaxmoxi.pytrees import record, static
 
 _ARRAY = "<array>"  # stands for an array among the leaves that are structure
@@ -176,11 +177,4 @@ def _constants(kwargs: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _check_output(out: Any, images: Any) -> Float[Array, "B K"]:
-    shape = getattr(out, "shape", None)
-    if shape is None or len(shape) != 2 or shape[0] != len(images):
-        raise InputError(
-            f"expected a model that returns logits [B, K] for images {list(images.shape)}; got "
-            f"{type(out).__name__ if shape is None else f'shape {list(shape)}'}. Where they are part of something "
-            "larger, write logits_fn(parameters, images) and pass jax.tree_util.Partial(logits_fn, parameters)"
-        )
-    return out.astype(jnp.float32)
+    return logits_of(out, len(images)).astype(jnp.float32)

@@ -16,6 +16,7 @@ from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.errors import NaNValueError
 from jaxmoxi.files import read_photo
 from jaxmoxi.games.base import ValueFn
+from jaxmoxi.games.payoff import class_probabilities
 from jaxmoxi.games.removal import image_game
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.plot.strokes import short
@@ -121,11 +122,10 @@ def _open(path: Path | None) -> Image.Image:
 
 def _probabilities(model: Classifier, image: AnyArray) -> np.ndarray:
     """The model's probabilities for the whole photo, float64[K]."""
-    logits = np.asarray(jax.jit(type(model).logits)(model, image[None]), np.float64)[0]
+    logits = jax.jit(type(model).logits)(model, image[None])
     if not np.isfinite(logits).all():
         raise CommandError(f"{model.name} returns NaN or infinity for the whole photo; its weights are damaged")
-    whole = np.exp(logits - logits.max())
-    return whole / whole.sum()
+    return np.asarray(class_probabilities(logits, model.link), np.float64)[0]
 
 
 def parse_until(text: str | None, num_players: int) -> Stop:

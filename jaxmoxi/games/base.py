@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -290,6 +291,18 @@ def _takes_max_visible(method: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):  # of a method that is not Python's
         return False
     return "max_visible" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def read(game: Game, masks: Bool[Array, "C P"], max_visible: int | None) -> Readout:
+    """One chunk through the game, with whatever it can tell. Traceable; no chunking, no `jit`."""
+    out = game.readout(masks, max_visible=max_visible if game.sized else None)
+    values = jnp.asarray(out.values)
+    if values.shape != (len(masks),):
+        raise InputError(
+            f"a value function takes masks bool[C, P] and returns float32[C]; for {list(masks.shape)} "
+            f"it returned shape {list(values.shape)}"
+        )
+    return out._replace(values=values.astype(jnp.float32))
 
 
 def check_num_players(game: Game, num_players: int) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError, OutOfMemoryError
-from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.base import Game, ValueFn, as_game, read
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import is_concrete, output_shapes
@@ -146,21 +146,9 @@ def read_rows(game: Game, masks: Bool[np.ndarray, "C P"], *, size: int, max_visi
 
 
 OUTSIDE = (
-    "this search decides on the host what to evaluate next: call it outside jit, vmap and grad. Its result is a choice, "
-    "which has no gradient: differentiate v(masks) of the group that it finds"
+    "this search decides on the host what to evaluate next: call it outside jit, vmap and grad. Its result is a "
+    "choice, which has no gradient: differentiate v(masks) of the group that it finds"
 )
-
-
-def read(game: Game, masks: Bool[Array, "C P"], max_visible: int | None) -> Readout:
-    """One chunk through the game, with whatever it can tell. Traceable; no chunking, no `jit`."""
-    out = game.readout(masks, max_visible=max_visible if game.sized else None)
-    values = jnp.asarray(out.values)
-    if values.shape != (len(masks),):
-        raise InputError(
-            f"a value function takes masks bool[C, P] and returns float32[C]; for {list(masks.shape)} "
-            f"it returned shape {list(values.shape)}"
-        )
-    return out._replace(values=values.astype(jnp.float32))
 
 
 _read_chunk = jax.jit(read, static_argnums=2)

@@ -17,16 +17,17 @@ def logits_of(out: Any, count: int) -> Float[Array, "B K"]:
     An object's `logits`, a mapping's entry "logits", or the only array of `count` rows in a tuple or mapping.
     Raises InputError, which lists what came, where there is none or more than one.
     """
-    found = _find(out, count)
+    found = find_logits(out, count)
     if _rows(found) == count:
         return jnp.asarray(found)
     raise InputError(
-        f"expected a function of {count} images [B, H, W, C] that returns logits [B, K], or an object, a dictionary or "
-        f"a tuple with them in it; got {_describe(out)}. Return the logits alone: lambda images: model(images)[...]"
+        f"expected a model that returns logits [B, K] for {count} images, or an object, a dictionary or a tuple with "
+        f"them in it; got {describe(out)}. Return the logits alone: lambda images: model(images)[...]"
     )
 
 
-def _find(out: Any, count: int) -> Any:
+def find_logits(out: Any, count: int) -> Any:
+    """The array that is the logits in what a classifier returned; None where there is none, or more than one."""
     if _shape(out) is not None:
         return out
     if getattr(out, "logits", None) is not None:
@@ -49,12 +50,13 @@ def _rows(x: Any) -> int | None:
     return shape[0] if shape is not None and len(shape) == 2 else None
 
 
-def _describe(out: Any) -> str:
+def describe(out: Any) -> str:
+    """What came, in a few words: shapes, names and types."""
     shape = _shape(out)
     if shape is not None:
         return f"shape {list(shape)}"
     if isinstance(out, Mapping):
-        return f"a dictionary of {', '.join(f'{name!r}: {_describe(part)}' for name, part in out.items()) or 'nothing'}"
+        return f"a dictionary of {', '.join(f'{name!r}: {describe(part)}' for name, part in out.items()) or 'nothing'}"
     if isinstance(out, Sequence) and not isinstance(out, str | bytes):
-        return f"a {type(out).__name__} of {', '.join(map(_describe, out)) or 'nothing'}"
+        return f"a {type(out).__name__} of {', '.join(map(describe, out)) or 'nothing'}"
     return type(out).__name__

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError, warn
-from jaxmoxi.games.base import Game, check_num_players
+from jaxmoxi.games.base import Game, check_num_players, read
 from jaxmoxi.games.payoff import Link
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import is_concrete
@@ -98,8 +98,14 @@ def _ask(game: Game, num_players: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Answers [3, K] to two batches with one coalition in common, twice in the first; None inside a trace."""
     whole, nobody = np.ones(num_players, bool), np.zeros(num_players, bool)
     half = np.arange(num_players) % 2 == 0
-    batches = [np.stack([whole, nobody, whole]), np.stack([whole, half, half])]
-    outs = [_answers(game, jnp.asarray(masks)) for masks in batches]
+    batches = [[whole, nobody, whole], [whole, half, half]]
+    everywhere = [np.tile(rows, (game.num_shards, 1)) for rows in batches]  # each device has a batch of its own
+    try:
+        outs = jax.block_until_ready([_answers(game, jnp.asarray(rows)) for rows in everywhere])
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None  # three rows do not fit; the door itself says what does
     if not is_concrete(outs):  # a closure over what is being traced
         return None
     first, other = (np.asarray(out, np.float64) for out in outs)
@@ -109,8 +115,9 @@ def _ask(game: Game, num_players: int) -> tuple[np.ndarray, np.ndarray] | None:
 @jax.jit
 def _answers(game: Game, masks: Bool[Array, "C P"]) -> Float[Array, "C K"]:
     """The logits where the game has a classifier, else the values as one column."""
-    out = game(masks)[:, None] if game.link is None else game.logits(masks)
-    return out.astype(jnp.float32)
+    if game.link is None:
+        return read(game, masks, masks.shape[1]).values[:, None]
+    return game.logits(masks).astype(jnp.float32)
 
 
 _passed: OrderedDict[Any, None] = OrderedDict()

@@ -7,7 +7,7 @@ import difflib
 import functools
 from collections.abc import Callable
 from importlib import resources
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ class Classifier:
     name:          what to call it in print.
     link:          what its logits were trained for: "softmax", one class of K, or "sigmoid", each class for itself.
     """
+
+    in_evaluation: ClassVar[bool] = True  # a network here answers for each row alone: games need not try it
 
     params: State
     config: NetworkConfig = static()
@@ -172,7 +174,9 @@ class Classifier:
 def _structure(config: NetworkConfig) -> nnx.GraphDef:
     """The static half of a network, built once for each config."""
     network = family_of(config).network
-    return nnx.split(nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0))))[0]
+    blank = nnx.eval_shape(lambda: network(config, rngs=nnx.Rngs(0)))
+    blank.eval()  # dropout and batch normalisation of a network that has them do as in evaluation
+    return nnx.split(blank)[0]
 
 
 @functools.cache

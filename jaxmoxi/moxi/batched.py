@@ -18,9 +18,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxmoxi.errors import InputError, NaNValueError
 from jaxmoxi.games.base import Game, ValueFn, as_game
-from jaxmoxi.guards import deliberate
 from jaxmoxi.games.evaluation import check_batch_size, choose_batch_size, memory_advice
 from jaxmoxi.games.sharding import automatic
+from jaxmoxi.guards import deliberate
 from jaxmoxi.moxi.greedy import GreedyState, finish, greedy_init, last_size, raise_nan, run_stage
 from jaxmoxi.moxi.stages import Stage, plan_stages
 from jaxmoxi.types import GreedyResult, Stop

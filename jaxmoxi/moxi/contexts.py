@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
-from jaxmoxi.guards import deliberate
 from jaxmoxi.games.evaluation import read_generated
+from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.types import AnyArray, ShapleyEstimate
 

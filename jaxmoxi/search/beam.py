@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn, as_game
+from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import record
 from jaxmoxi.search.climb import Climber, refine
 from jaxmoxi.search.holding import Stability, check_alternatives, stability

@@ -13,11 +13,11 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn, as_game
 from jaxmoxi.games.evaluation import readouts, tells
 from jaxmoxi.games.probe import check_players
+from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import record
 from jaxmoxi.types import AnyArray
 

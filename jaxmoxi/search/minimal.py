@@ -18,9 +18,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn
+from jaxmoxi.guards import deliberate
 from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
 from jaxmoxi.search.climb import Climber, Group, refine, search_down
 from jaxmoxi.search.holding import check_alternatives

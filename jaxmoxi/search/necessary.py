@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn
+from jaxmoxi.guards import deliberate
 from jaxmoxi.search.climb import Climber, search_down
 from jaxmoxi.search.holding import check_alternatives
 from jaxmoxi.search.oracle import Enough, GroupResult, Groups, Oracle, Scores, goal_of, how_far

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn, as_game, check_num_players
+from jaxmoxi.guards import deliberate
 from jaxmoxi.types import AnyArray
 
 

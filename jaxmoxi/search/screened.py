@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmoxi.guards import deliberate
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn, as_game
 from jaxmoxi.games.evaluation import tells
+from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import record
 from jaxmoxi.search.oracle import Oracle
 from jaxmoxi.search.scorers import check_gates, gate_gradient

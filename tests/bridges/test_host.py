@@ -1,5 +1,7 @@
 """NumPy and PyTorch models, called back from compiled code."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +90,7 @@ def test_channels_first_and_large_images():
         jm.grid_regions(224, 200, rows=2, cols=3),
     )
     np.testing.assert_allclose(jm.evaluate(v, masks, batch_size=8), jm.evaluate(expected, masks), rtol=1e-4, atol=1e-4)
-    assert set(shapes) == {(1, 3, 224, 200), (8, 3, 224, 200)}
+    assert set(shapes) == {(1, 3, 224, 200), (3, 3, 224, 200), (8, 3, 224, 200)}  # tried alone and in threes at first
 
 
 def test_weights_changed_in_place_compile_nothing():
@@ -132,7 +134,97 @@ def test_pytorch():
         jm.pixel_value_fn(with_gradients, IMAGE, 1, REGIONS)
     model.train()
     with pytest.raises(ValueError, match=r"this Sequential is in training: call its eval\(\)"):
-        from_callable(model, K)
+        from_callable(logits, K)
+
+
+def torch_net(torch):
+    """Dropout and batch normalisation, in training mode but for one part."""
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Dropout(0.5),
+        torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(144, K),
+    )  # fmt: skip
+    model.train()
+    model[4].eval()
+    return model
+
+
+def test_a_pytorch_module_runs_in_evaluation_and_stays_as_it_was():
+    torch = pytest.importorskip("torch")
+    model = torch_net(torch)
+    modes = [part.training for part in model.modules()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    v = jm.pixel_value_fn(from_callable(model, K), IMAGE, 1, REGIONS)
+    first, second = jm.greedy_insertion(v, P), jm.greedy_insertion(v, P)
+    np.testing.assert_array_equal(first.values, second.values)
+    assert [part.training for part in model.modules()] == modes
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    with torch.no_grad():
+        expected = model.eval()(torch.from_numpy(np.asarray(IMAGES).transpose(0, 3, 1, 2).copy())).numpy()
+    np.testing.assert_allclose(from_callable(model, K)(IMAGES), expected, rtol=1e-4, atol=1e-5)
+    half = from_callable(model.to(torch.bfloat16), K)  # its own dtype is respected
+    np.testing.assert_allclose(half(IMAGES), expected, atol=0.1)
+
+
+def test_a_pytorch_module_in_training_is_found_before_it_is_called():
+    torch = pytest.importorskip("torch")
+    model = torch_net(torch)
+    called = []
+
+    class Holder:
+        def __init__(self):
+            self.parts = {"net": [model]}
+
+        def predict(self, images):
+            called.append(1)
+            return self.parts["net"][0](torch.from_numpy(images)).detach()
+
+    def plain(images, net=model):
+        called.append(1)
+        return net(torch.from_numpy(images)).detach()
+
+    held = Holder()
+    for fn in (
+        lambda images: model(torch.from_numpy(images)),
+        Holder().predict,
+        lambda images, holder=held: holder.predict(images),
+        plain,
+        functools.partial(plain, net=model),
+        functools.lru_cache(plain),
+    ):
+        with pytest.raises(ValueError, match=r"this Sequential is in training: call its eval\(\), or give the module"):
+            from_callable(fn, K, channels_first=True)
+    assert not called
+    model.eval()
+    assert from_callable(plain, K, channels_first=True)(IMAGES).shape == (len(IMAGES), K)
+
+
+def test_hidden_dropout_in_a_callable_is_noticed():
+    def noisy(images):
+        return images.mean((1, 2)) @ np.ones((3, K)) + np.random.default_rng().normal(size=(len(images), K))
+
+    with pytest.raises(ValueError, match=r"same image two answers in one batch.*training mode"):
+        jm.pixel_value_fn(from_callable(noisy, K), IMAGE, 1, REGIONS)
+
+
+def test_outputs_of_pytorch_in_any_form():
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):
+        def __init__(self, form):
+            super().__init__()
+            self.head, self.form = torch.nn.Linear(3, K), form
+
+        def forward(self, images):
+            logits = self.head(images.mean((2, 3)))
+            return {"dict": {"logits": logits, "hidden": images}, "tuple": (logits, images), "plain": logits}[self.form]
+
+    torch.manual_seed(0)
+    nets = {form: Net(form) for form in ("plain", "dict", "tuple")}
+    for net in nets.values():
+        net.load_state_dict(nets["plain"].state_dict())
+        np.testing.assert_array_equal(from_callable(net, K)(IMAGES), from_callable(nets["plain"], K)(IMAGES))
 
 
 def test_what_a_callable_must_return(unchecked):
@@ -147,8 +239,8 @@ def test_what_a_callable_must_return(unchecked):
     later = from_callable(lambda images: np.zeros((len(images), K)) if len(images) == 1 else np.zeros((2, 2)), K)
     with pytest.raises(Exception, match=r"expected fn to return logits of shape \[4, 5\]"):
         jax.block_until_ready(jax.jit(later)(IMAGES))
-    with pytest.raises(ValueError, match="num_classes must be at least 2; got 1"):
-        from_callable(numpy_model, 1)
+    with pytest.raises(ValueError, match="num_classes must be at least 1; got 0"):
+        from_callable(numpy_model, 0)
     with pytest.raises(ValueError, match="expected a function of images.*got int"):
         from_callable(3, K)
     with pytest.raises(ValueError, match="expected fn to be hashable"):

@@ -269,17 +269,17 @@ def test_vmap_over_images():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(image=IMAGE[None]), r"expected one image \[H, W, 3\]"),
+        (dict(image=IMAGE[None]), r"expected one image \[H, W, channels\]"),
         (dict(image=jnp.zeros((8, 12, 3), jnp.uint8)), "got uint8; model.preprocess"),
         (dict(target=5), r"among the 5 classes \(0 .. 4\); got 5"),
         (dict(target=-1), "at least 0; got -1"),
         (dict(target=1.5), "expected the target as one class index"),
         (dict(regions=REGIONS[:4]), r"expected regions of integers \[8, 12\]"),
         (dict(regions=REGIONS + 1), "without a gap"),
-        (dict(fill="black"), "'mean', 'blur', a number, 3 numbers or an image; got 'black'"),
+        (dict(fill="black"), "'mean', 'blur', a number, one number a channel or an image; got 'black'"),
         (dict(fill=[1.0, 2.0]), r"fill of shape \(\), \(3,\) or"),
         (dict(payoff="odds"), "expected a payoff of log_odds, log_prob, logit, prob, margin; got 'odds'"),
-        (dict(logits_fn=lambda images: images.mean((1, 2, 3))), r"returns logits \[C, K\].* got shape \[1\]"),
+        (dict(logits_fn=lambda images: images.mean((1, 2, 3))), r"returns logits \[B, K\].* got shape \[1\]"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
