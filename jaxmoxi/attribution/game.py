@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.image import pixel_value_fn
-from jaxmoxi.games.inputs import check_target, link_of
+from jaxmoxi.games.inputs import check_image, check_target, link_of
 from jaxmoxi.games.outputs import logits_of
 from jaxmoxi.games.payoff import Link, Payoff, check_payoff, payoff_values
 from jaxmoxi.models.networks.base import Features
@@ -90,11 +90,11 @@ def problem(
         )
     if v is None:
         v = pixel_value_fn(getattr(model, "logits", model), image, target, regions, link=link)
-    image = jnp.asarray(image)
+        image = jnp.asarray(image)
+    else:
+        image = check_image(image, model)
     own_target = as_game(v).target
     target = check_target(own_target if target is None and own_target is not None else target, model)
-    if image.ndim != 3 or image.shape[-1] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
-        raise InputError(f"expected one float image [H, W, 3]; got {image.dtype} of shape {image.shape}")
     regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
     game = as_game(v)
     own = game.num_players
