@@ -54,9 +54,9 @@ BAD = {
     ),
     "closure": (
         lambda v: jax.jit(lambda b: search.backward_elimination(lambda m: m.sum(1) + b, 3, value=2.0).size)(0.0),
-        "outside jit and vmap",
+        "outside jit, vmap and grad",
     ),
-    "jit": (lambda v: jax.jit(lambda v: search.minimal_group(v, 3).size)(v), "outside jit and vmap"),
+    "jit": (lambda v: jax.jit(lambda v: search.minimal_group(v, 3).size)(v), "outside jit, vmap and grad"),
 }
 
 
