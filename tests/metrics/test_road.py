@@ -81,5 +81,5 @@ def test_errors():
             road_curve(KEY, brightness, IMAGE, 0, REGIONS, order, shares=shares)
     with pytest.raises(ValueError, match="noise must be at least 0"):
         road_curve(KEY, brightness, IMAGE, 0, REGIONS, order, noise=-0.1)
-    with pytest.raises(ValueError, match=r"expected one image \[H, W, 3\]"):
+    with pytest.raises(ValueError, match=r"expected one image \[H, W, channels\]"):
         road_curve(KEY, brightness, IMAGE[None], 0, REGIONS, order)
