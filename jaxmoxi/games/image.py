@@ -21,7 +21,7 @@ from jaxmoxi.games.base import Game
 from jaxmoxi.games.fill import fill_image
 from jaxmoxi.games.inputs import check_fits, check_image, check_target, link_of
 from jaxmoxi.games.outputs import logits_of
-from jaxmoxi.games.payoff import Link, Payoff, answers_class, check_payoff, payoff_values
+from jaxmoxi.games.payoff import Link, Payoff, answers_class, as_logits, check_payoff, payoff_values
 from jaxmoxi.games.probe import check_rows
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
@@ -191,8 +191,8 @@ def pixel_value_fn(
                image [H, W, channels], "mean" (the image's mean colour) or "blur" (`blur_image`, its default width).
     payoff:    see `payoff_values`.
     link:      what makes probabilities of the model's answers: "softmax", of logits of which one class is true;
-               "sigmoid", of the logits of independent labels, K >= 1, of which one leads where its probability is
-               above a half; "probabilities", nothing. None means a Classifier's own, and "softmax" for a function.
+               "sigmoid", of the logits of independent labels, of which one leads where its probability is above a
+               half, and of a single logit (K = 1) that says yes, class 1, or no, class 0; "probabilities", nothing. None means a Classifier's own, and "softmax" for a function.
 
     Outside `jit` the model is run on three rows, once for each structure and shape: a model in training mode, whose
     answers depend on chance or on the batch, is refused, and answers that look like probabilities are warned of. So is
@@ -296,9 +296,11 @@ def _checked(v: Logits, *, seek: bool) -> Logits:
             f"{'one label' if fewest == 1 else 'two classes'}; got shape {list(shape)} for one image{hint}"
         )
     if seek:
-        v = dataclasses.replace(v, target=jnp.argmax(_compiled_row(v)[0]).astype(jnp.int32))  # type: ignore[type-var]
-    if is_concrete(v.target) and v.target >= shape[1]:
-        raise InputError(f"expected a target among the {shape[1]} classes (0 .. {shape[1] - 1}); got {int(v.target)}")
+        top = jnp.argmax(as_logits(_compiled_row(v), v.link)[0])
+        v = dataclasses.replace(v, target=top.astype(jnp.int32))  # type: ignore[type-var]
+    count = max(shape[1], 2)  # one logit tells of two classes, no and yes
+    if is_concrete(v.target) and v.target >= count:
+        raise InputError(f"expected a target among the {count} classes (0 .. {count - 1}); got {int(v.target)}")
     if v.num_players is not None:
         check_rows(v, v.num_players)
     return v

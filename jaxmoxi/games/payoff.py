@@ -15,7 +15,8 @@ Link = Literal["softmax", "sigmoid", "probabilities"]
 """How a classifier's K numbers become probabilities.
 
 "softmax"        logits of classes of which one is true
-"sigmoid"        logits of labels of which each is true or not, by itself: multi-label heads, and binary ones (K = 1)
+"sigmoid"        logits of labels of which each is true or not, by itself; one logit (K = 1) is that of class 1, yes,
+                 against class 0, no
 "probabilities"  the softmax probabilities themselves
 """
 
@@ -62,15 +63,21 @@ def answers_class(logits: Float[Array, "C K"], target: Int[Array, ""] | int, lin
     return jnp.argmax(logits.astype(jnp.float32), axis=1) == target
 
 
-def class_probabilities(logits: Float[Array, "C K"], link: Link) -> Float[Array, "C K"]:
-    """The probability of every class, float32[C, K] in [0, 1]; rows sum to 1, but under "sigmoid"."""
+def class_probabilities(logits: Float[Array, "C K"], link: Link) -> Float[Array, "C classes"]:
+    """The probability of every class, float32[C, K] in [0, 1] ([C, 2] of one logit); rows sum to 1, but under
+    "sigmoid" of several labels."""
     logits = as_logits(logits, link)
     return jax.nn.sigmoid(logits) if link == "sigmoid" else jax.nn.softmax(logits, axis=-1)
 
 
-def as_logits(answers: Float[Array, "C K"], link: Link) -> Float[Array, "C K"]:
-    """What a classifier with this link returns, as logits float32[C, K]: logarithms, where it returns probabilities."""
+def as_logits(answers: Float[Array, "C K"], link: Link) -> Float[Array, "C classes"]:
+    """What a classifier with this link returns, as logits float32[C, K] of its classes.
+
+    Logarithms, where it returns probabilities; [C, 2], of no and yes, where it returns one logit under "sigmoid".
+    """
     answers = answers.astype(jnp.float32)
+    if link == "sigmoid" and answers.shape[1] == 1:
+        return jnp.concatenate([-answers, answers], axis=1)
     return jnp.log(jnp.maximum(answers, jnp.finfo(jnp.float32).tiny)) if link == "probabilities" else answers
 
 

@@ -139,7 +139,7 @@ def test_problems_that_cannot_be(unchecked):
         attribution.problem("vit", IMAGE, 1, GRID)
     with pytest.raises(ValueError, match=r"expected a float image as the classifier wants it, got int32"):
         attribution.problem(model, IMAGE.astype(int), 2, GRID, v=v)
-    with pytest.raises(ValueError, match=r"expected the target as one class index; got shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"expected the target as one class index.*of shape \(1,\)"):
         attribution.problem(model, IMAGE, [2], GRID, v=v)
     with pytest.raises(ValueError, match=r"expected regions of integers \[12, 12\]"):
         attribution.problem(model, IMAGE, 2, GRID[:6], v=v)

@@ -94,8 +94,18 @@ def test_one_logit_of_yes_or_no():
 
     with pytest.raises(ValueError, match=r'got shape \[1, 1\].* yes or no has link="sigmoid"'):
         jm.pixel_value_fn(yes, IMAGE, 0, REGIONS)
-    v = jm.pixel_value_fn(yes, IMAGE, 0, REGIONS, link="sigmoid")
-    np.testing.assert_allclose(v(MASKS), v.logits(MASKS)[:, 0])
+    v = jm.pixel_value_fn(yes, IMAGE, 1, REGIONS, link="sigmoid")
+    no = jm.pixel_value_fn(yes, IMAGE, 0, REGIONS, link="sigmoid")
+    z = np.asarray(v.logits(MASKS)[:, 0], np.float64)
+    np.testing.assert_allclose(v(MASKS), z, rtol=1e-6)
+    np.testing.assert_allclose(no(MASKS), -z, rtol=1e-6)
+    for game, p in ((v, 1 / (1 + np.exp(-z))), (no, 1 / (1 + np.exp(z)))):
+        np.testing.assert_allclose(game.readout(MASKS).probabilities, p, rtol=1e-5)
+        np.testing.assert_array_equal(game.readout(MASKS).leads, p > 0.5)
+    whole = z[int(np.flatnonzero(np.asarray(MASKS).all(1))[0])]
+    assert int(jm.pixel_value_fn(yes, IMAGE, None, REGIONS, link="sigmoid").target) == int(whole > 0)
+    with pytest.raises(ValueError, match=r"among the 2 classes \(0 .. 1\); got 2"):
+        jm.pixel_value_fn(yes, IMAGE, 2, REGIONS, link="sigmoid")
 
 
 def test_a_classifier_brings_its_link():
