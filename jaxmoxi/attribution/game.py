@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.image import pixel_value_fn
-from jaxmoxi.games.inputs import check_image, check_target, link_of
 from jaxmoxi.games.outputs import logits_of
 from jaxmoxi.games.payoff import Link, Payoff, check_payoff, payoff_values
 from jaxmoxi.models.networks.base import Features
@@ -88,15 +87,14 @@ def problem(
         raise InputError(
             f"expected a Classifier or a function images [B, H, W, 3] -> logits [B, K]; got {type(model).__name__}"
         )
-    if v is None:
-        v = pixel_value_fn(getattr(model, "logits", model), image, target, regions, link=link)
-        image = jnp.asarray(image)
-    else:
-        image = check_image(image, model)
-    own_target = as_game(v).target
-    target = check_target(own_target if target is None and own_target is not None else target, model)
+    given = None if v is None else as_game(v)
+    link = given.link if link is None and given is not None else link
+    if target is None and given is not None and given.target is not None:
+        target = given.target
+    # Also beside a given game this looks at the model and the image, of which the game says nothing.
+    pixels = pixel_value_fn(getattr(model, "logits", model), image, target, regions, link=link)
+    game, image, target = pixels if given is None else given, pixels.image, pixels.target
     regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
-    game = as_game(v)
     own = game.num_players
     num_players = own if num_players is None else num_players
     if num_players is None:
@@ -116,7 +114,7 @@ def problem(
         target=target,
         regions=regions,
         num_players=num_players,
-        link=link_of(model, game.link if link is None else link),
+        link=pixels.link,
     )
 
 

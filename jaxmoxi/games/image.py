@@ -192,7 +192,8 @@ def pixel_value_fn(
     payoff:    see `payoff_values`.
     link:      what makes probabilities of the model's answers: "softmax", of logits of which one class is true;
                "sigmoid", of the logits of independent labels, of which one leads where its probability is above a
-               half, and of a single logit (K = 1) that says yes, class 1, or no, class 0; "probabilities", nothing. None means a Classifier's own, and "softmax" for a function.
+               half, and of a single logit (K = 1) that says yes, class 1, or no, class 0; "probabilities", nothing.
+               None means a Classifier's own, and "softmax" for a function.
 
     Outside `jit` the model is run on three rows, once for each structure and shape: a model in training mode, whose
     answers depend on chance or on the batch, is refused, and answers that look like probabilities are warned of. So is
