@@ -102,8 +102,11 @@ def pack(fn: Any) -> Packed:
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf can be an argument of a compiled function: an array or a number."""
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex)
+    """Whether a leaf can be an argument of a compiled function: an array or a number, but not a flag.
+
+    Modules of Equinox keep flags among their leaves (`inference`), and ask them with `if`.
+    """
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex) and not isinstance(leaf, bool)
 
 
 def output_shapes(fn: Callable[..., Any], tree: Any, *static_args: Any) -> Any:

@@ -161,3 +161,20 @@ def test_answers_that_do_not_fit_their_link():
         jm.pixel_value_fn(
             lambda images: jax.nn.sigmoid(images.mean((1, 2)) @ WEIGHTS), IMAGE, 1, REGIONS, link="sigmoid"
         )
+
+
+def test_an_equinox_module_of_ones_own_is_tried_too():
+    eqx = pytest.importorskip("equinox")
+
+    class Own(eqx.Module):
+        dropout: eqx.nn.Dropout
+        head: eqx.nn.Linear
+
+        def __call__(self, images):
+            keys = jax.random.split(jax.random.key(1), len(images))
+            return jax.vmap(lambda x, k: self.head(self.dropout(x.mean((0, 1)), key=k)))(images, keys)
+
+    own = Own(eqx.nn.Dropout(0.3), eqx.nn.Linear(3, K, key=jax.random.key(0)))
+    with pytest.raises(ValueError, match="two answers in one batch.*equinox.nn.inference_mode"):
+        jm.pixel_value_fn(own, IMAGE, 1, REGIONS)
+    jm.pixel_value_fn(eqx.nn.inference_mode(own), IMAGE, 1, REGIONS)
