@@ -7,9 +7,10 @@ import pkgutil
 from jaxmoxi.attribution.attention import attention_rollout
 from jaxmoxi.attribution.cam import grad_cam, grad_cam_plus_plus
 from jaxmoxi.attribution.game import Problem, order_of, problem
-from jaxmoxi.attribution.gradients import gradient, integrated_gradients
+from jaxmoxi.attribution.gradients import gradient
 from jaxmoxi.attribution.groups import moxi, moxi_single, random_scores, shapley
 from jaxmoxi.attribution.methods import METHODS, Effort, Method, register
+from jaxmoxi.attribution.path import PathAttribution, integrated_gradients, path_attribution
 from jaxmoxi.attribution.perturbation import hsic, occlusion, rise
 
 # A file registers its methods when it is imported: a new one needs no line here.
@@ -20,6 +21,7 @@ __all__ = [
     "METHODS",
     "Effort",
     "Method",
+    "PathAttribution",
     "Problem",
     "attention_rollout",
     "grad_cam",
@@ -31,6 +33,7 @@ __all__ = [
     "moxi_single",
     "occlusion",
     "order_of",
+    "path_attribution",
     "problem",
     "random_scores",
     "register",

@@ -7,6 +7,10 @@ its heads made one, and half of what a token becomes taken from itself for the r
 
 The class token's row of R says what share of it came from each patch. It does not depend on the class explained.
 
+Where weights are discarded, the lowest share of a layer's joint weights is 0 before the residual connection is added;
+the first weight, of the class token on itself, stays. That is no part of the paper; it is what popular code of the
+method calls `discard_ratio` (J. Gildenblat, vit-explain).
+
 Deviations: none. A DeiT whose logits are the mean of two heads has two class tokens: the mean of both rows is taken;
 where the second is read by no head, its row is not.
 """
@@ -27,30 +31,43 @@ from jaxmoxi.errors import InputError
 Heads = Literal["mean", "max", "min"]
 
 
-def attention_rollout(key: Seed, problem: Problem, *, heads: Heads = "mean") -> Float[Array, "P"]:
+def attention_rollout(
+    key: Seed, problem: Problem, *, heads: Heads = "mean", discard_ratio: float = 0.0
+) -> Float[Array, "P"]:
     """Attention rollout, the share of the class token that comes from the player's pixels' patches; not negative.
 
     Every pixel has the number of the patch that it lies in, and a player's score is the mean over its pixels.
 
-    key:   unused, may be None. heads: how a layer's heads become one; the paper takes the mean.
-    Raises ValueError for a model that is not a vision transformer, and other `heads`.
+    key:           unused, may be None.
+    heads:         how a layer's heads become one; the paper takes the mean.
+    discard_ratio: in [0, 1), the share of a layer's weights, the lowest ones, that is taken for 0; the paper takes 0.
+    Raises ValueError for a model that is not a vision transformer, other `heads`, and a ratio out of range.
     """
     del key
     if heads not in get_args(Heads):
         raise InputError(f"expected heads of {', '.join(get_args(Heads))}; got {heads!r}")
+    if not 0 <= discard_ratio < 1:
+        raise InputError(f"discard_ratio must lie in [0, 1); got {discard_ratio}")
     need_attention(problem, "attention rollout")
-    return _rollout(without_game(problem), heads)
+    return _rollout(without_game(problem), heads, float(discard_ratio))
 
 
-@partial(jax.jit, static_argnums=1)
-def _rollout(problem: Problem, heads: Heads) -> Float[Array, "P"]:
+@partial(jax.jit, static_argnums=(1, 2))
+def _rollout(problem: Problem, heads: Heads, discard_ratio: float) -> Float[Array, "P"]:
     model = problem.network()
     (rows, cols), count, num_read = model.token_layout
     height, width = problem.image.shape[:2]
     join = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}[heads]
 
     def layer(flow: Any, weights: Any) -> Any:
-        mixed = join(weights, axis=0) + jnp.eye(len(flow))
+        joint = join(weights, axis=0)
+        discarded = int(joint.size * discard_ratio)
+        if discarded:
+            lowest = jnp.argsort(joint.ravel(), stable=True)[:discarded]
+            joint = (
+                joint.ravel().at[jnp.where(lowest == 0, joint.size, lowest)].set(0, mode="drop").reshape(joint.shape)
+            )
+        mixed = joint + jnp.eye(len(flow))
         return (mixed / mixed.sum(-1, keepdims=True)) @ flow, None
 
     flow, _ = model.scan_attention(problem.image, layer, jnp.eye(count + rows * cols))

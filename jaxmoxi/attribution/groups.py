@@ -146,6 +146,7 @@ register(
         shapley,
         "Castro, Gómez and Tejada, Computers & Operations Research 2009",
         draws=True,
+        complete="players",
         help="Shapley values from random permutations",
         options=_shapley_options,
         place=70,

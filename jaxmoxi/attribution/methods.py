@@ -68,6 +68,9 @@ class Method:
     needs:    of the model: "gradients" of its logits, its "features" (a CNN's, or a vision transformer's tokens), its
               "attention" (vision transformers only); "" if the game is enough.
     draws:    `explain` needs a key; the others take None.
+    complete: what its scores sum to where it keeps its promise: "players", the payoff of all players less that of none;
+              "pixels", with each score once for each of the player's pixels, the payoff of the image less that of an
+              image of zeros. "": it promises no sum.
     directed: `explain` takes `insertion=True` or False, and has an order for each.
     help:     what the method asks, in a few words.
     options:  the keywords of `explain` that follow from an `Effort`; it says there what each of them counts.
@@ -82,6 +85,7 @@ class Method:
     draws: bool = False
     directed: bool = False
     _: dataclasses.KW_ONLY
+    complete: Literal["", "players", "pixels"] = ""
     help: str
     options: Callable[[Effort], dict[str, Any]] = no_options
     place: int = 500
