@@ -28,12 +28,11 @@ from jaxmoxi.models.networks.registry import Family, register
 from jaxmoxi.models.networks.vit_config import (
     Naming,
     VisionTransformerConfig,
-    config_from_settings,
     detect_naming,
     expected_tensors,
     tensor_table,
 )
-from jaxmoxi.models.preprocess import Preprocessing
+from jaxmoxi.models.networks.vit_settings import config_from_settings, published_preprocessing
 
 __all__ = [
     "Naming",
@@ -223,10 +222,10 @@ register(
     Family(
         network=ViT,
         config=VisionTransformerConfig,
-        model_types=("vit", "deit"),
+        model_types=("vit", "deit", "vit_msn"),
         architectures=("vit_*", "deit_*"),
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,
-        preprocessing=functools.partial(Preprocessing.from_huggingface, {}),
+        published=published_preprocessing,
     )
 )
