@@ -76,8 +76,8 @@ class Preprocessing:
                 raise InputError(f"{name} must be a tuple of three finite numbers, red, green, blue; got {value!r}")
         if not min(self.std) >= 1e-6 or not 0 < self.rescale_factor < math.inf or not math.isfinite(self.offset):
             raise InputError(
-                f"std (at least 1e-6) and rescale_factor must be positive, offset finite; got {self.std}, {self.rescale_factor} "
-                f"and {self.offset}"
+                "std (at least 1e-6) and rescale_factor must be positive, and offset finite; got "
+                f"{self.std}, {self.rescale_factor} and {self.offset}"
             )
 
     @property

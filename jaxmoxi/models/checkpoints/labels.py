@@ -29,7 +29,8 @@ def read_link(settings: Mapping[str, Any], count: int, path: Path) -> Literal["s
         )
     if problem not in (None, "single_label_classification"):
         raise InputError(
-            f"{path}: expected problem_type single_label_classification or multi_label_classification; got {brief(repr(problem))}"
+            f"{path}: expected problem_type single_label_classification or multi_label_classification; got "
+            f"{brief(repr(problem))}"
         )
     if count == 1:
         raise InputError(

@@ -28,8 +28,8 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
     source:   what to call the checkpoint in the error: its path.
 
     The checkpoint may hold BatchNorm's step counters (`num_batches_tracked`), which inference does not need.
-    Raises one ValueError that lists all missing, extra and misshapen tensors. Where there are none, it raises ValueError
-    for a tensor that is not of finite floating-point numbers in float32's range.
+    Raises one ValueError that lists all missing, extra and misshapen tensors; and, where there are none of these, for a
+    tensor that is not of finite floating-point numbers in float32's range.
     """
     missing = [f"{name} {_dims(shape)}" for name, shape in expected.items() if name not in tensors]
     extra = [
@@ -65,9 +65,7 @@ def _check_numbers(name: str, tensor: np.ndarray, source: str) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         extremes = [float(tensor.min()), float(tensor.max())]  # a NaN anywhere makes both NaN
     if not np.isfinite(extremes).all():
-        raise InputError(
-            f"{source}: the tensor {name} holds NaN or infinity; its training has failed, or it is damaged"
-        )
+        raise InputError(f"{source}: the tensor {name} holds NaN or infinity; the training failed, or it is damaged")
     if max(map(abs, extremes)) > np.finfo(np.float32).max:
         raise InputError(
             f"{source}: the tensor {name} holds {max(extremes, key=abs):g}, which overflows float32; scale the weights"

@@ -74,8 +74,8 @@ def _read_shards(index: Path, entry: str | None) -> dict[str, np.ndarray]:
         if found.keys() != claimed:
             wrong = brief(", ".join(sorted(found.keys() ^ claimed)[:4]))
             raise InputError(
-                f"{index}: expected {len(claimed)} tensors in {brief(name)}; the file has {len(found)}, and they differ "
-                f"in {wrong}: download both again"
+                f"{index}: expected {len(claimed)} tensors in {brief(name)}; the file has {len(found)}, and they "
+                f"differ in {wrong}: download both again"
             )
         tensors |= found
     return tensors
@@ -122,8 +122,8 @@ def _check_header(path: Path) -> None:
             raise InputError(f"{path}: expected a dtype and a shape for the tensor {brief(name)}; got {brief(info)}")
         if kind not in _BYTES:
             raise InputError(
-                f"{path}: the tensor {brief(name)} is of {brief(kind)}; expected floating-point numbers of 16, 32 or 64 "
-                "bits: convert it to F32 and save it again"
+                f"{path}: the tensor {brief(name)} is of {brief(kind)}; expected floating-point numbers of 16, 32 "
+                "or 64 bits: convert it to F32 and save it again"
             )
         if len(shape) > 32 or math.prod(shape) * _BYTES[kind] > size:
             raise InputError(

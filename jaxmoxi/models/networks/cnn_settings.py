@@ -166,7 +166,7 @@ def published_preprocessing(
 
 
 def lite_preprocessing(size: int) -> Preprocessing:
-    """How EfficientNet-Lite0's original weights see a photo: with neither ImageNet's usual numbers nor exactly 127.5."""
+    """How EfficientNet-Lite0's original weights see a photo: neither with ImageNet's usual numbers nor with 127.5."""
     return Preprocessing(
         resize=size * 8 // 7,
         crop=(size, size),

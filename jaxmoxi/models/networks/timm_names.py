@@ -1,7 +1,7 @@
 """What timm's names stand for: the attention heads of an architecture, and how its published weights see a photo.
 
-Source: timm 1.0 (Apache 2.0), `vision_transformer.py`, `deit.py` and `efficientnet.py`: all architectures whose networks
-are implemented here. `tests/models/networks/test_timm_names.py` compares the tables with timm itself.
+Source: timm 1.0 (Apache 2.0), `vision_transformer.py`, `deit.py` and `efficientnet.py`: all architectures whose
+networks are implemented here. `tests/models/networks/test_timm_names.py` compares the tables with timm itself.
 """
 
 from __future__ import annotations
