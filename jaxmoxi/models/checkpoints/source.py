@@ -13,7 +13,7 @@ from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.checkpoints.weights import SAFETENSORS, TORCH, WEIGHTS
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/{1,2}", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/{1,2}", re.IGNORECASE)
 
 
 class Source(NamedTuple):
@@ -114,7 +114,7 @@ def _describe_hub_name(name: str) -> str:
 
 
 def _describe_address(given: str) -> str:
-    hub = re.match(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", given)
+    hub = re.match(r"(?:https?:/{1,2})?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)", given)
     hub = hub or re.match(r"hf(?:-hub)?:/{0,2}([\w.-]+/[\w.-]+)", given)
     if hub:
         return f"{brief(given)} is an address, not a folder. {_describe_hub_name(hub[1])}"

@@ -28,6 +28,7 @@ from jaxmoxi.models.networks.registry import Family, register
 from jaxmoxi.models.networks.vit_config import (
     Naming,
     VisionTransformerConfig,
+    canonical_names,
     detect_naming,
     expected_tensors,
     tensor_table,
@@ -195,6 +196,7 @@ def from_tensors(config: VisionTransformerConfig, tensors: Mapping[str, np.ndarr
 
     Raises ValueError that lists every missing, extra and misshapen tensor.
     """
+    tensors = canonical_names(tensors)
     naming = detect_naming(tensors)
     check_tensors(expected_tensors(config, naming), tensors, source)
     slots = {slot: np.asarray(tensors[name], np.float32) for name, _, slot in tensor_table(config, naming)}

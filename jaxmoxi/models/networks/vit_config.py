@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 
@@ -70,6 +70,7 @@ class VisionTransformerConfig:
 
 
 Naming = Literal["vit", "deit", "timm"]
+Tensor = TypeVar("Tensor")
 
 # What each naming calls a layer's tensors: (ours, theirs). Hugging Face keeps query, key and value apart.
 _HUGGINGFACE_LAYER = {
@@ -95,6 +96,12 @@ def detect_naming(tensors: Mapping[str, object]) -> Naming:
         "expected a vision transformer's tensors in the names of Hugging Face (vit.embeddings.cls_token, "
         f"deit.embeddings.cls_token, ...) or timm (cls_token, ...); got {', '.join(sorted(tensors)[:4])}, ..."
     )
+
+
+def canonical_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the names that were published: transformers 5 saves a ViTMSN's layers without the root "vit."."""
+    rootless = "vit.embeddings.cls_token" in tensors
+    return {f"vit.{n}" if rootless and n.startswith("encoder.layer.") else n: t for n, t in tensors.items()}
 
 
 def expected_tensors(config: VisionTransformerConfig, naming: Naming) -> dict[str, tuple[int, ...]]:

@@ -27,7 +27,7 @@ from jaxmoxi.models.checkpoints.settings import (
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.timm_names import known_heads, published_cfg
-from jaxmoxi.models.networks.vit_config import VisionTransformerConfig
+from jaxmoxi.models.networks.vit_config import VisionTransformerConfig, canonical_names
 from jaxmoxi.models.preprocess import Preprocessing
 
 _HUGGINGFACE = ("vit", "deit", "vit_msn")
@@ -102,7 +102,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
     Raises ValueError for values that make no network, for settings that make a network which is not implemented, for
     settings that contradict the tensors, and for tensors that are not timm's. Warns of settings that are not known.
     """
-    kind = network_kind(settings)
+    kind, tensors = network_kind(settings), canonical_names(tensors)
     return (_huggingface if kind in _HUGGINGFACE else _timm)(kind, settings, tensors)
 
 
