@@ -13,7 +13,7 @@ from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.checkpoints.weights import SAFETENSORS, TORCH, WEIGHTS
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/{1,2}", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/{1,2}|(?:hf|hf-hub):", re.IGNORECASE)
 
 
 class Source(NamedTuple):
@@ -44,6 +44,8 @@ def find_source(source: str | os.PathLike[str]) -> Source:
         raise InputError(f"expected the path of a checkpoint folder; got {brief(given)}: {error}") from None
     try:
         found = _at(path)
+    except MissingFileError:
+        raise
     except OSError as error:
         raise InputError(f"expected the path of a checkpoint folder; got {brief(given)}: {error.strerror}") from None
     if found is not None:

@@ -66,7 +66,7 @@ def _check_numbers(name: str, tensor: np.ndarray, source: str) -> None:
         extremes = [float(tensor.min()), float(tensor.max())]  # a NaN anywhere makes both NaN
     if not np.isfinite(extremes).all():
         raise InputError(f"{source}: the tensor {name} holds NaN or infinity; the training failed, or it is damaged")
-    if max(map(abs, extremes)) > np.finfo(np.float32).max:
+    if max(map(abs, extremes)) > float(np.finfo(np.float32).max):
         raise InputError(
             f"{source}: the tensor {name} holds {max(extremes, key=abs):g}, which overflows float32; scale the weights"
         )

@@ -211,8 +211,8 @@ def _arrays(tensors: dict[str, Tensor], fetch: Callable[[str], bytes], order: st
         storage, raw = tensors[names[0]].storage, fetch(key)
         if len(raw) != storage.total * storage.dtype.itemsize:
             raise Refusal(f"is damaged: storage {brief(key)} has {len(raw)} bytes for {storage.total} elements")
-        if order != sys.byteorder:  # of complex numbers each half by itself
-            width = storage.dtype.itemsize // (2 if storage.dtype.kind == "c" else 1)
+        if order != sys.byteorder:
+            width = storage.dtype.itemsize // (2 if storage.dtype.kind == "c" else 1)  # of complex numbers each half
             raw = np.frombuffer(raw, f"u{width}").byteswap().tobytes()
         arrays |= {name: _array(tensors[name], raw) for name in names}
     return {name: arrays[name] for name in tensors}
