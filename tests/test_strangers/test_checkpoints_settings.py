@@ -203,7 +203,7 @@ def test_mobilenets_arguments_of_timm(tmp_path):
         ({"global_pool": "max"}, "expected global_pool avg"), ({"output_stride": 16}, "expected output_stride 32"),
         ({"pad_type": "valid"}, 'expected pad_type "" or "same"'), ({"bn_tf": True}, "expected bn_tf false"),
         ({"num_features": 640}, "num_features is 640 in the config and 1280"), ({"odd": 1}, "model_args odd may"),
-        ({"num_classes": 1000}, "num_classes is 1000 in the config and 3"), ({"bn_eps": "x"}, "bn_eps must be a number"),
+        ({"num_classes": 1000}, "num_classes is 1000 in the config and 3"), ({"bn_eps": "x"}, "bn_eps must be a num"),
     ):  # fmt: skip
         with pytest.raises(jm.InputError, match=message):
             load(tmp_path / "c", timm | {"model_args": args}, tensors)
