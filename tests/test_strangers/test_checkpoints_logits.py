@@ -14,6 +14,7 @@ import jaxmoxi as jm
 
 torch = pytest.importorskip("torch", exc_type=ImportError)
 SIDE = 32
+slow = pytest.mark.slow  # where others of their kind remain
 IMAGES = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype(np.float32)
 
 
@@ -50,16 +51,18 @@ SIZES |= dict(patch_size=8, num_labels=5)
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("ViT", {}),
+        pytest.param("ViT", {}, marks=slow),
         ("ViT", dict(num_attention_heads=6, hidden_act="gelu_new", layer_norm_eps=1e-3, qkv_bias=False)),
         ("ViT", dict(hidden_act="quick_gelu", patch_size=[8, 8], image_size=[SIDE, SIDE], encoder_stride=4)),
-        ("ViT", dict(hidden_act="relu", pooler_act="relu", pooler_output_size=7, hidden_dropout_prob=0.3)),
-        ("DeiT", dict(hidden_act="gelu_pytorch_tanh", num_attention_heads=2)),
+        pytest.param(
+            "ViT", dict(hidden_act="relu", pooler_act="relu", pooler_output_size=7, hidden_dropout_prob=0.3), marks=slow
+        ),
+        pytest.param("DeiT", dict(hidden_act="gelu_pytorch_tanh", num_attention_heads=2), marks=slow),
         ("DeiTWithTeacher", dict(num_attention_heads=4)),
         ("ViTMSN", dict(num_attention_heads=2)),
-        ("MobileNetV2", dict(depth_multiplier=0.35)),
+        pytest.param("MobileNetV2", dict(depth_multiplier=0.35), marks=slow),
         ("MobileNetV2", dict(depth_multiplier=0.5, tf_padding=False, layer_norm_eps=0.1)),
-        ("MobileNetV2", dict(depth_multiplier=0.35, expand_ratio=6, classifier_dropout_prob=0.1, output_stride=32)),
+        pytest.param("MobileNetV2", dict(depth_multiplier=0.35, expand_ratio=6, output_stride=32), marks=slow),
     ],
 )
 def test_transformers(tmp_path, name, changes):
@@ -113,23 +116,23 @@ SMALL = dict(img_size=SIDE, num_classes=5, depth=2)
     ("name", "args"),
     [
         ("vit_tiny_patch16_224", SMALL),  # three heads, by the name
-        ("vit_small_patch16_224", SMALL | dict(patch_size=8)),
+        pytest.param("vit_small_patch16_224", SMALL | dict(patch_size=8), marks=slow),
         ("vit_base_patch32_224", SMALL | dict(embed_dim=96)),  # twelve heads of eight numbers
         ("vit_large_patch16_224", SMALL | dict(embed_dim=128)),  # sixteen
-        ("vit_huge_patch14_224", SMALL | dict(embed_dim=160, patch_size=16)),
-        ("vit_gigantic_patch14_224", SMALL | dict(embed_dim=160, patch_size=16)),
+        pytest.param("vit_huge_patch14_224", SMALL | dict(embed_dim=160, patch_size=16), marks=slow),
+        pytest.param("vit_gigantic_patch14_224", SMALL | dict(embed_dim=160, patch_size=16), marks=slow),
         ("vit_tiny_patch16_224", SMALL | dict(num_heads=6, act_layer="relu")),
         ("vit_tiny_patch16_224", SMALL | dict(act_layer="quick_gelu", qkv_bias=False, mlp_ratio=2.5)),
         ("vit_tiny_patch16_224", SMALL | dict(act_layer="gelu_tanh", drop_rate=0.1, drop_path_rate=0.1)),
         ("vit_tiny_patch16_224", SMALL | dict(patch_drop_rate=0.5, global_pool="token", class_token=True)),
         ("vit_base_patch16_224_miil", SMALL | dict(embed_dim=96)),  # without biases of queries, keys and values
-        ("deit_tiny_patch16_224", SMALL),
+        pytest.param("deit_tiny_patch16_224", SMALL, marks=slow),
         ("deit_tiny_distilled_patch16_224", SMALL | dict(num_heads=2)),
-        ("mobilenetv2_035", dict(num_classes=5)),
+        pytest.param("mobilenetv2_035", dict(num_classes=5), marks=slow),
         ("mobilenetv2_035", dict(num_classes=5, bn_eps=0.1, pad_type="same")),
-        ("mobilenetv2_050", dict(num_classes=5, drop_rate=0.2, act_layer="relu6")),
-        ("tf_efficientnet_lite0", dict(num_classes=5)),
-        ("efficientnet_lite0", dict(num_classes=5, drop_path_rate=0.2)),
+        pytest.param("mobilenetv2_050", dict(num_classes=5, drop_rate=0.2, act_layer="relu6"), marks=slow),
+        pytest.param("tf_efficientnet_lite0", dict(num_classes=5), marks=slow),
+        pytest.param("efficientnet_lite0", dict(num_classes=5, drop_path_rate=0.2), marks=slow),
     ],
 )
 def test_timm(tmp_path, name, args):
@@ -162,6 +165,17 @@ def test_timm_networks_that_are_refused(tmp_path, args, message):
     timm_folder(tmp_path, "vit_tiny_patch16_224", SMALL | args)
     with pytest.raises(jm.InputError, match=message):
         jm.models.load(tmp_path, preprocessing="half")
+
+
+def test_timm_in_the_wrapper_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers", exc_type=ImportError)
+    pytest.importorskip("timm", exc_type=ImportError)
+    config = transformers.TimmWrapperConfig(
+        architecture="vit_tiny_patch16_224", model_args={"img_size": SIDE, "depth": 2, "num_heads": 6}, num_labels=5
+    )
+    model = shaken(transformers.TimmWrapperForImageClassification(config))
+    model.save_pretrained(tmp_path)
+    same_logits(tmp_path, model)
 
 
 def test_timm_settings_beside_the_arguments(tmp_path):

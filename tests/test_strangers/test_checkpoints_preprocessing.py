@@ -185,6 +185,16 @@ def test_a_thousand_classes_without_names(tmp_path):
         names(unnamed | {"label_names": mine[1:]})
 
 
+def test_a_classifier_of_p2p_starts_with_the_numbers_that_are_said(tmp_path):
+    write_folder(tmp_path, HUGGINGFACE, vit_tensors(), None)
+    small = jm.p2p.ViTConfig(hidden_size=12, num_layers=2, num_heads=3, mlp_dim=20, patch_size=8)
+    config = jm.p2p.Config(num_classes=3, image_size=16, num_groups=4, classifier=small)
+    with pytest.raises(jm.InputError, match="does not say how a photo becomes"):
+        jm.p2p.pretrained_classifier(tmp_path, config)
+    _, found = jm.p2p.pretrained_classifier(tmp_path, config, preprocessing="half")
+    assert (found.mean, found.std) == HALF
+
+
 @pytest.fixture
 def photo(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))

@@ -95,11 +95,11 @@ def _of_content(content: Mapping[str, Any], settings: Mapping[str, Any], size: i
         if isinstance(content.get("pretrained_cfg"), Mapping):
             content = content["pretrained_cfg"]
         if {"mean", "std", "input_size", "crop_pct", "interpolation"} & content.keys() and not any(
-            key.startswith(("image_", "do_", "feature_")) for key in content
+            str(key).startswith(("image_", "do_", "feature_")) for key in content
         ):
             return Preprocessing.from_timm({"input_size": (3, size, size), **content})
         kind = {"model_type": settings.get("model_type")}  # names the processor where the file does not
-        return Preprocessing.from_huggingface(kind | content, size)
+        return Preprocessing.from_huggingface({**kind, **content}, size)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

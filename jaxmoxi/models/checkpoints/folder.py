@@ -45,6 +45,8 @@ def load(folder: str | os.PathLike[str], *, preprocessing: Asked | None = None, 
     settings = read_json(path)
     family = _family(settings, path)
     tensors = read_tensors(found.folder, file=found.file, entry=entry)
+    if settings.get("model_type") == "timm_wrapper":  # timm's network in one of Hugging Face's
+        tensors = {name.removeprefix("timm_model."): tensor for name, tensor in tensors.items()}
     try:
         config = family.config_from_settings(settings, tensors)
     except InputError as error:

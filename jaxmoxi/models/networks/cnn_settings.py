@@ -119,7 +119,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
         width=width,
         padding="tf_same" if flag(settings, "tf_padding", padding == "same") else "symmetric",
         norm_eps=number(
-            args | settings, "bn_eps" if naming == "timm" else "layer_norm_eps", 1e-3 if tensorflow else 1e-5,
+            {**args, **settings}, "bn_eps" if naming == "timm" else "layer_norm_eps", 1e-3 if tensorflow else 1e-5,
             least=0.0, most=1.0,
         ),
     )  # fmt: skip
@@ -133,7 +133,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
 def _timm_args(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in `model_args`, and those that stand beside it."""
     beside = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ}
-    args = beside | mapping(settings, "model_args")
+    args = {**beside, **mapping(settings, "model_args")}
     unheard = sorted(args.keys() - _TIMM_FIXED.keys() - _TIMM_READ - _TIMM_HARMLESS)
     if unheard:
         raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")

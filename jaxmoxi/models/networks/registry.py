@@ -48,8 +48,13 @@ class Family:
 
 
 def network_kind(settings: Mapping[str, Any]) -> str:
-    """The name that a `config.json` gives the network: `model_type`, else `architecture`, else ""."""
-    return str(settings.get("model_type") or settings.get("architecture") or "")
+    """The name that a `config.json` gives the network: `model_type`, else `architecture`, else "".
+
+    Of timm's networks in Hugging Face's wrapper it is `architecture`.
+    """
+    model_type = settings.get("model_type")
+    wrapped = model_type == "timm_wrapper"
+    return str((None if wrapped else model_type) or settings.get("architecture") or "")
 
 
 _FAMILIES: dict[type, Family] = {}

@@ -138,7 +138,8 @@ def _has_teacher(settings: Mapping[str, Any]) -> bool:
 
 
 def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformerConfig:
-    args = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ} | mapping(settings, "model_args")
+    beside = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ}
+    args = {**beside, **mapping(settings, "model_args")}
     if args.get("norm_layer") == "layernorm":  # timm's name of its default
         del args["norm_layer"]
     if args.get("fc_norm") is False:  # what null stands for where the class token is read
@@ -201,7 +202,9 @@ def _check_sizes(args: Mapping[str, Any], config: VisionTransformerConfig) -> No
         "depth": config.num_layers,
         "num_classes": config.num_classes,
     }
-    said = {name: (side if name.endswith("_size") else whole)(args, name, found[name]) for name in found}
+    said: dict[str, float] = {
+        name: (side if name.endswith("_size") else whole)(args, name, found[name]) for name in found
+    }
     found |= {"qkv_bias": config.qkv_bias, "mlp width": config.mlp_dim}
     said["qkv_bias"] = flag(args, "qkv_bias", config.qkv_bias)
     ratio = number(args, "mlp_ratio", config.mlp_dim / config.hidden_size, least=0.0, most=1e4)
