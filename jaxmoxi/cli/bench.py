@@ -199,7 +199,7 @@ class Bench:
                 self.out.parent.mkdir(parents=True, exist_ok=True)
                 self.out.touch()
             model = random_classifier(SIZES[self.size])
-            if self.model is not None:
+            if self.model is not None or self.preprocessing is not None:
                 model = _command.load_model(self.model, self.preprocessing)
                 if model.token_grid is None:
                     raise InputError(f"--model: {model.name} has no tokens; expected a vision transformer")

@@ -57,6 +57,16 @@ _OF_MODEL = {"deit": "DeiT", "mobilenet_v2": "MobileNetV2"}  # the processor of 
 _UNDONE = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis", "do_align_axis", "do_random_crop")
 
 
+# What a `preprocessor_config.json` may hold: what is read here, and what changes no photo.
+PROCESSOR_KEYS = {
+    "_processor_class", "architecture", "crop_pct", "crop_size", "data_format", "default_to_square", "device",
+    "disable_grouping", "do_center_crop", "do_convert_rgb", "do_normalize", "do_reduce_labels", "do_rescale",
+    "do_resize", "feature_extractor_type", "image_mean", "image_processor_type", "image_seq_length", "image_std",
+    "include_top", "input_data_format", "model_type", "pad_size", "pretrained_cfg", "processor_class", "resample",
+    "rescale_factor", "rescale_offset", "return_tensors", "size", "size_divisor", *_UNDONE,
+}  # fmt: skip
+
+
 def huggingface_fields(config: Mapping[str, Any], image_size: int) -> dict[str, Any]:
     """The fields of a `Preprocessing` that a `preprocessor_config.json` describes; see `from_huggingface`."""
     if isinstance(config.get("pretrained_cfg"), Mapping):  # TimmWrapperImageProcessor

@@ -14,7 +14,16 @@ import jaxmoxi as jm
 from jaxmoxi.cli.main import main
 from jaxmoxi.models.checkpoints.demo import demo_weights_path
 from jaxmoxi.models.preprocess import Preprocessing
-from support.checkpoints import CONFIG, HUGGINGFACE, MOBILENET, TIMM, mobilenet_tensors, vit_tensors, write_folder
+from support.checkpoints import (
+    CONFIG,
+    HUGGINGFACE,
+    MOBILENET,
+    PROCESSOR,
+    TIMM,
+    mobilenet_tensors,
+    vit_tensors,
+    write_folder,
+)
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -133,9 +142,12 @@ def test_what_the_user_says(tmp_path):
     [
         ("imagnet", "expected preprocessing imagenet, half, clip or a .*; there is no file imagnet"),
         (Preprocessing(resize=(20, 20)), r"makes images of \(20, 20\) pixels, the network takes 16 x 16"),
-        ({"size": 20}, r"makes images of \(20, 20\) pixels"),
-        ({"image_mean": "half"}, "preprocessing: image_mean must be a number"),
+        ({"size": 20, "image_mean": 0.5, "image_std": 0.5}, r"makes images of \(20, 20\) pixels"),
+        ({"image_mean": "half", "image_std": 1}, "preprocessing: image_mean must be a number"),
         ({"image_processor_type": "SamImageProcessor"}, "expected the image processor of"),
+        ({"size": 16}, "expected preprocessing with image_mean and image_std; got .*add them"),
+        ({"image_meen": [0.1] * 3, "image_std": [0.1] * 3}, "expected preprocessing with image_mean"),
+        ({"mean": [0.1] * 3, "sdt": [0.1] * 3}, "expected mean and std; std is absent"),
         (3, "expected preprocessing as a Preprocessing, a name, a file or a dict; got '3'"),
     ],
 )  # fmt: skip
@@ -185,6 +197,13 @@ def test_a_thousand_classes_without_names(tmp_path):
         names(unnamed | {"label_names": mine[1:]})
 
 
+def test_keys_of_a_processor_that_nobody_knows_are_told(tmp_path):
+    write_folder(tmp_path, HUGGINGFACE, vit_tensors(), PROCESSOR | {"image_meen": 0.1, "do_whiten": True})
+    with pytest.warns(UserWarning, match="preprocessor_config.json: keys that are not .*: do_whiten, image_meen"):
+        assert jm.models.load(tmp_path).preprocessing.mean == (0.5, 0.4, 0.3)
+
+
+@pytest.mark.slow
 def test_a_classifier_of_p2p_starts_with_the_numbers_that_are_said(tmp_path):
     write_folder(tmp_path, HUGGINGFACE, vit_tensors(), None)
     small = jm.p2p.ViTConfig(hidden_size=12, num_layers=2, num_heads=3, mlp_dim=20, patch_size=8)

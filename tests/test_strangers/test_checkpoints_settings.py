@@ -42,6 +42,22 @@ def test_what_is_harmless_is_silent(tmp_path):
     assert load(tmp_path / "older", older | {"num_heads": 3}).preprocessing.size == (16, 16)
 
 
+def test_files_as_the_hub_has_them_are_silent(tmp_path):
+    """timm's, of vit_tiny_patch16_224.augreg_in21k_ft_in1k but for its sizes."""
+    cfg = {
+        "tag": "augreg_in21k_ft_in1k", "custom_load": True, "input_size": [3, 16, 16], "fixed_input_size": True,
+        "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center", "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5], "num_classes": 3, "pool_size": None, "first_conv": "patch_embed.proj",
+        "classifier": "head", "license": "apache-2.0",
+    }  # fmt: skip
+    settings = {"architecture": "vit_tiny_patch16_224", "num_classes": 3, "num_features": 12, "global_pool": "token"}
+    write_folder(tmp_path, settings | {"pretrained_cfg": cfg}, vit_tensors("timm"), None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = jm.models.load(tmp_path)
+    assert (model.preprocessing.resize, model.preprocessing.crop, model.config.num_heads) == (17, (16, 16), 3)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -200,6 +200,16 @@ def test_indices_that_do_not_fit(tmp_path, places, shards, message):
         jm.models.load(sharded(tmp_path, places, **shards))
 
 
+def test_an_index_of_pytorch_files(tmp_path):
+    write_folder(tmp_path)
+    for name, tensors in (("a", FIRST), ("b", REST)):
+        (tmp_path / f"{name}.bin").write_bytes(zipped({n: whole("Float", t, n) for n, t in tensors.items()}))
+    places = {n: p.replace("safetensors", "bin") for n, p in PLACES.items()}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert set(jm.models.read_tensors(tmp_path)) == set(TENSORS)
+    assert jm.models.load(tmp_path).class_names == ("ant", "bee", "cow")
+
+
 def poisoned(name, change):
     tensors = vit_tensors()
     tensors[name] = change(tensors[name])

@@ -15,7 +15,7 @@ from jaxmoxi.models.checkpoints.json_file import MissingFileError, read_json
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks.registry import Family
 from jaxmoxi.models.preprocess import Preprocessing
-from jaxmoxi.models.processors import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD
+from jaxmoxi.models.processors import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, PROCESSOR_KEYS
 
 # What a user may say instead of a folder's missing file.
 Asked = Preprocessing | Mapping[str, Any] | str | os.PathLike[str]
@@ -76,6 +76,12 @@ def _of_asked(asked: Asked, settings: Mapping[str, Any], size: int) -> Preproces
     if isinstance(asked, Preprocessing):
         return asked
     if isinstance(asked, Mapping):
+        speaks = {"image_mean", "image_std"} <= asked.keys() or asked.get("do_normalize") is False
+        named = {"image_processor_type", "feature_extractor_type", "mean", "std", "pretrained_cfg"} & asked.keys()
+        if not speaks and not named:  # a file would leave it to the processor of its network
+            raise InputError(
+                f"expected preprocessing with image_mean and image_std; got {brief(dict(asked))}: add them"
+            )
         return _of_content(asked, settings, size, "preprocessing")
     if not isinstance(asked, str | os.PathLike):
         raise InputError(f"expected preprocessing as a Preprocessing, a name, a file or a dict; got {brief(asked)!r}")
@@ -97,7 +103,15 @@ def _of_content(content: Mapping[str, Any], settings: Mapping[str, Any], size: i
         if {"mean", "std", "input_size", "crop_pct", "interpolation"} & content.keys() and not any(
             str(key).startswith(("image_", "do_", "feature_")) for key in content
         ):
+            silent = [name for name in ("mean", "std") if content.get(name) is None]
+            if silent:
+                raise InputError(f"expected mean and std; {' and '.join(silent)} is absent: add it")
             return Preprocessing.from_timm({"input_size": (3, size, size), **content})
+        unknown = sorted(brief(key) for key in content if key not in PROCESSOR_KEYS)
+        if unknown:
+            warnings.warn(
+                f"{where}: keys that are not known are ignored: {', '.join(unknown[:8])}", UserWarning, stacklevel=5
+            )
         kind = {"model_type": settings.get("model_type")}  # names the processor where the file does not
         return Preprocessing.from_huggingface({**kind, **content}, size)
     except InputError as error:
