@@ -173,6 +173,9 @@ class Bench:
 
     model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
     """A checkpoint folder of a vision transformer."""
+    preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
+    """With --model: how a photo becomes the network's input, by name or as a preprocessor_config.json. Left out: as the
+    folder says."""
     size: Literal["tiny", "small", "base"] = "tiny"
     """Without --model: how large."""
     tokens: tuple[int, ...] = (17, 33, 65, 129, 197)
@@ -190,16 +193,14 @@ class Bench:
         """Measures and prints. Returns the exit code."""
         _command.start_compilation_cache()
         mesh = _command.start_devices()
-        import jaxmoxi as jm
-
         on_cpu = jax.default_backend() == "cpu"
         with one_line():
             if self.out is not None:  # a place that cannot be written shows before the measuring
                 self.out.parent.mkdir(parents=True, exist_ok=True)
                 self.out.touch()
             model = random_classifier(SIZES[self.size])
-            if self.model is not None:
-                model = jm.models.load(self.model)
+            if self.model is not None or self.preprocessing is not None:
+                model = _command.load_model(self.model, self.preprocessing)
                 if model.token_grid is None:
                     raise InputError(f"--model: {model.name} has no tokens; expected a vision transformer")
             rows = throughput(

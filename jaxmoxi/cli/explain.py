@@ -34,6 +34,9 @@ class Explain:
     """An image file. Left out: a photo of a cat that comes with scikit-image."""
     model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
     """A checkpoint folder (config.json, model.safetensors). Left out: EfficientNet-Lite0 of the `demo` extra."""
+    preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
+    """With --model: how a photo becomes the network's input, by name or as a preprocessor_config.json. Left out: as the
+    folder says."""
     target: Annotated[str | None, _OPTION(metavar="NAME|INDEX", help_behavior_hint="")] = None
     """The class to explain. Left out: the one the model sees in the photo."""
     regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxmoxi.errors import InputError
+
+if TYPE_CHECKING:  # flax takes seconds to import
+    from jaxmoxi.models.classifier import Classifier
 
 
 class CommandError(Exception):
@@ -30,6 +35,33 @@ def one_line(prefix: str = "") -> Iterator[None]:
         yield
     except (InputError, OSError, ImportError, MemoryError) as error:
         raise CommandError(f"{prefix}{error}") from error
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Prints what the library warns a user of as one line on stderr, without the place in the code."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def line(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, UserWarning):
+                print(f"jaxmoxi: warning: {' '.join(str(message).split())}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = line
+        yield
+
+
+def load_model(folder: Path | None, preprocessing: str | None = None) -> Classifier:
+    """The classifier of a folder; for None the demonstration's. `preprocessing` is what `--preprocessing` says."""
+    import jaxmoxi as jm
+
+    if folder is not None:
+        return jm.models.load(folder, preprocessing=preprocessing)
+    if preprocessing is not None:
+        raise CommandError("--preprocessing needs --model: the demonstration model has its own")
+    return jm.models.demo()
 
 
 def start_compilation_cache() -> None:

@@ -41,6 +41,9 @@ class Study:
     model: tyro.conf.UseAppendAction[Annotated[tuple[Path, ...], _OPTION(metavar="FOLDER")]] = ()
     """A checkpoint folder; give --model several times to compare under each. Left out: EfficientNet-Lite0 of the `demo`
     extra."""
+    preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
+    """With --model, for all of them: how a photo becomes the network's input, by name or as a preprocessor_config.json.
+    Left out: as the folder says."""
     preset: Literal["paper", "quick"] = "paper"
     """Settings that go together; the options below change single ones. paper: all methods, full MoXI orders, 14 x 14
     regions; quick: the same question for a CPU."""
@@ -144,9 +147,7 @@ class Study:
         return changes
 
     def _models(self) -> dict[str, Classifier]:
-        import jaxmoxi as jm
-
-        models = [jm.models.load(folder) for folder in self.model] or [jm.models.demo()]
+        models = [_command.load_model(folder, self.preprocessing) for folder in self.model or (None,)]
         names = [model.name for model in models]
         if len(set(names)) < len(names):
             raise InputError(f"--model: expected models of different names; got {', '.join(names)}")

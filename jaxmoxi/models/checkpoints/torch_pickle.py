@@ -20,6 +20,7 @@ from jaxmoxi.errors import InputError
 
 _DTYPES: dict[str, Any] = {"Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": ml_dtypes.bfloat16, "Long": "i8"}
 _DTYPES |= {"Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
+_DTYPES |= {"ComplexFloat": "c8", "ComplexDouble": "c16"}
 _STORAGES = {f"{place}.{n}Storage": np.dtype(d) for place in ("torch", "torch.cuda") for n, d in _DTYPES.items()}
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 _LITERALS |= {"SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}

@@ -29,15 +29,14 @@ from jaxmoxi.models.networks.cnn_config import (
     InvertedResidualConfig,
     Naming,
     classifier_name,
-    config_from_settings,
     convolutions,
     detect_naming,
     expected_tensors,
     network_shape,
 )
+from jaxmoxi.models.networks.cnn_settings import config_from_settings, published_preprocessing
 from jaxmoxi.models.networks.depthwise import shifted_sum
 from jaxmoxi.models.networks.registry import Family, register
-from jaxmoxi.models.preprocess import Preprocessing
 
 __all__ = [
     "Block",
@@ -184,11 +183,6 @@ def from_tensors(config: InvertedResidualConfig, tensors: Mapping[str, np.ndarra
     return fill_state(functools.partial(InvertedResidualNet, config), lambda path, shape: slots[path])
 
 
-def _default_preprocessing(side: int) -> Preprocessing:
-    """As torchvision's weights were trained, whose folders say nothing about it."""
-    return Preprocessing.from_timm({"input_size": (3, side, side), "interpolation": "bilinear"})
-
-
 register(
     Family(
         network=InvertedResidualNet,
@@ -197,6 +191,6 @@ register(
         architectures=("*efficientnet_lite0*", "mobilenetv2*", "mobilenet_v2*"),
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,
-        preprocessing=_default_preprocessing,
+        published=published_preprocessing,
     )
 )

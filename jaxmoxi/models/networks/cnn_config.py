@@ -1,21 +1,17 @@
-"""Shapes and names of EfficientNet-Lite0 and MobileNetV2: what a config says, what four frameworks call each tensor.
+"""Shapes of EfficientNet-Lite0 and MobileNetV2, and what four frameworks call each tensor.
 
-The network is in `cnn`.
+The network is in `cnn`; what a `config.json` says of it is read in `cnn_settings`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place
-from jaxmoxi.models.networks.registry import network_kind
 
 # (expansion, channels, blocks, stride of the first, kernel size) of every stage.
 _STAGES = {
@@ -190,52 +186,3 @@ def _block_names(naming: Naming, i: int, block: BlockShape, part: str, place: in
     root = "mobilenet_v2.conv_stem" if i == 0 else f"mobilenet_v2.layer.{i - 1}"
     name = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}[part]
     return f"{root}.{name}.convolution", f"{root}.{name}.normalization"
-
-
-# Settings of Hugging Face's MobileNetV2 that change the network, and the one value of each that is implemented.
-_FIXED = {
-    "expand_ratio": 6,
-    "output_stride": 32,
-    "depth_divisible_by": 8,
-    "min_depth": 8,
-    "num_channels": 3,
-    "first_layer_is_expansion": True,
-    "finegrained_output": True,
-    "hidden_act": "relu6",
-}
-
-
-def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> InvertedResidualConfig:
-    """The shape of the network a `config.json` describes, Hugging Face's or timm's, and of torchvision's weights.
-
-    settings: the file's content. Read are `model_type` or `architecture`, `image_size`, and Hugging Face's
-              `depth_multiplier`, `tf_padding` and `layer_norm_eps`; for torchvision's names also `width_mult`.
-    tensors:  the checkpoint's, by name: the naming decides on padding and BatchNorm's epsilon where the file is
-              silent, the classifier's weight on the number of classes.
-
-    Raises ValueError for variants that are not implemented.
-    """
-    naming = detect_naming(tensors)
-    kind = network_kind(settings)
-    lite = "efficientnet_lite0" in kind
-    wrong = {k: settings[k] for k, v in _FIXED.items() if settings.get(k, v) != v}
-    if wrong:
-        raise InputError(f"expected {', '.join(f'{k} {_FIXED[k]}' for k in wrong)}; got {wrong}: not implemented")
-    if lite != (naming == "efficientnet_pytorch") and naming != "timm":
-        raise InputError(f"the config says {kind!r}, the tensors are named as in {naming}; correct one of them")
-    width = settings.get("depth_multiplier", settings.get("width_mult", 1.0))
-    if naming == "timm" and not lite:
-        found = re.match(r"mobilenetv2_(\d{3})(\.|$)", kind)  # mobilenetv2_110d and 120d are also deeper
-        if found is None:
-            raise InputError(f"expected an architecture mobilenetv2_035 to _140; got {kind!r}: not implemented")
-        width = int(found[1]) / 100
-    tensorflow = kind.startswith("tf_") if naming == "timm" else naming != "torchvision"
-    classifier = tensors.get(f"{classifier_name(naming)}.weight")
-    return InvertedResidualConfig(
-        arch="efficientnet_lite0" if lite else "mobilenet_v2",
-        num_classes=1000 if classifier is None else len(classifier),  # if absent, `from_tensors` reports it
-        image_size=settings.get("image_size") or settings.get("pretrained_cfg", {}).get("input_size", [224])[-1],
-        width=float(width),
-        padding="tf_same" if settings.get("tf_padding", tensorflow) else "symmetric",
-        norm_eps=float(settings.get("layer_norm_eps", 1e-3 if tensorflow else 1e-5)),
-    )

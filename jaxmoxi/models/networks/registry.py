@@ -27,7 +27,10 @@ class Family:
                           tensors by name; raises ValueError for a variant that is not implemented.
     from_tensors:         `(config, tensors, *, source) -> state`, the parameters of the module as float32; raises
                           ValueError that lists missing, extra and misshapen tensors and names the checkpoint `source`.
-    preprocessing:        `side -> Preprocessing` to images of `side` pixels, where a folder says nothing about it.
+    preprocessing:        `side -> Preprocessing` to images of `side` pixels, where a folder says nothing about it and
+                          all weights of the family were trained alike; or None.
+    published:            `(settings, tensors, side) -> Preprocessing`, where the names in the folder decide how; it
+                          returns None for weights that nobody knows, and the folder is refused then.
     """
 
     network: type[ClassifierNetwork]
@@ -36,7 +39,8 @@ class Family:
     architectures: tuple[str, ...]
     config_from_settings: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Any]
     from_tensors: Callable[..., State]
-    preprocessing: Callable[[int], Preprocessing]
+    preprocessing: Callable[[int], Preprocessing] | None = None
+    published: Callable[[Mapping[str, Any], Mapping[str, np.ndarray], int], Preprocessing | None] | None = None
 
     def names(self) -> tuple[str, ...]:
         """All names that the family goes by in a `config.json`."""
@@ -44,8 +48,13 @@ class Family:
 
 
 def network_kind(settings: Mapping[str, Any]) -> str:
-    """The name that a `config.json` gives the network: `model_type`, else `architecture`, else ""."""
-    return str(settings.get("model_type") or settings.get("architecture") or "")
+    """The name that a `config.json` gives the network: `model_type`, else `architecture`, else "".
+
+    Of timm's networks in Hugging Face's wrapper it is `architecture`.
+    """
+    model_type = settings.get("model_type")
+    wrapped = model_type == "timm_wrapper"
+    return str((None if wrapped else model_type) or settings.get("architecture") or "")
 
 
 _FAMILIES: dict[type, Family] = {}

@@ -28,12 +28,12 @@ from jaxmoxi.models.networks.registry import Family, register
 from jaxmoxi.models.networks.vit_config import (
     Naming,
     VisionTransformerConfig,
-    config_from_settings,
+    canonical_names,
     detect_naming,
     expected_tensors,
     tensor_table,
 )
-from jaxmoxi.models.preprocess import Preprocessing
+from jaxmoxi.models.networks.vit_settings import config_from_settings, published_preprocessing
 
 __all__ = [
     "Naming",
@@ -196,6 +196,7 @@ def from_tensors(config: VisionTransformerConfig, tensors: Mapping[str, np.ndarr
 
     Raises ValueError that lists every missing, extra and misshapen tensor.
     """
+    tensors = canonical_names(tensors)
     naming = detect_naming(tensors)
     check_tensors(expected_tensors(config, naming), tensors, source)
     slots = {slot: np.asarray(tensors[name], np.float32) for name, _, slot in tensor_table(config, naming)}
@@ -223,10 +224,10 @@ register(
     Family(
         network=ViT,
         config=VisionTransformerConfig,
-        model_types=("vit", "deit"),
+        model_types=("vit", "deit", "vit_msn"),
         architectures=("vit_*", "deit_*"),
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,
-        preprocessing=functools.partial(Preprocessing.from_huggingface, {}),
+        published=published_preprocessing,
     )
 )

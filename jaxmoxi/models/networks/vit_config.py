@@ -1,20 +1,18 @@
-"""Shapes and names of vision transformers: what a config says, what three frameworks call each tensor.
+"""Shapes of vision transformers, and what three frameworks call each tensor.
 
-The network is in `vit`.
+The network is in `vit`; what a `config.json` says of it is read in `vit_settings`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import jax
-import numpy as np
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place
-from jaxmoxi.models.networks.registry import network_kind
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -72,6 +70,7 @@ class VisionTransformerConfig:
 
 
 Naming = Literal["vit", "deit", "timm"]
+Tensor = TypeVar("Tensor")
 
 # What each naming calls a layer's tensors: (ours, theirs). Hugging Face keeps query, key and value apart.
 _HUGGINGFACE_LAYER = {
@@ -97,6 +96,12 @@ def detect_naming(tensors: Mapping[str, object]) -> Naming:
         "expected a vision transformer's tensors in the names of Hugging Face (vit.embeddings.cls_token, "
         f"deit.embeddings.cls_token, ...) or timm (cls_token, ...); got {', '.join(sorted(tensors)[:4])}, ..."
     )
+
+
+def canonical_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the names that were published: transformers 5 saves a ViTMSN's layers without the root "vit."."""
+    rootless = "vit.embeddings.cls_token" in tensors
+    return {f"vit.{n}" if rootless and n.startswith("encoder.layer.") else n: t for n, t in tensors.items()}
 
 
 def expected_tensors(config: VisionTransformerConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
@@ -150,75 +155,3 @@ def tensor_table(config: VisionTransformerConfig, naming: Naming) -> list[tuple[
     if config.teacher:
         linear(heads[1], ("teacher_head",), classes, width)
     return rows
-
-
-def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformerConfig:
-    """The shape of the network that a `config.json` describes, Hugging Face's or timm's.
-
-    settings: the file's content.
-    tensors:  the checkpoint's, by name. They decide on the number of classes and, as timm's file names the architecture
-              only, on all sizes of timm's networks.
-
-    Raises ValueError for values that make no network, and for tensors that are not timm's.
-    """
-    kind = network_kind(settings)
-    return (_huggingface if kind in ("vit", "deit") else _timm)(kind, settings, tensors)
-
-
-def _huggingface(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformerConfig:
-    architecture = str((settings.get("architectures") or [kind])[0]).lower()
-    teacher = "withteacher" in architecture
-    head = tensors.get("cls_classifier.bias" if teacher else "classifier.bias", np.zeros(_num_labels(settings)))
-    return VisionTransformerConfig(
-        image_size=_side(settings.get("image_size", 224)),
-        patch_size=_side(settings.get("patch_size", 16)),
-        hidden_size=settings.get("hidden_size", 768),
-        num_layers=settings.get("num_hidden_layers", 12),
-        num_heads=settings.get("num_attention_heads", 12),
-        mlp_dim=settings.get("intermediate_size", 3072),
-        num_classes=len(head) if head.ndim else _num_labels(settings),
-        norm_eps=settings.get("layer_norm_eps", 1e-12),
-        qkv_bias=settings.get("qkv_bias", True),
-        activation=settings.get("hidden_act", "gelu"),
-        distilled=kind == "deit",
-        teacher=teacher,
-    )
-
-
-def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformerConfig:
-    try:
-        width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-        mlp = tensors["blocks.0.mlp.fc1.weight"].shape[0]
-        classes = tensors["head.weight"].shape[0]
-        tokens = tensors["pos_embed"].shape[1]
-    except (KeyError, ValueError, IndexError) as error:
-        raise InputError(
-            f"expected timm's tensors for {kind} (patch_embed.proj.weight, head.weight, ...): {error}"
-        ) from None
-    distilled = "dist_token" in tensors
-    # timm's heads are 64 wide except in the two largest families.
-    head_width = 80 if "_huge_" in kind else 88 if "_giant_" in kind else 64
-    return VisionTransformerConfig(
-        image_size=round((tokens - 1 - distilled) ** 0.5) * patch,
-        patch_size=patch,
-        hidden_size=width,
-        num_layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
-        num_heads=settings.get("num_heads") or max(1, width // head_width),
-        mlp_dim=mlp,
-        num_classes=classes,
-        norm_eps=1e-6,
-        qkv_bias="blocks.0.attn.qkv.bias" in tensors,
-        distilled=distilled,
-        teacher="head_dist.weight" in tensors,
-    )
-
-
-def _num_labels(settings: Mapping[str, Any]) -> int:
-    return len(settings.get("id2label") or ()) or settings.get("num_labels") or settings.get("num_classes") or 1000
-
-
-def _side(size: Any) -> int:
-    sides = {size} if isinstance(size, int) else set(size)
-    if len(sides) != 1:
-        raise InputError(f"expected square images and patches; got {size}")
-    return int(sides.pop())

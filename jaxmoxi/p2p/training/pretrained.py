@@ -10,20 +10,23 @@ import jax
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints import folder as model_folder
+from jaxmoxi.models.checkpoints.chosen import Asked
 from jaxmoxi.models.networks import vit
 from jaxmoxi.p2p.checkpoint import flatten
 from jaxmoxi.p2p.config import Config, ViTConfig
 from jaxmoxi.p2p.model import P2P, State, init
 
 
-def pretrained_classifier(folder: str | os.PathLike[str], config: Config, *, seed: int = 0) -> tuple[State, Config]:
-    """`(classifier, config)` from a checkpoint folder of a ViT, as `models.load` reads them.
+def pretrained_classifier(
+    folder: str | os.PathLike[str], config: Config, *, seed: int = 0, preprocessing: Asked | None = None
+) -> tuple[State, Config]:
+    """`(classifier, config)` from a checkpoint folder of a ViT, as `models.load(folder, preprocessing=...)` reads them.
 
     The classifier is an NNX state for `fit(classifier=...)`; where the numbers of classes differ, it has a new head,
     drawn from `seed`. The returned configuration has the folder's normalisation.
     Raises FileNotFoundError, and ValueError for a network that is not the configuration's, listing what differs.
     """
-    loaded = model_folder.load(folder)
+    loaded = model_folder.load(folder, preprocessing=preprocessing)
     if not isinstance(config.classifier, ViTConfig) or not isinstance(loaded.config, vit.VisionTransformerConfig):
         raise InputError(f"{folder}: expected a vision transformer, for a classifier that is one")
     ours, theirs = (

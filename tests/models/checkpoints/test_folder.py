@@ -46,6 +46,9 @@ def write(folder, settings=SETTINGS, tensors=None, **files):
     return folder
 
 
+HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": 32}
+
+
 def test_huggingface_folder(tmp_path):
     processor = {"size": {"shortest_edge": 40}, "crop_size": 32, "do_center_crop": True, "resample": 3}
     model = jm.models.load(write(tmp_path / "vit", tensors=tensors_for(), preprocessor_config=processor))
@@ -64,7 +67,7 @@ def test_shards(tmp_path):
     tensors = tensors_for()
     names = sorted(tensors)
     files = {name: f"model-0000{1 + (i % 2)}-of-00002.safetensors" for i, name in enumerate(names)}
-    folder = write(tmp_path, **{"model.safetensors.index": {"weight_map": files}})
+    folder = write(tmp_path, preprocessor_config=HALF, **{"model.safetensors.index": {"weight_map": files}})
     for file in set(files.values()):
         save_file({n: tensors[n] for n in names if files[n] == file}, folder / file)
     np.testing.assert_array_equal(jm.models.load(folder).logits(IMAGES), vit_classifier(CONFIG).logits(IMAGES))
@@ -75,7 +78,8 @@ def test_deit(tmp_path, teacher):
     kind = "DeiTForImageClassificationWithTeacher" if teacher else "DeiTForImageClassification"
     settings = SETTINGS | {"model_type": "deit", "architectures": [kind], "num_labels": 4}
     config = VisionTransformerConfig(**{**CONFIG.__dict__, "distilled": True, "teacher": teacher})
-    model = jm.models.load(write(tmp_path, settings, tensors_for("deit", config)))
+    with pytest.warns(UserWarning, match="assuming the preprocessing of the published weights .* mean 0.485"):
+        model = jm.models.load(write(tmp_path, settings, tensors_for("deit", config)))
     assert model.config == config
     tokens = model.embed_tokens(IMAGES[0])
     whole = model.encode_tokens(jax.tree.map(lambda t: t[None], tokens), jnp.ones((1, 16), bool))
@@ -86,6 +90,7 @@ def test_timm_folder(tmp_path):
     settings = {
         "architecture": "vit_tiny_patch8_32",
         "num_classes": 4,
+        "model_args": {"num_heads": 1},
         "pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3},
     }
     model = jm.models.load(write(tmp_path, settings, tensors_for("timm")))
@@ -100,7 +105,8 @@ def test_torchvision_folder_without_preprocessing(tmp_path):
     names = cnn.expected_tensors(config, "torchvision")
     tensors = {name: golden_tensor("folder", name, shape, 0.1) for name, shape in names.items()}
     tensors |= {name: np.ones_like(t) for name, t in tensors.items() if name.endswith("running_var")}
-    model = jm.models.load(write(tmp_path, {"model_type": "mobilenet_v2"}, tensors))
+    with pytest.warns(UserWarning, match="has no preprocessor_config.json; assuming .* 0.485, 0.456, 0.406"):
+        model = jm.models.load(write(tmp_path, {"model_type": "mobilenet_v2"}, tensors))
     assert (model.preprocessing.resize, model.preprocessing.crop) == (256, (224, 224))
     assert model.preprocessing.mean == (0.485, 0.456, 0.406)
 
@@ -114,7 +120,7 @@ def test_errors(tmp_path):
         jm.models.load(write(tmp_path / "empty"))
     bad = write(tmp_path / "bad", tensors=tensors_for() | {"classifier.weight": np.zeros((4, 65), np.float32)})
     with pytest.raises(ValueError, match=r"classifier.weight \(expected \[4, 64\], found \[4, 65\]\)"):
-        jm.models.load(bad)
+        jm.models.load(bad, preprocessing="half")
     (bad / "model.safetensors").write_bytes((bad / "model.safetensors").read_bytes()[:-100])
     with pytest.raises(ValueError, match="is not a readable safetensors file"):
         jm.models.load(bad)
@@ -122,7 +128,9 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r"config.json is not readable JSON"):
         jm.models.load(bad)
     other = write(tmp_path / "other", {"model_type": "bert"}, tensors_for())
-    with pytest.raises(ValueError, match="expected a model_type of mobilenet_v2, vit, deit, or .* vit_.* got 'bert'"):
+    with pytest.raises(
+        ValueError, match="expected a model_type of mobilenet_v2, vit, deit, vit_msn, or .* vit_.* got 'bert'"
+    ):
         jm.models.load(other)
     sized = write(tmp_path / "sized", tensors=tensors_for(), preprocessor_config={"size": 48})
     with pytest.raises(ValueError, match=r"makes images of \(48, 48\) pixels, the network takes 32 x 32"):
@@ -134,7 +142,8 @@ def test_errors(tmp_path):
     [("multi_label_classification", "sigmoid"), ("single_label_classification", "softmax"), (None, "softmax")],
 )
 def test_the_problem_decides_on_the_link(tmp_path, problem, link):
-    model = jm.models.load(write(tmp_path, SETTINGS | {"problem_type": problem}, tensors_for()))
+    settings = SETTINGS | {"problem_type": problem}
+    model = jm.models.load(write(tmp_path, settings, tensors_for()), preprocessing="half")
     assert model.link == link
     assert model.astype("bfloat16").link == link
 
@@ -153,11 +162,11 @@ def test_problems_that_are_no_classification(tmp_path, problem, labels, message)
     config = dataclasses.replace(CONFIG, num_classes=labels)
     settings = SETTINGS | {"problem_type": problem, "id2label": {str(i): f"c{i}" for i in range(labels)}}
     with pytest.raises(jm.InputError, match=message):
-        jm.models.load(write(tmp_path, settings, tensors_for(config=config)))
+        jm.models.load(write(tmp_path, settings, tensors_for(config=config)), preprocessing="half")
 
 
 def test_one_logit_with_a_sigmoid_is_a_classifier(tmp_path):
     config = dataclasses.replace(CONFIG, num_classes=1)
     settings = SETTINGS | {"problem_type": "multi_label_classification", "id2label": {"0": "cat"}}
-    model = jm.models.load(write(tmp_path, settings, tensors_for(config=config)))
+    model = jm.models.load(write(tmp_path, settings, tensors_for(config=config)), preprocessing="half")
     assert (model.link, model.class_names) == ("sigmoid", ("cat",))

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pickle
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 
 import ml_dtypes
@@ -96,13 +97,16 @@ def test_nested_state_dict(tmp_path, written):
     names = ["model_state_dict", "state_dict_ema", "model", "state_dict"]  # from the last choice to the first
     checkpoint = {"epoch": 1, "other": {"x": whole("Long", [9])}, "outer": whole("Long", [8], "outer")}
     assert list(read(tmp_path, written(checkpoint))) == ["outer"]
-    for name in names:
+    for i, name in enumerate(names):
         checkpoint[name] = {"epoch": 2, f"module.{name}": whole("Long", [1, 2], name)}
-        tensors = read(tmp_path, written(checkpoint))
+        with pytest.warns(UserWarning, match=f"; taking {name}") if i else nullcontext():
+            tensors = read(tmp_path, written(checkpoint))
         assert list(tensors) == [f"module.{name}"]
         equal(tensors[f"module.{name}"], np.array([1, 2]))
     checkpoint["state_dict"] = {"no": "tensors"}
-    assert list(read(tmp_path, written(checkpoint))) == ["module.model"]
+    with pytest.warns(UserWarning, match="; taking model"):
+        tensors = read(tmp_path, written(checkpoint))
+    assert list(tensors) == ["module.model"]
 
 
 def test_what_is_not_returned_is_not_read(tmp_path):

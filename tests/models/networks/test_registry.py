@@ -95,7 +95,8 @@ def write(folder, settings):
 @pytest.mark.parametrize("settings", [{"model_type": "one_file"}, {"architecture": "one_file_small"}])
 def test_one_file_adds_a_network(tmp_path, toy_file, settings):
     folder, weight = write(tmp_path / "model", settings)
-    model = jm.models.load(folder)
+    with pytest.warns(UserWarning, match="assuming the preprocessing of the published weights"):
+        model = jm.models.load(folder)
     images = jnp.asarray(np.random.default_rng(0).random((2, 8, 8, 3)), jnp.float32)
     expected = np.asarray(images).mean((1, 2)) @ weight.T + 1
     np.testing.assert_allclose(model.logits(images), expected, rtol=1e-5)
