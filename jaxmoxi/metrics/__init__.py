@@ -21,10 +21,19 @@ from jaxmoxi.metrics.curves import (
     probability_area,
     smallest_flip,
 )
+from jaxmoxi.metrics.faithfulness import (
+    Completeness,
+    completeness,
+    faithfulness_correlation,
+    infidelity,
+    sensitivity_n,
+)
 from jaxmoxi.metrics.imputation import noisy_linear_imputation
 from jaxmoxi.metrics.localisation import box_mask, crop_boxes, energy_inside, iou, pointing_game
 from jaxmoxi.metrics.registry import METRICS, Column, Explained, Line, Metric, Number, Panels, register
 from jaxmoxi.metrics.road import RoadCurve, road_curve
+from jaxmoxi.metrics.robustness import Randomisation, max_sensitivity, parameter_randomisation
+from jaxmoxi.metrics.sparseness import complexity, sparseness
 
 # A file registers its metrics when it is imported: a new one needs no line here.
 for _file in pkgutil.iter_modules(__path__):
@@ -33,6 +42,7 @@ for _file in pkgutil.iter_modules(__path__):
 __all__ = [
     "METRICS",
     "Column",
+    "Completeness",
     "Confidence",
     "CurveBand",
     "Explained",
@@ -41,22 +51,31 @@ __all__ = [
     "Number",
     "OrderAgreement",
     "Panels",
+    "Randomisation",
     "RoadCurve",
     "aggregate_curves",
     "bootstrap_curves",
     "box_mask",
+    "completeness",
+    "complexity",
     "crop_boxes",
     "curve_at",
     "energy_inside",
+    "faithfulness_correlation",
     "highest_confidence",
+    "infidelity",
     "iou",
+    "max_sensitivity",
     "noisy_linear_imputation",
     "order_agreement",
+    "parameter_randomisation",
     "pointing_game",
     "probability_area",
     "register",
     "road_curve",
+    "sensitivity_n",
     "smallest_flip",
+    "sparseness",
     "top_k_overlap",
     "value_fns",
 ]

@@ -22,6 +22,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxmoxi.attribution.game import Problem
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.models.classifier import Classifier
@@ -46,6 +47,7 @@ class Explained:
     sizes:      ascending group sizes in 0 .. P at which curves are to be measured, 0 and P among them.
     objects:    bool[H, W], True on the photo's objects; None where it has no boxes and no mask.
     batch_size: coalitions in one forward pass, all devices together; None chooses.
+    problem:    what the methods explained.
     """
 
     key: Key[Array, ""]
@@ -60,6 +62,7 @@ class Explained:
     sizes: Sequence[int]
     objects: Bool[Array | np.ndarray, "H W"] | None = None
     batch_size: int | None = None
+    problem: Problem | None = None
 
 
 class Number(NamedTuple):

@@ -3,6 +3,10 @@
 No attribution method optimises this metric. Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for
 Attribution Methods", ICML 2022, without the retraining that they show to be unnecessary. `imputation` makes the fill.
 
+The axis of a curve is the share of the image that is *removed*. The `percentile` of pytorch-grad-cam's ROAD is the
+reverse, what is *kept*: its 90 removes the tenth of the pixels that matters most, and is the share 0.1 here,
+`1 - percentile / 100`.
+
 Deviation: whole players are removed, until they cover a share of the pixels to the nearest player, because an order of
 regions does not order the pixels within them.
 """

@@ -138,6 +138,7 @@ def measure_photo(
         sizes=config.curve_sizes(problem.num_players),
         objects=_objects(task, photo, boxes, mask),
         batch_size=task.batch_size,
+        problem=problem,
     )
     found = [record for metric in task.metrics for record in metric.measure(explained)]
     return Measured(

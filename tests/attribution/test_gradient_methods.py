@@ -94,7 +94,9 @@ def to_numpy(images):
 
 def test_what_cannot_be():
     problem = make(LINEAR)
-    with pytest.raises(ValueError, match="expected num_steps and batch_size of at least 1; got 0 and 8"):
+    with pytest.raises(
+        ValueError, match="expected num_steps of at least 1, or .auto., and batch_size of at least 1; got 0 and 8"
+    ):
         attribution.integrated_gradients(None, problem, num_steps=0)
     with pytest.raises(ValueError, match="expected a fill of 'mean', 'blur', a number"):
         attribution.integrated_gradients(None, problem, baseline="grey")

@@ -174,6 +174,23 @@ def test_rollout_by_hand(variant, heads):
     np.testing.assert_allclose(pooled, mean_over(np.kron(patches.reshape(3, 3), np.ones((4, 4))), BLOBS), rtol=1e-4)
 
 
+@pytest.mark.parametrize("ratio", [0.3, 0.9])
+def test_discarded_weights_by_hand(ratio):
+    """As popular code does it: the lowest share of a layer's joint weights is nothing, but for the very first weight."""
+    model = vit_model()
+    flow = np.eye(10)
+    for weights in np.asarray(model.attention_maps(IMAGE)):
+        joint = weights.max(0).ravel().astype(np.float64)
+        lowest = [i for i in np.argsort(joint, kind="stable")[: int(joint.size * ratio)] if i != 0]
+        joint[lowest] = 0
+        mixed = joint.reshape(10, 10) + np.eye(10)
+        flow = mixed / mixed.sum(1, keepdims=True) @ flow
+    scores = attribution.attention_rollout(None, make(model), heads="max", discard_ratio=ratio)
+    np.testing.assert_allclose(scores, flow[0, 1:], rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"discard_ratio must lie in \[0, 1\); got 1.0"):
+        attribution.attention_rollout(None, make(model), discard_ratio=1.0)
+
+
 def test_where_they_do_not_apply(unchecked):
     bare, own, cnn = make(LINEAR), make(tiny_net()), make(cnn_model(), regions=jnp.zeros((64, 64), int), image=LARGE)
     for explain, name in ((attribution.grad_cam, "Grad-CAM"), (attribution.grad_cam_plus_plus, "Grad-CAM\\+\\+")):
