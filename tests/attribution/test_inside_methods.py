@@ -176,7 +176,7 @@ def test_rollout_by_hand(variant, heads):
 
 @pytest.mark.parametrize("ratio", [0.3, 0.9])
 def test_discarded_weights_by_hand(ratio):
-    """As popular code does it: the lowest share of a layer's joint weights is nothing, but for the very first weight."""
+    """As popular code does it: the lowest share of a layer's joint weights is 0, but for the very first weight."""
     model = vit_model()
     flow = np.eye(10)
     for weights in np.asarray(model.attention_maps(IMAGE)):
