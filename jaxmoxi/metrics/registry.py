@@ -46,6 +46,7 @@ class Explained:
     sizes:      ascending group sizes in 0 .. P at which curves are to be measured, 0 and P among them.
     objects:    bool[H, W], True on the photo's objects; None where it has no boxes and no mask.
     batch_size: coalitions in one forward pass, all devices together; None chooses.
+    share:      what the horizontal axis of curves counts: "pixels" of the image, or "players".
     """
 
     key: Key[Array, ""]
@@ -60,6 +61,7 @@ class Explained:
     sizes: Sequence[int]
     objects: Bool[Array | np.ndarray, "H W"] | None = None
     batch_size: int | None = None
+    share: Literal["players", "pixels"] = "pixels"
 
 
 class Number(NamedTuple):
