@@ -128,6 +128,7 @@ register(
         "Sundararajan, Taly and Yan, ICML 2017",
         "gradients",
         help="the mean gradient on the line from a baseline to the image, times their difference",
+        cost=lambda effort: 150,  # 50 points
         place=31,
         colour="#8c564b",
     )

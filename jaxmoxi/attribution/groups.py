@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.attribution.game import Problem, Seed, need_key
-from jaxmoxi.attribution.methods import Effort, Method, coalition_batches, register
+from jaxmoxi.attribution.methods import Effort, Method, coalition_batches, one_each, register
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.evaluation import evaluate, read_rows
@@ -150,6 +150,16 @@ def _moxi_options(effort: Effort) -> dict[str, Any]:
     return {"num_steps": steps, "batch_size": effort.batch_size}
 
 
+def _shapley_cost(effort: Effort) -> int:
+    return max(2, effort.samples // effort.num_players) * (effort.num_players - 1) + 2
+
+
+def _moxi_cost(effort: Effort) -> int:
+    count = effort.num_players if effort.steps is None else min(effort.steps, effort.num_players)
+    rest = effort.num_players - count
+    return (effort.num_players * (effort.num_players + 1) - rest * (rest + 1) + 9 * rest) // 2
+
+
 _MOXI = "Sumiyasu, Kawamoto and Kera, CVPR 2024"
 register(
     Method(
@@ -159,6 +169,7 @@ register(
         draws=True,
         help="Shapley values from random permutations",
         options=_shapley_options,
+        cost=_shapley_cost,
         place=70,
         colour="#006400",
     )
@@ -171,6 +182,7 @@ register(
         directed=True,
         help="MoXI without interactions: regions in the order of their own values",
         options=coalition_batches,
+        cost=one_each,
         place=900,
         colour="#d0021b",
         line=":",
@@ -185,6 +197,7 @@ register(
         directed=True,
         help="MoXI: the region that moves the payoff most together with those already chosen, one after the other",
         options=_moxi_options,
+        cost=_moxi_cost,
         place=910,
         colour="#d0021b",
         bold=True,

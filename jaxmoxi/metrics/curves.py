@@ -286,6 +286,7 @@ register(
                 ("deletion", "deletion (lower is better)", "removed, %"),
             ),
         ),
+        cost=lambda methods, sizes, removals: 2 * methods * sizes * removals,
         note=_note,
         place=10,
     )

@@ -136,6 +136,8 @@ class Metric:
     by_default:    measured where a study names no metrics.
     removals:      (name, title in the report) of ways of hiding players that are the metric's own.
     panels:        the figure of the metric's lines; None: no figure.
+    cost:          about how many evaluations of the model it takes for so many (methods, sizes of curves, ways of
+                   removing players); studies tell from it how long they will take. None: next to nothing.
     note:          what the report says of curves that are measured at these sizes instead of all; None: nothing.
     place:         metrics are measured and listed in ascending order of their place, by name where two share one.
     """
@@ -150,6 +152,7 @@ class Metric:
     by_default: bool = True
     removals: tuple[tuple[str, str], ...] = ()
     panels: Panels | None = None
+    cost: Callable[[int, int, int], int] | None = None
     note: Callable[[Sequence[int]], str] | None = None
     place: int = 500
 

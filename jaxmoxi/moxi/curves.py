@@ -106,8 +106,8 @@ def curve_readouts(
             parts.append(
                 read_generated(
                     game,
-                    _row_first if insertion else _row_without_first,
-                    (ranks, jnp.asarray(at[chosen], jnp.int32)),
+                    _row_along,
+                    (ranks, jnp.asarray(at[chosen], jnp.int32), jnp.asarray(insertion)),
                     count=count * len(chosen),
                     num_players=num_players,
                     batch_size=batch_size,
@@ -120,13 +120,12 @@ def curve_readouts(
     return jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1)[:, back], *rows)
 
 
-def _row_first(operands: tuple[Int[Array, "M P"], Int[Array, "S"]], index: Int[Array, ""]) -> Bool[Array, "P"]:
-    ranks, sizes = operands
-    return ranks[index // len(sizes)] < sizes[index % len(sizes)]
-
-
-def _row_without_first(operands: tuple[Int[Array, "M P"], Int[Array, "S"]], index: Int[Array, ""]) -> Bool[Array, "P"]:
-    return ~_row_first(operands, index)
+def _row_along(
+    operands: tuple[Int[Array, "M P"], Int[Array, "S"], Bool[Array, ""]], index: Int[Array, ""]
+) -> Bool[Array, "P"]:
+    """The first players of an order (insertion), or all but them: one program for both directions."""
+    ranks, sizes, insertion = operands
+    return (ranks[index // len(sizes)] < sizes[index % len(sizes)]) == insertion
 
 
 def check_order(order: Int[AnyArray, "P"]) -> Int[Array, "P"]:
