@@ -227,7 +227,7 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
     counts = Counter(result.status for result in results)
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda c: c[0] != "ok"))
     left_out = [m for m in task.config.methods if m not in task.methods]
-    title = markdown(shorten(name, 80))
+    title = _text(name, 80)
     if task.config.share == "pixels":
         along = "the image's pixels (tokens, where they are removed)"
     else:
@@ -254,12 +254,14 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
     broken = [r for r in results if r.status in ("unreadable", "failed")]
     if broken:
         lines += ["", f"Photos without a result ({len(broken)}):", ""]
-        lines += [
-            f"- {markdown(shorten(one_line(r.photo), 120))}: {r.status}: {markdown(shorten(one_line(r.reason), 300))}"
-            for r in broken
-        ]
+        lines += [f"- {_text(r.photo, 120)}: {r.status}: {_text(r.reason, 300)}" for r in broken]
     cited = [f"- {m}: {METHODS[m].source}" for m in task.methods]
     return "\n".join([*lines, "", "Methods:", "", *cited, ""])
+
+
+def _text(name: str, limit: int) -> str:
+    """A name, or what is said of it, as Markdown shows it."""
+    return markdown(shorten(one_line(name), limit))
 
 
 def _title(task: Setting, removal: str) -> str:

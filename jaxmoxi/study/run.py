@@ -53,7 +53,7 @@ def run_study(
     batch_size: int | None = None,
     process: tuple[int, int] = (0, 1),
     progress: bool = True,
-    max_minutes: float | None = None,
+    max_minutes: float | int | None = None,
     poll_seconds: float = 2.0,
 ) -> epath.Path:
     """Runs a study, or what is left of it, and returns the path of its report.
@@ -162,7 +162,7 @@ def _drop_changed(study: Study, pairs: Sequence[tuple[int, int]]) -> None:
         warnings.warn(
             f"{len(dropped)} photo{'s have' if len(dropped) > 1 else ' has'} changed since the study measured "
             f"{'them' if len(dropped) > 1 else 'it'}, and {'are' if len(dropped) > 1 else 'is'} measured again: "
-            f"{contents.names(map(one_line, dropped))}",
+            f"{contents.names(dropped)}",
             UserWarning,
             stacklevel=3,
         )

@@ -17,7 +17,6 @@ from etils import epath
 
 import jaxmoxi.files as files
 from jaxmoxi.errors import InputError
-from jaxmoxi.escape import one_line
 from jaxmoxi.files import write_whole
 from jaxmoxi.study.contents import names
 from jaxmoxi.study.measure import Setting
@@ -172,7 +171,7 @@ def read_shard(path: epath.PathLike, owner: Owner | None = None, *, part: bool =
         elif int(arrays["model"]) != owner.model:
             wrong = f"is of model number {int(arrays['model'])}, not {owner.model}"
         elif not told.items() <= owner.photos.items() or (not part and len(told) < len(owner.photos)):
-            wrong = f"holds the photos {names(map(one_line, told.values()))}, not {names(map(one_line, owner.photos.values()))}"
+            wrong = f"holds the photos {names(told.values())}, not {names(owner.photos.values())}"
         if wrong:
             raise InputError(
                 f"the shard {path} {wrong}: another file was copied over it; delete it and run the study again"

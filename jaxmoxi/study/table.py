@@ -40,7 +40,7 @@ def read_rows(path: epath.Path) -> list[dict[str, str]]:
                 )
             rows.append(row)
     except csv.Error as error:
-        raise InputError(f"line {lines.line_num} of {path} is no CSV ({error})") from None
+        raise InputError(f"line {lines.reader.line_num} of {path} is no CSV ({error})") from None
     finally:
         csv.field_size_limit(limit)
     return rows

@@ -23,7 +23,7 @@ def listed(tmp_path, data):
         ("file,label\na.png,cat\n".encode("utf-16"), "labels.csv is not UTF-8 .byte 0: 0xff."),
         (b"file,label\na.png,cat\0\n", "labels.csv holds zero bytes, and is no CSV"),
         (b"file,label\na.png,cat,3,4\n", "line 2 of .*labels.csv has more fields than the 2 columns"),
-        (b'file,label\n"a.png,cat\n', "line 3 of .*labels.csv is no CSV .unexpected end of data."),
+        (b'file,label\n"a.png,cat\n', "line 2 of .*labels.csv is no CSV .unexpected end of data."),
         (b'file,label\n"a"b.png,cat\n', "line 2 of .*labels.csv is no CSV"),
         (b"file;label\na.png;cat\n", "expected the columns file and label .or index. in .*labels.csv; got file;label"),
         (b"", "expected the columns file and label"),
