@@ -86,10 +86,11 @@ class Progress:
         """What the first photos took, once each: the first compiles, the second does not."""
         left = self.photos - self.begun
         if len(self.seconds) <= 2 and left:
-            with_compiling = ", compiling included" if len(self.seconds) == 1 else ""
+            compiling = ", compiling included" if len(self.seconds) == 1 else ""
+            rest = f"{left} {'is' if left == 1 else 'are'} left"
             self.say(
-                f"a photo took {duration(self.seconds[-1])}{with_compiling}; {left} are left: "
-                f"at most about {duration(left * self.seconds[-1])}"
+                f"a photo took {duration(self.seconds[-1])}{compiling}; {rest}: at most about "
+                f"{duration(left * self.seconds[-1])}"
             )
 
 
