@@ -190,6 +190,7 @@ def _head(study: Study, measured: int) -> str:
         f"# Study\n\n{unfinished}{len(study.photos)} photos{of}. Every number with its 95 % confidence interval over "
         "photos (1.96 standard errors); ↑ higher is better, ↓ lower. `table.parquet` has every photo's own, `shards/` "
         "the orders and curves, `study.json` the settings.\n"
+        + (f"\nFiles: {markdown(study.left_out)}.\n" if study.left_out else "")
     )
 
 

@@ -76,6 +76,7 @@ class Study(NamedTuple):
     name:     `study_name` of its settings.
     photos:   the list; folder: to which their names are relative.
     settings: each model's name, as text, and part.
+    left_out: what the report says of the files that are not read as photos; "" for nothing.
     """
 
     out: epath.Path
@@ -84,6 +85,7 @@ class Study(NamedTuple):
     folder: epath.Path
     settings: tuple[tuple[str, Setting], ...]
     shard_size: int
+    left_out: str = ""
 
     @property
     def shards(self) -> list[tuple[int, int]]:
