@@ -10,7 +10,7 @@ from PIL import Image
 from jaxmoxi.study import run, run_study, store
 from jaxmoxi.study.measure import measure_photo
 from jaxmoxi.study.report import has_results
-from support.study import files, tiny_classifier, tiny_config, write_photos
+from support.study import files, tiny_config, write_photos
 
 SETTINGS = dict(methods=("random", "gradient"), metrics=("curves",), sizes=4)
 
@@ -150,7 +150,7 @@ def test_a_shard_copied_over_another_is_named(out, mine, models):
 
 
 def test_a_shard_of_another_study_or_model_is_named(out, mine, models, tmp_path):
-    two = {"a": models["tiny"], "b": tiny_classifier("other")}
+    two = {"a": models["tiny"], "b": models["tiny"]}
     study(mine, two, tmp_path / "two")
     shutil.copy(tmp_path / "two" / "shards" / "0-000000.npz", out / "shards" / "0-000000.npz")
     with pytest.raises(ValueError, match="0-000000.npz is of a study with other settings, photos or models"):
