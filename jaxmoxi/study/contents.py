@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from etils import epath
 
-from jaxmoxi.escape import one_line, shorten
+from jaxmoxi.escape import printable, shorten
 from jaxmoxi.study.photos import Photo
 from jaxmoxi.study.records import Result
 
@@ -36,7 +36,7 @@ def changed(folder: epath.Path, photos: Sequence[Photo], results: Iterable[Resul
 
 def names(results: Iterable[str]) -> str:
     """Some names for a message: the first three, and how many more there are."""
-    listed = [shorten(one_line(name), 120) for name in results]
+    listed = [shorten(printable(name), 120) for name in results]
     more = f" and {len(listed) - LISTED} more" if len(listed) > LISTED else ""
     return ", ".join(listed[:LISTED]) + more
 

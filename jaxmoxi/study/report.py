@@ -18,7 +18,7 @@ from etils import epath
 
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.errors import InputError
-from jaxmoxi.escape import markdown, one_line, shorten
+from jaxmoxi.escape import markdown, printable, shorten
 from jaxmoxi.files import write_whole
 from jaxmoxi.games.removal import Removal
 from jaxmoxi.metrics.registry import Column, all_columns
@@ -262,7 +262,7 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
 
 def _text(name: str, limit: int) -> str:
     """A name, or what is said of it, as Markdown shows it."""
-    return markdown(shorten(one_line(name), limit))
+    return markdown(shorten(printable(name), limit))
 
 
 def _title(task: Setting, removal: str) -> str:

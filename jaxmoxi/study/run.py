@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxmoxi.errors import InputError, NaNValueError
-from jaxmoxi.escape import one_line
+from jaxmoxi.escape import printable
 from jaxmoxi.files import sweep_drafts
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.study import contents
@@ -101,7 +101,7 @@ def run_study(
             "name a CSV file with labels, or study the predictions (target prediction, only_correct False)"
         )
     settings = {name: setting(model, config, mesh=mesh, batch_size=batch_size) for name, model in models.items()}
-    texts = {name: one_line(name) for name in models}
+    texts = {name: printable(name) for name in models}
     if len(set(texts.values())) < len(texts):
         raise InputError(f"expected models of different names; got {', '.join(texts.values())}")
     record = {
