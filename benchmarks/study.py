@@ -2,11 +2,11 @@
 
     python benchmarks/study.py [--model FOLDER | --size tiny|small|base] [--out FILE.json]
 
-It measures every method of `jaxmoxi.attribution.METHODS` that applies, with the options of `jaxmoxi study --preset
-quick`, on images of noise, after compilation; MoXI and MoXI(-) in both directions. It does so on more and more devices:
-those that an accelerator has, or simulated devices of a CPU in new processes. Simulated devices share the cores, so
-beyond the number of cores the figure says what sharding costs, not what it gains. The games of the perturbation methods
-are spread over the devices; gradients and attention run on one.
+It measures every method of `jaxmoxi.attribution.METHODS` that applies, with 600 evaluations for each that samples and
+MoXI one by one for 12 players, on images of noise, after compilation; MoXI and MoXI(-) in both directions. It does so
+on more and more devices: those that an accelerator has, or simulated devices of a CPU in new processes. Simulated
+devices share the cores, so beyond the number of cores the figure says what sharding costs, not what it gains. The games
+of the perturbation methods are spread over the devices; gradients and attention run on one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from _common import environment, seconds, summary, write
 import jaxmoxi as jm
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.cli.bench import SIZES, random_classifier
-from jaxmoxi.study import PRESETS
+from jaxmoxi.study import StudyConfig
 
 
 @dataclasses.dataclass
@@ -50,7 +50,7 @@ def rows(args: Args) -> list[dict[str, Any]]:
     model = random_classifier(SIZES[args.size]) if args.model is None else jm.models.load(args.model)
     height, width = model.preprocessing.size
     regions, players = jm.grid_regions(height, width, rows=args.side, cols=args.side), args.side**2
-    config = PRESETS["quick"]()
+    config = StudyConfig(steps=12, samples=600)
     count = args.worker or 1
     mesh = jax.make_mesh((count,), ("devices",), devices=jax.devices()[:count])
 

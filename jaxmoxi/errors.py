@@ -28,6 +28,10 @@ class NaNValueError(FloatingPointError):
         self.result = result
 
 
+class NotConvergedWarning(UserWarning):
+    """A result is further from what it approximates than it should be; the message says by how much."""
+
+
 def nan_error(where: str, *, result: Any = None, whose: str = "the value function") -> NaNValueError:
     """The one error for a NaN value.
 

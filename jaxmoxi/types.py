@@ -95,11 +95,18 @@ class Curve:
     """A readout at every group size along an order of P players. Entry k is the size k: entry 0 is the start
     (nothing inserted, nothing deleted), entry P the end (all inserted, all deleted).
 
+    Areas are trapezoid sums over `shares`. The first of them is the one to report: it is in [0, 1] and means the same
+    for every model and payoff.
+
+    probability_area: float32[] in [0, 1], the area under `probabilities`; None if the value function cannot tell.
+    accuracy_area: float32[] in [0, 1], the area under `leads`; None likewise.
+    area:          float32[], the area under `values`, in the payoff's own unit: log-odds of any size by default, which
+                   no other payoff's area can be compared with.
     values:        float32[P+1], the payoff.
-    area:          float32[], trapezoid area under `values` over the share of players k/P in [0, 1].
-    leads:         bool[P+1], accuracy of the single image at each size; None if the value function cannot tell.
-    accuracy_area: float32[] in [0, 1], trapezoid area under `leads`; None likewise.
+    leads:         bool[P+1], accuracy of the single image at each size; None likewise.
     probabilities: float32[P+1] in [0, 1]; None likewise.
+    shares:        float32[P+1], ascending from 0 to 1: how much is inserted (deleted) at each size.
+    share:         static, of what: "players", so that `shares` is k / P, or "pixels" of the image.
     """
 
     values: Float[Array, "*batch P1"]
@@ -107,6 +114,9 @@ class Curve:
     leads: Bool[Array, "*batch P1"] | None
     accuracy_area: Float[Array, "*batch"] | None
     probabilities: Float[Array, "*batch P1"] | None
+    probability_area: Float[Array, "*batch"] | None = None
+    shares: Float[Array, "*batch P1"] | None = None
+    share: str = static(default="players")
 
 
 @record

@@ -19,6 +19,7 @@ from jaxmoxi.games.image import pixel_value_fn
 from jaxmoxi.games.outputs import logits_of
 from jaxmoxi.games.payoff import Link, Payoff, check_payoff, payoff_values
 from jaxmoxi.models.networks.base import Features
+from jaxmoxi.moxi.curves import warn_of_ties
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, pool_regions
 from jaxmoxi.types import AnyArray
@@ -118,17 +119,27 @@ def problem(
     )
 
 
-def order_of(scores: Float[AnyArray, "P"]) -> Int[Array, "P"]:
-    """Players from the highest score to the lowest, int32[P]; equal scores keep the lowest index first.
+def order_of(scores: Float[AnyArray, "P"], *, ties: Seed = None) -> Int[Array, "P"]:
+    """Players from the highest score to the lowest, int32[P].
 
-    Raises ValueError if a score is NaN (outside `jit`; inside it, NaN comes last).
+    ties: a random key, such as jax.random.key(0): players with equal scores stand in random order, and each succession
+          of them is equally likely. None: the lowest index first, which favours one corner of the image; a warning
+          tells that scores are tied.
+
+    Scores themselves, ties included, are compared by `jaxmoxi.metrics.score_agreement`.
+    Raises ValueError if a score is NaN (outside `jit`; inside it, NaN comes last, and nothing warns).
     """
     scores = jnp.asarray(scores)
     if is_concrete(scores) and bool(jnp.isnan(scores).any()):
         raise InputError(
             f"the score of player {int(np.argmax(np.isnan(scores)))} is NaN; check the model's logits for this image"
         )
-    return jnp.argsort(-scores, stable=True).astype(jnp.int32)
+    if ties is None:
+        if is_concrete(scores):
+            warn_of_ties(np.asarray(scores), "order_of(scores, ties=jax.random.key(0)) breaks ties at random")
+        return jnp.argsort(-scores, stable=True).astype(jnp.int32)
+    shuffled = jax.random.permutation(ties, scores.shape[0])
+    return shuffled[jnp.argsort(-scores[shuffled], stable=True)].astype(jnp.int32)
 
 
 def without_game(problem: Problem) -> Problem:

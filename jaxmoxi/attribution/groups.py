@@ -4,7 +4,7 @@ Sources: Sumiyasu, Kawamoto, Kera, "Identifying Important Group of Pixels using 
 MoXI(-)); Castro, Gómez and Tejada, Computers & Operations Research 2009 (sampled Shapley values).
 
 Where a method gives an order, a player's score is P less its place in it, counted from 0: P for the first, 1 for the
-last.
+last. Players that MoXI(-) cannot tell apart share the mean of their places.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.attribution.game import Problem, Seed, need_key
-from jaxmoxi.attribution.methods import Effort, Method, coalition_batches, register
+from jaxmoxi.attribution.methods import Effort, Method, coalition_batches, one_each, register
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game
-from jaxmoxi.games.evaluation import evaluate
+from jaxmoxi.games.evaluation import evaluate, read_rows
 from jaxmoxi.moxi.contexts import full_context_shapley, sampled_shapley, self_context_shapley
 from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
+from jaxmoxi.moxi.stages import choose_chunk
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.search.shared import remove_in_rounds
 from jaxmoxi.types import Stop
@@ -95,11 +97,18 @@ def _rank_rest(
 ) -> tuple[Int[Array, "R"], Bool[Array, ""]]:
     """The players that were not chosen, from the least missed (insertion) or the most missed (deletion) on."""
     num_players = first.shape[0]
+    # On the host, a game that does not gain from small coalitions is asked in chunks of one compiled shape: each round
+    # has another number of candidates, and would otherwise be another compilation.
+    chunked = not game.sized and is_concrete((game, first))
+    size = choose_chunk(game, num_players, range(1, rest + 1), batch_size, None) if chunked else None
 
     def ask(group: Bool[Array, "P"], players: Int[Array, "C"]) -> Float[Array, "C"]:
         masks = group & (players[:, None] != jnp.arange(num_players))
         shown = len(players) - 1 + (num_players - rest if insertion else 0)
-        values = evaluate(game, masks, batch_size=batch_size, max_visible=max(shown, 1))
+        if size is None:
+            values = evaluate(game, masks, batch_size=batch_size, max_visible=max(shown, 1))
+        else:
+            values = jnp.asarray(read_rows(game, np.asarray(masks), size=size, max_visible=None).values)
         if is_concrete(values) and jnp.isnan(values).any():
             hidden = jnp.flatnonzero(~masks[jnp.argmax(jnp.isnan(values))]).tolist()
             raise nan_error(f"with the players {hidden} hidden")
@@ -124,8 +133,10 @@ def _single_values(problem: Problem, insertion: bool, batch_size: int | None) ->
 
 
 def _ranked(values: Float[Array, "P"]) -> Float[Array, "P"]:
-    """P less the place in descending order, the lowest index first among equals. All NaN if one value is."""
-    places = jnp.argsort(jnp.argsort(-values, stable=True))
+    """P less the place in descending order; equal values share the mean of their places. All NaN if one value is."""
+    above = jnp.sum(values[:, None] < values, axis=1)
+    tied = jnp.sum(values[:, None] == values, axis=1)
+    places = above + (tied - 1) / 2
     return jnp.where(jnp.isnan(values).any(), jnp.nan, values.shape[0] - places.astype(jnp.float32))
 
 
@@ -139,6 +150,16 @@ def _moxi_options(effort: Effort) -> dict[str, Any]:
     return {"num_steps": steps, "batch_size": effort.batch_size}
 
 
+def _shapley_cost(effort: Effort) -> int:
+    return max(2, effort.samples // effort.num_players) * (effort.num_players - 1) + 2
+
+
+def _moxi_cost(effort: Effort) -> int:
+    count = effort.num_players if effort.steps is None else min(effort.steps, effort.num_players)
+    rest = effort.num_players - count
+    return (effort.num_players * (effort.num_players + 1) - rest * (rest + 1) + 9 * rest) // 2
+
+
 _MOXI = "Sumiyasu, Kawamoto and Kera, CVPR 2024"
 register(
     Method(
@@ -149,6 +170,7 @@ register(
         complete="players",
         help="Shapley values from random permutations",
         options=_shapley_options,
+        cost=_shapley_cost,
         place=70,
         colour="#006400",
     )
@@ -161,6 +183,7 @@ register(
         directed=True,
         help="MoXI without interactions: regions in the order of their own values",
         options=coalition_batches,
+        cost=one_each,
         place=900,
         colour="#d0021b",
         line=":",
@@ -175,6 +198,7 @@ register(
         directed=True,
         help="MoXI: the region that moves the payoff most together with those already chosen, one after the other",
         options=_moxi_options,
+        cost=_moxi_cost,
         place=910,
         colour="#d0021b",
         bold=True,

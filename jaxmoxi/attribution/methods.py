@@ -58,6 +58,16 @@ def sampled_coalitions(effort: Effort) -> dict[str, Any]:
     return {"num_samples": effort.samples, "batch_size": effort.batch_size}
 
 
+def one_each(effort: Effort) -> int:
+    """The cost of a method that evaluates one coalition for each player, and the whole image."""
+    return effort.num_players + 1
+
+
+def all_samples(effort: Effort) -> int:
+    """The cost of a method that evaluates as many coalitions as it may sample."""
+    return effort.samples
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """One attribution method.
@@ -74,6 +84,8 @@ class Method:
     directed: `explain` takes `insertion=True` or False, and has an order for each.
     help:     what the method asks, in a few words.
     options:  the keywords of `explain` that follow from an `Effort`; it says there what each of them counts.
+    cost:     about how many evaluations of the model one order takes, a gradient counted as three; studies tell from it
+              how long they will take. None: next to nothing.
     place:    methods are listed in ascending order of their place, by name where two share one.
     colour:   of its lines in figures, as Matplotlib takes it. `line`: their style. `bold`: whether they stand out.
     """
@@ -88,6 +100,7 @@ class Method:
     complete: Literal["", "players", "pixels"] = ""
     help: str
     options: Callable[[Effort], dict[str, Any]] = no_options
+    cost: Callable[[Effort], int] | None = None
     place: int = 500
     colour: str
     line: Literal["-", "--", "-.", ":"] = "-"

@@ -25,8 +25,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmoxi.attribution.game import Problem, Seed, class_scores, need_gradients, without_game
-from jaxmoxi.attribution.methods import Method, register
-from jaxmoxi.errors import InputError, warn
+from jaxmoxi.attribution.methods import Effort, Method, register
+from jaxmoxi.errors import InputError, NotConvergedWarning, warn
 from jaxmoxi.games.fill import fill_image
 from jaxmoxi.games.payoff import Payoff
 from jaxmoxi.guards import deliberate
@@ -61,6 +61,7 @@ def integrated_gradients(
     *,
     baseline: Any = 0.0,
     num_steps: int | Literal["auto"] = "auto",
+    max_steps: int = _LAST,
     batch_size: int = 8,
     payoff: Payoff | None = None,
 ) -> Float[Array, "P"]:
@@ -75,12 +76,14 @@ def integrated_gradients(
                 "blur"; or "black" (the paper's; needs a Classifier, which knows what black becomes). 0 is the mean
                 colour of the pictures that the network was trained on, where they were normalised by it.
     num_steps:  points on the line, >= 1; "auto" doubles them from 16 until the sum misses by at most 5 %, and warns
-                where 1,024 do not reach that. 50, as often taken, can be far too few. Inside `jit` and `vmap` a number
-                has to be given.
+                where `max_steps` do not reach that. 50, as often taken, can be far too few. Inside `jit` and `vmap` a
+                number has to be given.
+    max_steps:  where "auto" ends, at least 32.
     batch_size: points that are differentiated together; bounds the memory and changes nothing else.
     payoff:     what is differentiated; None means the game's own.
 
-    Outside `jit` a warning says where the sum misses by more than a fifth.
+    Outside `jit` a NotConvergedWarning says where the sum misses by more than that, and for a given number of steps
+    where it misses by more than a fifth.
     Raises ValueError for a baseline or a number that does not fit and a model without a gradient.
     """
     del key
@@ -89,13 +92,21 @@ def integrated_gradients(
         if isinstance(steps, str):
             raise InputError('num_steps="auto" decides on the host: inside jit and vmap give a number, such as 256')
         return problem.pool(_midpoints(without_game(problem), start, steps, batch_size, payoff))
-    found = path_attribution(problem, baseline=baseline, num_steps=num_steps, batch_size=batch_size, payoff=payoff)
+    found = path_attribution(
+        problem,
+        baseline=baseline,
+        num_steps=num_steps,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        payoff=payoff,
+    )
     gap, change = float(found.gap), float(found.change)
     if abs(gap) > (TOLERANCE if num_steps == "auto" else 0.2) * max(abs(change), float(_scale(found))):
         warn(
             f"integrated gradients of {int(found.num_steps)} steps sum to {change + gap:.3g}, where the payoff changes "
             f"by {change:.3g}: they have not converged. "
-            + ("Explain another payoff, or from a nearer baseline" if num_steps == "auto" else 'Use num_steps="auto"')
+            + ("Raise max_steps, or explain another payoff" if num_steps == "auto" else 'Use num_steps="auto"'),
+            NotConvergedWarning,
         )
     return found.scores
 
@@ -116,16 +127,16 @@ def path_attribution(
     baseline, num_steps, batch_size, payoff: as for `integrated_gradients`.
     tolerance: "auto" doubles the steps until the gap is at most this share of the payoff's change, of the trapezoid
                rule, and twice that of the midpoints alone, which tells a gap that is small by chance.
-    max_steps: where "auto" ends; at least 16.
+    max_steps: where "auto" ends; at least 32.
 
     Raises ValueError inside `jit` and for arguments that do not fit.
     """
     steps, start, payoff = _prepare(problem, baseline, num_steps, batch_size, payoff)
     if not is_concrete(problem):
         raise InputError("path_attribution looks at the completeness gap: call it outside jit and vmap")
-    if not tolerance > 0 or max_steps < _FIRST:
+    if not tolerance > 0 or max_steps < 2 * _FIRST:
         raise InputError(
-            f"expected a tolerance above 0 and max_steps of at least {_FIRST}; got {tolerance} and {max_steps}"
+            f"expected a tolerance above 0 and max_steps of at least {2 * _FIRST}; got {tolerance} and {max_steps}"
         )
     own = without_game(problem)
     ends = np.asarray(_payoffs(own, jnp.stack([start, problem.image]), payoff), np.float64)
@@ -256,6 +267,11 @@ def _black(problem: Problem) -> Any:
     return [(how.offset - mean) / std for mean, std in zip(how.mean, how.std, strict=True)]
 
 
+def _most_steps(effort: Effort) -> int:
+    """A gradient costs about three evaluations; a method may use `effort.samples` of them."""
+    return max(64, effort.samples // 3)
+
+
 # Its `batch_size` counts points that are differentiated together, so a study's coalitions per forward pass are not it.
 register(
     Method(
@@ -265,6 +281,8 @@ register(
         "gradients",
         help="the mean gradient on the line from a baseline to the image, times their difference",
         complete="pixels",
+        options=lambda effort: {"max_steps": _most_steps(effort)},
+        cost=lambda effort: 3 * _most_steps(effort),
         place=31,
         colour="#8c564b",
     )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.attribution.game import Problem, Seed, need_key
-from jaxmoxi.attribution.methods import Method, coalition_batches, register, sampled_coalitions
+from jaxmoxi.attribution.methods import Method, all_samples, coalition_batches, one_each, register, sampled_coalitions
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, GameWrapper
 from jaxmoxi.games.evaluation import readouts
@@ -198,6 +198,7 @@ register(
         "Zeiler and Fergus, ECCV 2014",
         help="what the payoff loses when one region is hidden",
         options=coalition_batches,
+        cost=one_each,
         place=40,
         colour="#17becf",
     )
@@ -210,6 +211,7 @@ register(
         draws=True,
         help="the mean of random masks, weighted by the probability under each",
         options=sampled_coalitions,
+        cost=all_samples,
         place=50,
         colour="#bcbd22",
     )
@@ -222,6 +224,7 @@ register(
         draws=True,
         help="how much the payoff depends on whether a region is visible, over random coalitions",
         options=sampled_coalitions,
+        cost=all_samples,
         place=60,
         colour="#000080",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -30,8 +31,8 @@ class Study:
 
     PHOTOS is a folder with a folder for each class, or a CSV file with the columns file and label (and x0, y0, x1, y1
     for objects' boxes, or mask, an image that is not black on them). The same command goes on where it was interrupted;
-    a finished study is not run again. Writes into --out: report.md, table.parquet (a row for each number), figures/,
-    shards/ (orders and curves) and study.json.
+    a finished study is not run again, but for photos that have changed since. Writes into --out: report.md,
+    table.parquet (a row for each number), figures/, shards/ (orders and curves) and study.json.
     """
 
     photos: Annotated[tyro.conf.Positional[str], _OPTION(metavar="PHOTOS")]
@@ -46,7 +47,7 @@ class Study:
     Left out: as the folder says."""
     preset: Literal["paper", "quick"] = "paper"
     """Settings that go together; the options below change single ones. paper: all methods, full MoXI orders, 14 x 14
-    regions; quick: the same question for a CPU."""
+    regions; quick: the same question for a CPU, with 7 x 7 regions and less of everything."""
     methods: Annotated[tuple[str, ...] | None, _OPTION(help=f"Names from {_METHODS}.")] = None
     metrics: Annotated[tuple[str, ...] | None, _OPTION(help=f"Names from {_METRICS}.")] = None
     regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None
@@ -71,9 +72,15 @@ class Study:
     """At about how many group sizes curves are measured."""
     num_photos: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """Only so many, spread evenly over the list."""
+    share: Annotated[Literal["pixels", "players"] | None, _OPTION(metavar="pixels|players", help_behavior_hint="")] = (
+        None
+    )
+    """What curves and their areas are over. Left out: the image's pixels, which is fair to regions of every size."""
     seed: int = 0
     shard_size: Annotated[int, _OPTION(metavar="N")] = 4
     """Photos that are written, and lost, together."""
+    max_minutes: Annotated[float | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """End after about so many minutes, with a report of the photos that are measured; the same command goes on."""
     batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """Coalitions evaluated at once; left out: by the memory there is. Changes no result but by rounding."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -94,6 +101,8 @@ class Study:
         import jax
 
         from jaxmoxi.study import PRESETS, has_results, run_study
+        from jaxmoxi.study.photos import as_text
+        from jaxmoxi.study.report import is_finished
 
         process = (jax.process_index(), jax.process_count())
 
@@ -104,12 +113,18 @@ class Study:
         with one_line():
             path = run_study(
                 self.photos, models, self.out, config, shard_size=self.shard_size, mesh=mesh,
-                batch_size=self.batch_size, process=process, progress=not self.quiet,
+                batch_size=self.batch_size, process=process, progress=not self.quiet, max_minutes=self.max_minutes,
             )  # fmt: skip
         if process[0] == 0:
             seconds = "" if self.quiet else f" ({time.perf_counter() - started:.0f} s)"
-            print(f"{path}{seconds}")
-            if not has_results(path):
+            print(as_text(f"{path}{seconds}"))
+            with one_line():
+                finished, empty = is_finished(path), not has_results(path)
+            if not finished:
+                more = "; no photo was finished: give it more minutes" if empty else ""
+                print(f"jaxmoxi: the {self.max_minutes:g} minutes are over{more}. The same command goes on where this "
+                      "one ended, without --max-minutes until it is done", file=sys.stderr)  # fmt: skip
+            elif empty:
                 raise CommandError(f"no photo has a result; {path} says why")
         return 0
 
@@ -137,7 +152,7 @@ class Study:
 
         names = (
             "methods", "metrics", "regions", "masking", "removals", "target", "only_correct", "steps", "samples",
-            "sizes", "num_photos",
+            "sizes", "num_photos", "share",
         )  # fmt: skip
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.metrics is None and self.methods is not None:

@@ -103,6 +103,10 @@ class Game:
         """The readout of images between the fill (share 0 of a pixel) and the image (1). InputError unless `blends`."""
         raise InputError("this game hides no pixels; the games of pixel_value_fn do")
 
+    def player_sizes(self, num_players: int) -> Int[Array, "P"] | None:
+        """How much of the image each of the players is, int32[P], in pixels or tokens; None where the game has none."""
+        return None
+
     def with_payoff(self, payoff: Payoff) -> Game | None:
         """The same game under another payoff; None where it has no other."""
         return None
@@ -178,6 +182,10 @@ class GameWrapper(Game):
         """The readout of blended images, of the game inside."""
         return self.v.blended(shares)
 
+    def player_sizes(self, num_players: int) -> Int[Array, "P"] | None:
+        """The sizes of the players of the game inside."""
+        return self.v.player_sizes(num_players)
+
     def with_payoff(self, payoff: Payoff) -> Game | None:
         """The same wrapper around the game inside under another payoff; None where that game has no other."""
         inner = self.v.with_payoff(payoff)
@@ -192,7 +200,7 @@ class GameWrapper(Game):
         return self.v.replicate(tree)
 
 
-_OFFERS = ("readout", "leads", "logits", "relaxed", "with_payoff", "target", "replicate")
+_OFFERS = ("readout", "leads", "logits", "relaxed", "with_payoff", "target", "replicate", "player_sizes")
 
 
 @record
@@ -249,6 +257,10 @@ class FunctionGame(Game):
     def blended(self, shares: Float[Array, "C H W"]) -> Readout:
         """The function's own readout of blended images."""
         return self._own().blended(shares) if self.blends else super().blended(shares)
+
+    def player_sizes(self, num_players: int) -> Int[Array, "P"] | None:
+        """The sizes that the function tells, where it does."""
+        return self._own().player_sizes(num_players) if "player_sizes" in self.offers else None
 
     def with_payoff(self, payoff: Payoff) -> Game | None:
         """The function under another payoff, where it has `with_payoff`."""

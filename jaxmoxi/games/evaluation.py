@@ -99,6 +99,7 @@ def read_generated(
     """
     check_players(game, num_players)
     check_batch_size(batch_size)
+    max_visible = max_visible if game.sized else None  # another promise is not another program for games that ignore it
     if count == 0:
         told = tells(game, num_players)
         return jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), told)

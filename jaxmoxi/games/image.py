@@ -25,7 +25,7 @@ from jaxmoxi.games.payoff import Link, Payoff, answers_class, as_logits, check_p
 from jaxmoxi.games.probe import check_rows
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
-from jaxmoxi.regions.label_maps import check_regions, token_players, visible_pixels
+from jaxmoxi.regions.label_maps import check_regions, region_sizes, token_players, visible_pixels
 from jaxmoxi.types import Readout
 
 Logits = TypeVar("Logits", bound="ImageGame")
@@ -120,6 +120,10 @@ class PixelValueFn(ImageGame):
         """The readout of images blended, pixel by pixel, between the fill (share 0) and the image (1)."""
         return self.read(self._blended_logits(shares))
 
+    def player_sizes(self, num_players: int) -> Int[Array, "P"]:
+        """Pixels of each player."""
+        return region_sizes(self.regions, num_players)
+
     def _blended_logits(self, shares: Float[Array, "C H W"]) -> Float[Array, "C K"]:
         return self.classify(self.fill + shares[..., None] * (self.image - self.fill))
 
@@ -164,6 +168,10 @@ class TokenValueFn(ImageGame):
         rows = jax.tree.map(lambda t: jnp.broadcast_to(t, (len(gates), *t.shape)), self.tokens)
         logits = self.model.encode_tokens(rows, jnp.take(gates.astype(jnp.float32), self.players, axis=1))
         return self.known(logits, self.players, gates.shape[1])
+
+    def player_sizes(self, num_players: int) -> Int[Array, "P"]:
+        """Tokens of each player, which are of one size; a player that owns none hides nothing."""
+        return jnp.zeros(num_players, jnp.int32).at[self.players].add(1)
 
 
 @deliberate

@@ -10,7 +10,13 @@ import importlib
 import pkgutil
 
 from jaxmoxi.games.removal import value_fns
-from jaxmoxi.metrics.agreement import OrderAgreement, order_agreement, top_k_overlap
+from jaxmoxi.metrics.agreement import (
+    OrderAgreement,
+    order_agreement,
+    score_agreement,
+    top_k_overlap,
+    top_k_score_overlap,
+)
 from jaxmoxi.metrics.curves import (
     Confidence,
     CurveBand,
@@ -73,9 +79,11 @@ __all__ = [
     "probability_area",
     "register",
     "road_curve",
+    "score_agreement",
     "sensitivity_n",
     "smallest_flip",
     "sparseness",
     "top_k_overlap",
+    "top_k_score_overlap",
     "value_fns",
 ]

@@ -20,9 +20,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.base import Game, as_game
 from jaxmoxi.metrics.imputation import RandomKey
 from jaxmoxi.metrics.registry import DIRECTIONS, Column, Explained, Line, Metric, Number, Panels, register
-from jaxmoxi.moxi.curves import curve_readouts
+from jaxmoxi.moxi.curves import area_under, curve_readouts
+from jaxmoxi.regions.label_maps import region_sizes
 from jaxmoxi.types import AnyArray, Curve, Readout
 
 Quantity = Literal["probabilities", "leads", "values"]
@@ -48,33 +50,42 @@ class CurveBand(NamedTuple):
 
 
 def probability_area(curve: Curve | Readout) -> Float[Array, "*batch"]:
-    """The trapezoid area under the probability over the share of players in [0, 1]; float32[], in [0, 1].
+    """The trapezoid area under the probability over the share inserted (deleted), in [0, 1]; float32[], in [0, 1].
 
-    Of an insertion curve higher is better, of a deletion curve lower. Beside `curve.area` (under the payoff) and
-    `curve.accuracy_area`. Raises ValueError for a curve without probabilities.
+    The share is that of the curve: of the players, or of the pixels (`Curve.share`); of a `Readout`, of the players.
+    Of an insertion curve higher is better, of a deletion curve lower. Raises ValueError for a curve without
+    probabilities.
     """
     probabilities = _quantity(curve, "probabilities")
-    return jnp.trapezoid(probabilities, dx=1 / (probabilities.shape[-1] - 1), axis=-1)
+    shares = _shares(curve)
+    return area_under(probabilities, np.linspace(0, 1, probabilities.shape[-1]) if shares is None else shares)
 
 
 def curve_at(
     curve: Curve | Readout, share: float | Sequence[float], *, quantity: Quantity = "probabilities"
 ) -> Shaped[Array, "*readings"]:
-    """A curve's reading where a share of the players has been inserted or deleted; `share` a sequence reads several.
+    """A curve's reading where a share has been inserted or deleted; `share` a sequence reads several.
 
-    share:    in [0, 1]; 0 is the start of the curve, 1 its end. Of P players, the first floor(share * P + 1/2).
+    share:    in [0, 1], of the players, or of the pixels for a curve over them (`Curve.share`); 0 is the start of the
+              curve, 1 its end. Of P players, the first floor(share * P + 1/2); of pixels, as many of the first players
+              as have at least half of theirs within the share.
     quantity: "probabilities" (float32), "leads" (bool; their mean over images is the accuracy) or "values", the payoff
               (float32). Of an insertion curve higher is better, of a deletion curve lower.
 
     Raises ValueError for another share or quantity, and for a quantity that the curve does not have.
     """
-    shares = np.asarray(share, np.float64)
-    if shares.ndim > 1 or not ((shares >= 0) & (shares <= 1)).all():
-        raise InputError(f"expected a share of the players in [0, 1], or several; got {share}")
-    readings = _quantity(curve, quantity)
-    # The small addition keeps 0.3 of 5, typed in decimals, from falling below one and a half.
-    sizes = np.floor(shares * (readings.shape[-1] - 1) + 0.5 + 1e-6).astype(np.int32)
-    return readings[..., sizes]
+    asked = np.asarray(share, np.float64)
+    if asked.ndim > 1 or not ((asked >= 0) & (asked <= 1)).all():
+        raise InputError(f"expected a share in [0, 1], or several; got {share}")
+    readings, shares = _quantity(curve, quantity), _shares(curve)
+    if shares is None:
+        # The small addition keeps 0.3 of 5, typed in decimals, from falling below one and a half.
+        sizes = np.floor(asked * (readings.shape[-1] - 1) + 0.5 + 1e-6).astype(np.int32)
+        return readings[..., sizes]
+    middles = (shares[..., 1:] + shares[..., :-1]) / 2
+    within = middles[..., None, :] <= jnp.asarray(asked.reshape(-1), jnp.float32)[:, None] + 1e-6
+    found = jnp.take_along_axis(readings, jnp.sum(within, axis=-1), axis=-1)
+    return found.reshape(*readings.shape[:-1], *asked.shape)
 
 
 def smallest_flip(
@@ -175,6 +186,11 @@ def _quantity(curve: Curve | Readout, name: str) -> Shaped[Array, "*batch P1"]:
     return jnp.asarray(found)
 
 
+def _shares(curve: Curve | Readout) -> Float[Array, "*batch P1"] | None:
+    """Where a curve's readings stand; None where they are equally spaced."""
+    return curve.shares if isinstance(curve, Curve) and curve.share == "pixels" else None
+
+
 def _rows(curves: AnyArray | Sequence[AnyArray]) -> Float[Array, "B P1"]:
     parts = [curves] if isinstance(curves, AnyArray) else list(curves)
     shapes = [jnp.shape(part) for part in parts]
@@ -194,7 +210,7 @@ def _check_level(level: float) -> None:
 def _measure(explained: Explained) -> Iterator[Number | Line]:
     """The numbers and the curves of each method, for each way of removing players."""
     sizes = list(explained.sizes)
-    shares = np.asarray(sizes) / explained.orders.shape[-1]
+    num_players = explained.orders.shape[-1]
     # One compiled pass takes the orders of all methods.
     found = {
         (removal, direction): curve_readouts(
@@ -208,8 +224,15 @@ def _measure(explained: Explained) -> Iterator[Number | Line]:
         for d, direction in enumerate(DIRECTIONS)
     }
     flips = {at: np.asarray(smallest_flip(r, insertion=at[1] == "insertion", sizes=sizes)) for at, r in found.items()}
+    even = np.ones(num_players, np.int32)
+    pixels = {
+        removal: even if explained.share == "players" else _pixels(as_game(game), num_players, explained.regions)
+        for removal, game in explained.games.items()
+    }
     for i, method in enumerate(explained.methods):
         for (removal, direction), read in found.items():
+            order = explained.orders[i, DIRECTIONS.index(direction)]
+            shares = _exact_shares(order, pixels[removal])[sizes]
             probabilities = np.asarray(_quantity(read, "probabilities")[i])
             leads = np.asarray(_quantity(read, "leads")[i], np.float32)
             areas = {"probability": np.trapezoid(probabilities, shares), "accuracy": np.trapezoid(leads, shares)}
@@ -221,6 +244,18 @@ def _measure(explained: Explained) -> Iterator[Number | Line]:
                 yield Number("highest probability", method, removal, float(probabilities.max()))
             for quantity, values in (("probabilities", probabilities), ("leads", leads)):
                 yield Line("curves", method, removal, direction, quantity, shares, values)
+
+
+def _pixels(game: Game, num_players: int, regions: Int[AnyArray, "H W"]) -> Int[np.ndarray, "P"]:
+    """How much of what is shown each player is: tokens where tokens are removed, else pixels."""
+    known = game.player_sizes(num_players)
+    return np.asarray(region_sizes(regions, num_players) if known is None else known)
+
+
+def _exact_shares(order: Int[np.ndarray, "P"], pixels: Int[np.ndarray, "P"]) -> Float[np.ndarray, "P1"]:
+    """As `shares_along`, in float64 on the host."""
+    taken = np.cumsum(pixels[order], dtype=np.float64)
+    return np.concatenate([[0.0], taken / taken[-1]])
 
 
 def _note(sizes: Sequence[int]) -> str:
@@ -247,10 +282,11 @@ register(
         panels=Panels(
             quantities=(("leads", "accuracy"), ("probabilities", "probability of the class")),
             directions=(
-                ("insertion", "insertion (higher is better)", "players visible, %"),
-                ("deletion", "deletion (lower is better)", "players removed, %"),
+                ("insertion", "insertion (higher is better)", "visible, %"),
+                ("deletion", "deletion (lower is better)", "removed, %"),
             ),
         ),
+        cost=lambda methods, sizes, removals: 2 * methods * sizes * removals,
         note=_note,
         place=10,
     )

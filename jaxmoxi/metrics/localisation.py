@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.metrics._order import doubled_pixels, leading_players
+from jaxmoxi.metrics._order import doubled_pixels
 from jaxmoxi.metrics.registry import Column, Explained, Metric, Number, register
 from jaxmoxi.models.preprocess import Preprocessing, crop_geometry
 from jaxmoxi.pytrees import is_concrete
@@ -77,16 +77,16 @@ def iou(
     share: of the image's pixels that the regions cover, in (0, 1], to the nearest region; None takes as many pixels as
            the object has, so that 1 can be reached.
 
-    1 where the regions are the object, 0 where they miss it. Of equal scores the lowest label comes first. A share
+    1 where the regions are the object, 0 where they miss it. Where only some of several regions with equal scores
+    would be selected, the same fraction of each of them is: what breaking the tie at random selects on average. A share
     smaller than half a region selects nothing and gives 0. Other arguments, NaN and errors are as in `pointing_game`.
     """
     scores, sizes, inside = _areas(scores, regions, object_mask)
     if share is not None and not 0 < share <= 1:
         raise InputError(f"share must lie in (0, 1], of the image's pixels; got {share}")
     found = jnp.sum(inside)
-    order = jnp.argsort(-scores, stable=True).astype(jnp.int32)
     doubled = 2 * found if share is None else doubled_pixels(share, jnp.size(object_mask))
-    top = leading_players(order, sizes, doubled)
+    top = _selected(scores, sizes, doubled)
     hits, selected = jnp.sum(top * inside), jnp.sum(top * sizes)
     return _ratio(hits, selected + found - hits, found > 0)
 
@@ -124,6 +124,22 @@ def crop_boxes(
     (new_height, new_width), (top, left), (crop_height, crop_width) = crop_geometry(photo_size, preprocessing)
     scaled = found * np.array([new_width / width, new_height / height] * 2) - np.array([left, top] * 2)
     return np.clip(scaled, 0, np.array([crop_width, crop_height] * 2)).astype(np.float32)
+
+
+def _selected(scores: Float[Array, "P"], sizes: Int[Array, "P"], doubled: int | Int[AnyArray, ""]) -> Float[Array, "P"]:
+    """How much of each player the highest scores select until they cover so many pixels, float32[P] in [0, 1].
+
+    doubled: twice the pixels. A player alone with its score is taken whole or not at all, to the nearest (halves up),
+    as in ROAD; of players with equal scores each gives the same fraction of its pixels.
+    """
+    ascending = jnp.argsort(scores)
+    known = scores[ascending]
+    below = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(sizes[ascending])])
+    first, end = (jnp.searchsorted(known, scores, side=side) for side in ("left", "right"))
+    tied = below[end] - below[first]
+    left = jnp.asarray(doubled) - 2 * (below[-1] - below[end])  # twice the pixels that higher scores leave
+    fraction = jnp.clip(left / (2 * jnp.maximum(tied, 1)), 0, 1)
+    return jnp.where(end - first > 1, fraction, left >= tied).astype(jnp.float32)
 
 
 def _areas(

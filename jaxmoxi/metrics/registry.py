@@ -47,7 +47,8 @@ class Explained:
     sizes:      ascending group sizes in 0 .. P at which curves are to be measured, 0 and P among them.
     objects:    bool[H, W], True on the photo's objects; None where it has no boxes and no mask.
     batch_size: coalitions in one forward pass, all devices together; None chooses.
-    problem:    what the methods explained.
+    share:      what the horizontal axis of curves counts: "pixels" of the image, or "players".
+    problem:    what the methods explained; None: not told, and nothing that needs it is measured.
     """
 
     key: Key[Array, ""]
@@ -62,6 +63,7 @@ class Explained:
     sizes: Sequence[int]
     objects: Bool[Array | np.ndarray, "H W"] | None = None
     batch_size: int | None = None
+    share: Literal["players", "pixels"] = "pixels"
     problem: Problem | None = None
 
 
@@ -137,6 +139,8 @@ class Metric:
     by_default:    measured where a study names no metrics.
     removals:      (name, title in the report) of ways of hiding players that are the metric's own.
     panels:        the figure of the metric's lines; None: no figure.
+    cost:          about how many evaluations of the model it takes for so many (methods, sizes of curves, ways of
+                   removing players); studies tell from it how long they will take. None: next to nothing.
     note:          what the report says of curves that are measured at these sizes instead of all; None: nothing.
     place:         metrics are measured and listed in ascending order of their place, by name where two share one.
     """
@@ -151,6 +155,7 @@ class Metric:
     by_default: bool = True
     removals: tuple[tuple[str, str], ...] = ()
     panels: Panels | None = None
+    cost: Callable[[int, int, int], int] | None = None
     note: Callable[[Sequence[int]], str] | None = None
     place: int = 500
 

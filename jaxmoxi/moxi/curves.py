@@ -5,38 +5,65 @@ Source: Petsiuk, Das and Saenko, "RISE", BMVC 2018, as MoXI uses them: patch by 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.base import ValueFn, as_game
+from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.evaluation import read_generated
 from jaxmoxi.pytrees import is_concrete
+from jaxmoxi.regions.label_maps import check_regions, region_sizes
 from jaxmoxi.types import AnyArray, Curve, Readout
 
+Share = Literal["players", "pixels"]
 
-def insertion_curve(v: ValueFn, order: Int[AnyArray, "P"], *, batch_size: int | None = None) -> Curve:
+
+def insertion_curve(
+    v: ValueFn,
+    order: Int[AnyArray, "P"],
+    *,
+    share: Share = "players",
+    regions: Int[AnyArray, "H W"] | None = None,
+    batch_size: int | None = None,
+) -> Curve:
     """The readout while the players of `order` become visible one after the other; higher area is better.
 
-    Endpoints: size 0 is the empty coalition (everything hidden), size P the whole image. P + 1 values. The area is
-    the trapezoid sum over the share of players k / P in [0, 1].
+    Endpoints: size 0 is the empty coalition (everything hidden), size P the whole image. P + 1 values. The areas are
+    trapezoid sums over the share that is visible, in [0, 1].
 
-    v:     a value function. order: int[P], a permutation of 0 .. P-1, most important first.
-    Raises ValueError for an order that is not a permutation, such as that of a search which stopped early.
+    v:       a value function. order: int[P], a permutation of 0 .. P-1, most important first.
+    share:   "players", k / P at size k; or "pixels", the share of the image's pixels that the first k players have.
+             The two are the same for players of one size. Where players differ in size, as superpixels do, areas over
+             players reward an order for naming large players first, and only areas over pixels compare orders fairly.
+    regions: int[H, W], labels 0 .. P-1: whose pixels the players are, for share="pixels". None asks the value
+             function; those of `pixel_value_fn` and `token_value_fn` know (a player of tokens has their pixels).
+
+    Raises ValueError for an order that is not a permutation, such as that of a search which stopped early, for regions
+    of other players, and where neither `regions` nor the value function tells the players' pixels.
     """
-    return _curve(v, order, True, batch_size)
+    return _curve(v, order, True, share, regions, batch_size)
 
 
-def deletion_curve(v: ValueFn, order: Int[AnyArray, "P"], *, batch_size: int | None = None) -> Curve:
+def deletion_curve(
+    v: ValueFn,
+    order: Int[AnyArray, "P"],
+    *,
+    share: Share = "players",
+    regions: Int[AnyArray, "H W"] | None = None,
+    batch_size: int | None = None,
+) -> Curve:
     """The readout while the players of `order` are hidden one after the other; lower area is better.
 
-    Endpoints: size 0 is the whole image, size P the empty coalition. Otherwise as `insertion_curve`.
+    Endpoints: size 0 is the whole image, size P the empty coalition; the areas are over the share that is hidden.
+    Otherwise as `insertion_curve`.
     """
-    return _curve(v, order, False, batch_size)
+    return _curve(v, order, False, share, regions, batch_size)
 
 
 def curve_readouts(
@@ -79,8 +106,8 @@ def curve_readouts(
             parts.append(
                 read_generated(
                     game,
-                    _row_first if insertion else _row_without_first,
-                    (ranks, jnp.asarray(at[chosen], jnp.int32)),
+                    _row_along,
+                    (ranks, jnp.asarray(at[chosen], jnp.int32), jnp.asarray(insertion)),
                     count=count * len(chosen),
                     num_players=num_players,
                     batch_size=batch_size,
@@ -93,13 +120,12 @@ def curve_readouts(
     return jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1)[:, back], *rows)
 
 
-def _row_first(operands: tuple[Int[Array, "M P"], Int[Array, "S"]], index: Int[Array, ""]) -> Bool[Array, "P"]:
-    ranks, sizes = operands
-    return ranks[index // len(sizes)] < sizes[index % len(sizes)]
-
-
-def _row_without_first(operands: tuple[Int[Array, "M P"], Int[Array, "S"]], index: Int[Array, ""]) -> Bool[Array, "P"]:
-    return ~_row_first(operands, index)
+def _row_along(
+    operands: tuple[Int[Array, "M P"], Int[Array, "S"], Bool[Array, ""]], index: Int[Array, ""]
+) -> Bool[Array, "P"]:
+    """The first players of an order (insertion), or all but them: one program for both directions."""
+    ranks, sizes, insertion = operands
+    return (ranks[index // len(sizes)] < sizes[index % len(sizes)]) == insertion
 
 
 def check_order(order: Int[AnyArray, "P"]) -> Int[Array, "P"]:
@@ -121,19 +147,88 @@ def check_order(order: Int[AnyArray, "P"]) -> Int[Array, "P"]:
     return order.astype(jnp.int32)
 
 
-def _curve(v: ValueFn, order: Int[AnyArray, "P"], insertion: bool, batch_size: int | None) -> Curve:
-    rows = curve_readouts(v, check_order(order)[None], insertion=insertion, batch_size=batch_size)
+def shares_along(order: Int[AnyArray, "*M P"], pixels: Num[AnyArray, "P"]) -> Float[Array, "*M P1"]:
+    """The share of the image that the first k players of an order have, for k from 0 to P; float32[..., P+1].
+
+    pixels: of each player, at least 0, not all 0.
+    """
+    taken = jnp.cumsum(jnp.take(jnp.asarray(pixels), jnp.asarray(order), axis=0), axis=-1)
+    shares = jnp.asarray(taken, jnp.float32) / jnp.asarray(taken[..., -1:], jnp.float32)
+    return jnp.concatenate([jnp.zeros_like(shares[..., :1]), shares], axis=-1)
+
+
+def player_pixels(game: Game, num_players: int, regions: Int[AnyArray, "H W"] | None) -> Int[Array, "P"]:
+    """Pixels of each player, int32[P]: of a label map, or as the game says. Raises ValueError where neither tells."""
+    if regions is None:
+        found = game.player_sizes(num_players)
+        if found is None:
+            raise InputError(
+                'share="pixels" needs to know which pixels the players have, and this value function cannot tell: give '
+                "regions=, the label map int[H, W] of its players"
+            )
+        return jnp.asarray(found)
+    labels = jnp.asarray(regions)
+    if labels.ndim != 2:
+        raise InputError(f"expected regions int[H, W]; got shape {list(labels.shape)}")
+    labels, count = check_regions(labels, *labels.shape)
+    if count not in (None, num_players):
+        raise InputError(f"expected regions of the {num_players} players of the order; got {count} regions")
+    # Traced labels that are no players' become -1, and then nobody has a pixel: the shares are NaN.
+    return jnp.where(labels.min() < 0, 0, region_sizes(labels, num_players))
+
+
+def _curve(
+    v: ValueFn,
+    order: Int[AnyArray, "P"],
+    insertion: bool,
+    share: Share,
+    regions: Int[AnyArray, "H W"] | None,
+    batch_size: int | None,
+) -> Curve:
+    game, order = as_game(v), check_order(order)
+    num_players = order.shape[0]
+    if share not in ("players", "pixels"):
+        raise InputError(f"share must be 'players' or 'pixels'; got {share!r}")
+    if share == "players" and regions is not None:
+        raise InputError(
+            'regions tell the players\' pixels, which an area over players does not use: add share="pixels"'
+        )
+    pixels = jnp.ones(num_players, jnp.int32) if share == "players" else player_pixels(game, num_players, regions)
+    rows = curve_readouts(game, order[None], insertion=insertion, batch_size=batch_size)
     out = jax.tree.map(lambda row: row[0], rows)
+    shares = shares_along(order, pixels)
     return Curve(
         values=out.values,
-        area=trapezoid_area(out.values),
+        area=area_under(out.values, shares),
         leads=out.leads,
-        accuracy_area=None if out.leads is None else trapezoid_area(out.leads),
+        accuracy_area=None if out.leads is None else area_under(out.leads, shares),
         probabilities=out.probabilities,
+        probability_area=None if out.probabilities is None else area_under(out.probabilities, shares),
+        shares=shares,
+        share=share,
     )
+
+
+def area_under(values: Shaped[AnyArray, "*batch S"], shares: Float[AnyArray, "*batch S"]) -> Float[Array, "*batch"]:
+    """The area under values at ascending shares, by the trapezoid rule; float32[...]."""
+    return jnp.trapezoid(jnp.asarray(values, jnp.float32), jnp.asarray(shares, jnp.float32), axis=-1)
 
 
 def trapezoid_area(values: Shaped[AnyArray, "P1"]) -> Float[Array, ""]:
     """The area under P + 1 equally spaced values over [0, 1], by the trapezoid rule; float32[]."""
-    values = jnp.asarray(values, jnp.float32)
-    return (jnp.sum(values) - (values[0] + values[-1]) / 2) / (values.shape[0] - 1)
+    return area_under(values, np.linspace(0, 1, len(values)))
+
+
+def warn_of_ties(scores: Num[np.ndarray, "P"], remedy: str) -> None:
+    """Warns the caller's caller that an order of these scores is arbitrary among equals.
+
+    remedy: what to do, a sentence without its full stop.
+    """
+    _, counts = np.unique(scores, return_counts=True)
+    if (counts > 1).any():
+        warnings.warn(
+            f"{counts[counts > 1].sum()} of {len(scores)} players have the score of another, and stand in the order of "
+            f"their indices, not of their importance: {remedy}",
+            UserWarning,
+            stacklevel=3,
+        )

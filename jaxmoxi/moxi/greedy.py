@@ -47,6 +47,7 @@ from jaxmoxi.games.evaluation import check_batch_size, memory_advice, read, tell
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate, without_gradient
 from jaxmoxi.moxi.contexts import full_context_shapley, self_context_shapley
+from jaxmoxi.moxi.curves import warn_of_ties
 from jaxmoxi.moxi.stages import Stage, choose_chunk, plan_stages
 from jaxmoxi.pytrees import is_concrete, record, static
 from jaxmoxi.types import GreedyInfo, GreedyResult, Readout, Stop
@@ -233,10 +234,14 @@ def single_player_order(
     """MoXI(-): players ranked by their own values alone, without interactions; int32[P], most important first.
 
     Insertion ranks by the self-context Shapley value, deletion by the full-context one (the paper's ablation). P + 1
-    values. Equal values keep the lowest index first. NaN values raise as in `self_context_shapley`.
+    values. Equal values keep the lowest index first; outside `jit` a warning tells that there are some. NaN values
+    raise as in `self_context_shapley`.
     """
     shapley = self_context_shapley if insertion else full_context_shapley
-    return jnp.argsort(-shapley(v, num_players, batch_size=batch_size), stable=True).astype(jnp.int32)
+    values = shapley(v, num_players, batch_size=batch_size)
+    if is_concrete(values):
+        warn_of_ties(np.asarray(values), "a payoff that does not saturate, such as log_odds, tells players apart")
+    return jnp.argsort(-values, stable=True).astype(jnp.int32)
 
 
 def _search(

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.moxi.curves import trapezoid_area
+from jaxmoxi.moxi.curves import area_under
 from jaxmoxi.plot.chosen import chosen_players, flip_size, heat
 from jaxmoxi.plot.strokes import (
     FLIP,
@@ -204,13 +204,16 @@ def curves(
 ) -> Figure:
     """Insertion or deletion curves over the share of regions, with the area under each in the legend.
 
-    named:    what to call each `Curve`; each of one image.
+    named:    what to call each `Curve`; each of one image, all over the same share (of players, or of pixels).
     quantity: "payoff", or "probability" where every curve knows it.
     """
     if not named:
         raise InputError("expected at least one curve, {name: insertion_curve(...)}; got none")
     if quantity not in ("payoff", "probability"):
         raise InputError(f"expected a quantity of 'payoff' or 'probability'; got {quantity!r}")
+    kinds = {curve.share for curve in named.values()}
+    if len(kinds) > 1:
+        raise InputError("expected curves over the same share; got some over players and some over pixels")
     figure = new_figure(5.2, 3.8, title)
     axes = figure.add_subplot()
     for name, curve in named.items():
@@ -222,9 +225,11 @@ def curves(
         heights = np.asarray(heights)
         if heights.ndim != 1 or len(heights) < 2:
             raise InputError(f"expected the curve of one image, [P+1]; {name!r} has shape {heights.shape}")
-        area = float(curve.area if quantity == "payoff" else trapezoid_area(heights))
-        axes.plot(np.linspace(0, 1, len(heights)), heights, linewidth=1.8, label=f"{name} (area {area:.3f})")
-    style(axes, "share of regions inserted or deleted", "payoff" if quantity == "payoff" else "probability")
+        shares = np.linspace(0, 1, len(heights)) if curve.shares is None else np.asarray(curve.shares)
+        area = float(curve.area if quantity == "payoff" else area_under(heights, shares))
+        axes.plot(shares, heights, linewidth=1.8, label=f"{name} (area {area:.3f})")
+    of = {"players": "regions", "pixels": "pixels"}[kinds.pop()]
+    style(axes, f"share of {of} inserted or deleted", "payoff" if quantity == "payoff" else "probability")
     axes.set_xlim(0, 1)
     if quantity == "probability":
         axes.set_ylim(-0.02, 1.02)

@@ -21,6 +21,7 @@ from jaxmoxi.regions.spec import parse_regions
 from jaxmoxi.study.photos import Photo
 
 Target = Literal["label", "prediction"]
+Share = Literal["pixels", "players"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,9 @@ class StudyConfig:
     steps:      how many players MoXI chooses one by one before the rest follow in eight rounds; None: all.
     samples:    evaluations that each sampling method may use for a photo, at least 2.
     sizes:      at about how many group sizes curves are measured; None: at all P + 1.
+    share:      what the horizontal axis of curves counts, and so what their areas are over: "pixels" of the image, or
+                "players". The two differ where players differ in size, as superpixels do; there an area over players
+                rewards an order for naming large players first.
     seed:       of everything random. A photo's numbers do not depend on the other photos.
     num_photos: only so many photos, spread evenly over the list; None: all.
 
@@ -48,9 +52,7 @@ class StudyConfig:
     """
 
     methods: tuple[str, ...] = dataclasses.field(default_factory=lambda: tuple(METHODS))
-    metrics: tuple[str, ...] = dataclasses.field(
-        default_factory=lambda: tuple(name for name, metric in METRICS.items() if metric.by_default)
-    )
+    metrics: tuple[str, ...] = dataclasses.field(default_factory=lambda: _default_metrics())
     regions: str = "grid:14x14"
     masking: Removal | None = None
     removals: tuple[Removal, ...] | None = None
@@ -60,6 +62,7 @@ class StudyConfig:
     steps: int | None = None
     samples: int = 2000
     sizes: int | None = None
+    share: Share = "pixels"
     seed: int = 0
     num_photos: int | None = None
 
@@ -69,6 +72,7 @@ class StudyConfig:
         _among("removals", ("zero",) if self.removals is None else self.removals, get_args(Removal))
         _among("masking", (self.masking or "zero",), get_args(Removal))
         _among("target", (self.target,), get_args(Target))
+        _among("share", (self.share,), get_args(Share))
         parse_regions(self.regions)
         for name, least in (("steps", 1), ("samples", 2), ("sizes", 2), ("num_photos", 1)):
             value = getattr(self, name)
@@ -122,25 +126,33 @@ def fingerprint(model: Classifier, photos: Sequence[Photo]) -> dict[str, str]:
     return {"weights": weights.hexdigest()[:16], "photos": listed.hexdigest()[:16]}
 
 
+def _default_metrics() -> tuple[str, ...]:
+    return tuple(name for name, metric in METRICS.items() if metric.by_default)
+
+
 def paper() -> StudyConfig:
-    """The comparison of MoXI's paper: 14 x 14 players, insertion and deletion, all methods that apply.
+    """The comparison of MoXI's paper: 14 x 14 players, insertion and deletion, all methods that apply, and ROAD.
 
     Command:  jaxmoxi study PHOTOS --preset paper --model DEIT --model EFFICIENTNET --out study
     A ViT has tokens removed, a CNN has pixels set to zero. The label is explained. Only photos that the model
     classifies correctly are used. A full MoXI order costs 19,306 evaluations for each photo and direction.
     """
-    return StudyConfig(metrics=tuple(METRICS), only_correct=True)
+    wanted = {*_default_metrics(), "road"}
+    return StudyConfig(metrics=tuple(name for name in METRICS if name in wanted), only_correct=True)
 
 
 def quick() -> StudyConfig:
-    """The same question for two CPU cores.
+    """The same question for two CPU cores, in at most about a minute a photo for a network as small as the demo's.
 
-    MoXI chooses its first 12 players one by one and takes the rest in rounds. Sampling methods have 600 evaluations for
-    each photo. Curves are measured at about 41 sizes.
+    7 x 7 players. MoXI chooses its first 5 one by one and takes the rest in rounds. Sampling methods have 150
+    evaluations for each photo. Curves are measured at about 17 sizes. ROAD, whose imputation takes as long as all the
+    curves, is left out. In all, about 1,900 evaluations a photo.
 
     Command:  jaxmoxi study PHOTOS --preset quick --model FOLDER --out study
     """
-    return StudyConfig(metrics=tuple(METRICS), only_correct=True, steps=12, samples=600, sizes=41)
+    return StudyConfig(
+        metrics=_default_metrics(), regions="grid:7x7", only_correct=True, steps=5, samples=150, sizes=17
+    )
 
 
 PRESETS = {"paper": paper, "quick": quick}

@@ -10,6 +10,7 @@ from etils import epath
 
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.errors import InputError
+from jaxmoxi.escape import plain
 from jaxmoxi.metrics import Metric, aggregate_curves
 from jaxmoxi.plot.strokes import fade, new_figure, short
 from jaxmoxi.study.measure import Setting
@@ -72,7 +73,7 @@ def _draw_band(axes: Any, values: np.ndarray, method: str) -> None:
 def contact_sheet(rows: Sequence[tuple[Photo, Measured]], task: Setting, folder: epath.Path) -> Figure:
     """A row for each photo: the photo, then each method's heat map.
 
-    The heat is a region's rank, so that all methods share one scale.
+    The heat is a region's rank, so that all methods share one scale; regions that a method scores alike look alike.
     """
     methods = task.methods
     figure = new_figure(1.25 * (len(methods) + 1), 1.28 * len(rows) + 0.6, None)
@@ -85,13 +86,10 @@ def contact_sheet(rows: Sequence[tuple[Photo, Measured]], task: Setting, folder:
             picture = np.full((*measured.regions.shape, 3), 255, np.uint8)
         credits.append(photo.credit)
         axes_row[0].imshow(picture)
-        name = short(task.model.class_names[measured.target])
-        axes_row[0].set_ylabel(name if len(name) < 18 else f"{name[:16]}…", fontsize=7)
+        axes_row[0].set_ylabel(plain(short(task.model.class_names[measured.target]), limit=17), fontsize=7)
         grey = fade(picture, 0.25)
         for i, axes in enumerate(axes_row[1:]):
-            order = measured.orders[i, 0]
-            heat = np.empty(len(order))
-            heat[order] = 1 - np.arange(len(order)) / len(order)
+            heat = _ranks(measured.scores[i, 0])
             axes.imshow(grey)
             axes.imshow(heat[measured.regions] ** 3, cmap="inferno", vmin=0, vmax=1, alpha=0.6)
     for axes, title in zip(panels[0], ("photo", *methods), strict=True):
@@ -101,5 +99,12 @@ def contact_sheet(rows: Sequence[tuple[Photo, Measured]], task: Setting, folder:
         axes.spines[:].set_visible(False)
     named = [c for c in dict.fromkeys(credits) if c]
     if named:
-        figure.supxlabel(f"photos: {', '.join(named)}", fontsize=6, wrap=True)
+        figure.supxlabel(f"photos: {', '.join(plain(name) for name in named)}", fontsize=6, wrap=True)
     return figure
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """Heat in (0, 1], by rank: 1 for the highest score, 1 / P for the lowest; equal scores share the mean."""
+    known = np.sort(-scores)
+    above, end = (np.searchsorted(known, -scores, side=side) for side in ("left", "right"))
+    return 1 - (above + end - 1) / 2 / len(scores)

@@ -6,6 +6,7 @@ Pure; nothing is read or written here.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 import zlib
 from typing import NamedTuple
 
@@ -18,15 +19,24 @@ from PIL import Image
 
 from jaxmoxi.attribution import METHODS, Problem, order_of
 from jaxmoxi.attribution import problem as make_problem
-from jaxmoxi.errors import InputError
-from jaxmoxi.games.base import ValueFn
-from jaxmoxi.games.payoff import Payoff
+from jaxmoxi.errors import InputError, NotConvergedWarning
+from jaxmoxi.games.base import ValueFn, as_game
+from jaxmoxi.games.payoff import Payoff, answers_class
 from jaxmoxi.games.removal import Removal, image_game
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.metrics import METRICS, Explained, Line, Metric, Number, box_mask, crop_boxes
+from jaxmoxi.metrics.registry import DIRECTIONS
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.regions.spec import parse_regions
 from jaxmoxi.study.config import StudyConfig
+from jaxmoxi.study.plan import (
+    Watch,
+    evaluations_of_a_photo,
+    evaluations_per_second,
+    method_step,
+    metric_step,
+    unwatched,
+)
 from jaxmoxi.study.records import Measured
 
 AnyPhoto = Image.Image | np.ndarray
@@ -49,6 +59,18 @@ class Setting(NamedTuple):
     mesh: Mesh | None
     batch_size: int | None
 
+    def evaluations(self) -> int:
+        """About how many evaluations a photo takes; of superpixels, where a photo has as many as there may be."""
+        players = parse_regions(self.config.regions).count
+        names = tuple(metric.name for metric in self.metrics)
+        return evaluations_of_a_photo(self.config, self.methods, names, len(self.removals), players)
+
+    def speed(self) -> float:
+        """Evaluations a second, measured."""
+        probe = _probe(self.model, self.masking, self.config)
+        game = as_game(probe.v if self.mesh is None else shard_coalitions(probe.v, self.mesh))
+        return evaluations_per_second(game, self.config, probe.num_players, self.batch_size)
+
 
 class NotCorrectError(Exception):
     """The model does not see the label in the photo, and only correct ones are asked for."""
@@ -70,11 +92,7 @@ def setting(
         removals = tuple(removal for removal in removals if removal != "tokens")
         if masking == "tokens" or not removals:
             raise InputError(f"{model.name} has no tokens to remove; ask for zero, mean or blur")
-    size = model.preprocessing.size
-    blank = jnp.zeros((*size, 3))
-    probe = _problem(
-        model, blank, 0, parse_regions(config.regions).label_map(np.zeros((*size, 3), np.uint8)), masking, config
-    )
+    probe = _probe(model, masking, config)
     methods = []
     for name in config.methods:
         try:
@@ -98,6 +116,7 @@ def measure_photo(
     label: int = -1,
     boxes: Float[np.ndarray, "N 4"] | None = None,
     mask: AnyPhoto | None = None,
+    watch: Watch = unwatched,
 ) -> Measured:
     """All that a study keeps of one photo.
 
@@ -107,6 +126,7 @@ def measure_photo(
     label: its class, -1 if not known.
     boxes: float[N, 4] of x0, y0, x1, y1 in the photo's pixels, or None.
     mask:  the photo's objects, an image of its size, white on black, or None.
+    watch: follows the work step by step.
 
     Raises NotCorrectError where the model does not see the label and the study asks for that; ValueError for a target
     that is not known; NaNValueError and MemoryError from inside.
@@ -117,14 +137,15 @@ def measure_photo(
     image = model.preprocess(photo)
     logits = jax.jit(type(model).logits)(model, image[None])[0]
     top = int(jnp.argmax(logits))
-    if config.only_correct and label != top:
+    if config.only_correct and not answers_class(logits[None], label, model.link)[0]:
         raise NotCorrectError(model.class_names[top])
     target = label if config.target == "label" else top
     regions = parse_regions(config.regions).label_map(model.crop(photo))
     problem = _problem(model, image, target, regions, task.masking, config)
     if task.mesh is not None:
         problem = dataclasses.replace(problem, v=shard_coalitions(problem.v, task.mesh))
-    scores, orders = _explain(key, task, problem)
+    scores, orders = _explain(key, task, problem, watch)
+    sizes = config.curve_sizes(problem.num_players)
     explained = Explained(
         key=key,
         model=model,
@@ -135,12 +156,16 @@ def measure_photo(
         scores=scores,
         orders=orders,
         games={removal: _curve_game(task, image, target, regions, removal) for removal in task.removals},
-        sizes=config.curve_sizes(problem.num_players),
+        sizes=sizes,
         objects=_objects(task, photo, boxes, mask),
         batch_size=task.batch_size,
         problem=problem,
+        share=config.share,
     )
-    found = [record for metric in task.metrics for record in metric.measure(explained)]
+    found: list[Number | Line] = []
+    for metric in task.metrics:
+        with watch(metric_step(metric.name, len(task.methods), len(sizes), len(task.removals))):
+            found += metric.measure(explained)
     return Measured(
         target=target,
         top=top,
@@ -154,20 +179,30 @@ def measure_photo(
 
 
 def _explain(
-    key: Key[Array, ""], task: Setting, problem: Problem
+    key: Key[Array, ""], task: Setting, problem: Problem, watch: Watch
 ) -> tuple[Float[np.ndarray, "M 2 P"], Int[np.ndarray, "M 2 P"]]:
-    """The scores of all methods, for insertion and for deletion, and the orders that follow from them."""
+    """The scores of all methods, for insertion and for deletion, and the orders that follow from them.
+
+    Each method's ties are broken at random, by a key of its own: broken by index, they would favour a corner of the
+    image, and the ties of two methods would be broken alike.
+    """
     effort = task.config.effort(problem.num_players, batch_size=task.batch_size)
     scores = np.zeros((len(task.methods), 2, problem.num_players), np.float32)
+    orders = np.zeros(scores.shape, np.int32)
     for i, name in enumerate(task.methods):
         method = METHODS[name]
         own = jax.random.fold_in(key, zlib.crc32(name.encode()))
-        scores[i, 0] = method.explain(own, problem, **method.keywords(effort, insertion=True))
-        scores[i, 1] = scores[i, 0]
-        if method.directed:
-            scores[i, 1] = method.explain(own, problem, **method.keywords(effort, insertion=False))
-    orders = np.stack([np.stack([np.asarray(order_of(s)) for s in both]) for both in scores])
-    return scores, orders.astype(np.int32)
+        for d, direction in enumerate(DIRECTIONS):
+            if d == 0 or method.directed:
+                with watch(method_step(name, effort, direction)), warnings.catch_warnings():
+                    keywords = method.keywords(effort, insertion=direction == "insertion")
+                    warnings.simplefilter("ignore", NotConvergedWarning)  # the table has the gap of every photo
+                    scores[i, d:] = method.explain(own, problem, **keywords)
+            orders[i, d] = order_of(scores[i, d], ties=jax.random.fold_in(own, _TIES))
+    return scores, orders
+
+
+_TIES = 0x7135  # parts the key that breaks a method's ties from the key that the method draws with
 
 
 def _objects(
@@ -189,6 +224,13 @@ def _objects(
 def _curve_game(task: Setting, image: Float[Array, "H W 3"], target: int, regions: Labels, removal: Removal) -> ValueFn:
     v = _game(task.model, image, target, regions, removal, task.config.payoff)
     return v if task.mesh is None else shard_coalitions(v, task.mesh)
+
+
+def _probe(model: Classifier, masking: Removal, config: StudyConfig) -> Problem:
+    """A problem of a blank photo."""
+    size = model.preprocessing.size
+    regions = parse_regions(config.regions).label_map(np.zeros((*size, 3), np.uint8))
+    return _problem(model, jnp.zeros((*size, 3)), 0, regions, masking, config)
 
 
 def _problem(

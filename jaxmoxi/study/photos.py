@@ -8,7 +8,6 @@ the object. Pictures made from the photos name the columns `author` and `license
 
 from __future__ import annotations
 
-import csv
 import posixpath
 import re
 import warnings
@@ -22,6 +21,7 @@ from PIL import Image, ImageOps
 import jaxmoxi.files as files
 from jaxmoxi.errors import InputError
 from jaxmoxi.files import PHOTO_SUFFIXES, UnreadableError
+from jaxmoxi.study.table import read_rows
 
 
 class Photo(NamedTuple):
@@ -142,7 +142,7 @@ def _photos_in(folder: epath.Path) -> list[epath.Path]:
 
 
 def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    rows = read_rows(path)
     columns = set(rows[0]) if rows else set()
     column = next((name for name in ("label", "index") if name in columns), None)
     if "file" not in columns or column is None:
@@ -200,14 +200,14 @@ def _class_finder(class_names: Sequence[str]) -> Callable[[str, str], int]:
             places.setdefault(_folded(synonym), set()).add(i)
 
     def find(text: str, where: str) -> int:
-        if text.strip().isdigit():
-            if int(text) >= len(class_names):
-                raise InputError(f"{where}: expected a class from 0 to {len(class_names) - 1}; got {text}")
+        if re.fullmatch(r"\s*[0-9]+\s*", text):
+            if len(text.strip().lstrip("0")) > 9 or int(text) >= len(class_names):
+                raise InputError(f"{where}: expected a class from 0 to {len(class_names) - 1}; got {text[:80]}")
             return int(text)
         found = places.get(_folded(text), set())
         if len(found) != 1:
             what = "is no class of the model" if not found else f"names several classes ({sorted(found)})"
-            raise InputError(f"{where}: {text!r} {what}; give a class's name, or its index")
+            raise InputError(f"{where}: {text[:80]!r} {what}; give a class's name, or its index")
         return next(iter(found))
 
     return find

@@ -15,7 +15,9 @@ from jaxtyping import Float, Int
 from jaxmoxi.errors import InputError
 from jaxmoxi.metrics.registry import Line, Number
 
-FORMAT = 2  # of the arrays in a shard, and of the folder around it; 1 had keys such as "3/tokens/insertion/leads"
+# Of the arrays in a shard, and of the folder around it. 1 had keys such as "3/tokens/insertion/leads"; 2 had no
+# checksum, nor what was in the photos' files.
+FORMAT = 3
 
 Status = Literal["ok", "unreadable", "not classified correctly", "failed"]
 
@@ -50,6 +52,7 @@ class Result(NamedTuple):
     status:   "ok", or why there is nothing measured; `reason` says more.
     seconds:  of work.
     measured: None without the status "ok".
+    content:  what was in the photo's file, and in its mask's (`contents.content_of`); "" where nothing could be read.
     """
 
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -58,6 +61,7 @@ class Result(NamedTuple):
     reason: str
     seconds: float
     measured: Measured | None
+    content: str = ""
 
 
 def to_arrays(results: Sequence[Result]) -> dict[str, np.ndarray]:
@@ -73,6 +77,7 @@ def to_arrays(results: Sequence[Result]) -> dict[str, np.ndarray]:
         "status": np.asarray([r.status for r in results], np.str_),
         "reason": np.asarray([r.reason for r in results], np.str_),
         "seconds": np.asarray([r.seconds for r in results], np.float32),
+        "content": np.asarray([r.content for r in results], np.str_),
         # Of the photos that were measured: they share the model, so its methods and the size of its images.
         "methods": np.asarray(photos[0].methods if photos else (), np.str_),
         "measured": np.asarray([index for index, _ in good], np.int32),
@@ -116,10 +121,10 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> list[Result]:
         )
         for index, target, top, regions, scores, orders in per_photo
     }
-    columns = (arrays[name].tolist() for name in ("index", "photo", "status", "reason", "seconds"))
+    columns = (arrays[name].tolist() for name in ("index", "photo", "status", "reason", "seconds", "content"))
     return [
-        Result(index, photo, status, reason, seconds, measured.get(index))
-        for index, photo, status, reason, seconds in zip(*columns, strict=True)
+        Result(index, photo, status, reason, seconds, measured.get(index), content)
+        for index, photo, status, reason, seconds, content in zip(*columns, strict=True)
     ]
 
 

@@ -1,8 +1,14 @@
-"""From shards to a tidy table, figures and a report. Everything follows from the shards and the settings alone."""
+"""From shards to a tidy table, figures and a report. Everything follows from the shards and the settings alone.
+
+Names come from outside: of models, photos and classes. What is written into the report or drawn is escaped.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -11,6 +17,8 @@ import numpy as np
 from etils import epath
 
 from jaxmoxi.attribution import METHODS
+from jaxmoxi.errors import InputError
+from jaxmoxi.escape import markdown, printable, shorten
 from jaxmoxi.files import write_whole
 from jaxmoxi.games.removal import Removal
 from jaxmoxi.metrics.registry import Column, all_columns
@@ -18,7 +26,7 @@ from jaxmoxi.study import figures
 from jaxmoxi.study.measure import Setting
 from jaxmoxi.study.photos import Photo
 from jaxmoxi.study.records import Measured, Result
-from jaxmoxi.study.store import read_shard
+from jaxmoxi.study.store import Study, results_in
 
 _REMOVALS: dict[Removal, str] = {
     "tokens": "tokens removed",
@@ -50,11 +58,27 @@ def report_path(out: epath.Path) -> epath.Path:
 
 
 def has_results(report: epath.PathLike) -> bool:
-    """Whether a finished study has a number for any photo. report: the path of its report."""
+    """Whether a study has a number for any photo. report: the path of its report.
+
+    Raises InputError that names the table where it cannot be read.
+    """
     import pyarrow.parquet as pq
 
-    with (epath.Path(report).parent / "table.parquet").open("rb") as file:
-        return pq.read_metadata(file).num_rows > 0
+    path = epath.Path(report).parent / "table.parquet"
+    try:
+        with path.open("rb") as file:
+            return pq.read_metadata(file).num_rows > 0
+    except Exception as error:  # a damaged file makes errors of many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} cannot be read ({reason}); run the study again, which makes it anew") from None
+
+
+def is_finished(report: epath.PathLike) -> bool:
+    """Whether a report tells of all photos of its study. report: its path."""
+    return _UNFINISHED not in epath.Path(report).read_text(encoding="utf-8")
+
+
+_UNFINISHED = "**Not finished**"
 
 
 def table_rows(name: str, photos: Sequence[Photo], results: Iterable[Result]) -> list[Row]:
@@ -69,47 +93,109 @@ def table_rows(name: str, photos: Sequence[Photo], results: Iterable[Result]) ->
     return rows
 
 
-def write_report(
-    out: epath.Path,
-    photos: Sequence[Photo],
-    settings: Sequence[tuple[str, Setting]],
-    shards: Sequence[epath.Path],
-    folder: epath.Path,
-) -> None:
-    """Writes table.parquet, the figures and, last of all, report.md. Raises OSError."""
+def update_report(study: Study) -> None:
+    """Writes table.parquet, the figures and, last of all, report.md, unless they are there and made of these shards.
+
+    The last line of the report tells what it was made of, and what the table and the figures were: a report that is cut
+    short has lost it, and a table that has changed is not the one it names. What else a reader writes into the report
+    stays. Raises OSError, and InputError that names a shard which is damaged or another's.
+    """
+    made_of = _made_of(study)
+    if not _is_current(study.out, made_of):
+        write_report(study, made_of)
+
+
+def write_report(study: Study, made_of: str) -> None:
+    """Writes table.parquet, the figures and, last of all, report.md. Raises as `update_report`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    per_model = len(shards) // len(settings)
     rows: list[Row] = []
     sections: list[str] = []
-    for m, (name, task) in enumerate(settings):
-        paths = shards[m * per_model : (m + 1) * per_model]
-        results = [result for path in paths for result in read_shard(path)]
-        own = table_rows(name, photos, results)
+    files: dict[str, bytes] = {}
+    stems = _stems([name for name, _ in study.settings])
+    measured = 0
+    for m, (name, task) in enumerate(study.settings):
+        results = _results(study, m)
+        measured += len(results)
+        own = table_rows(name, study.photos, results)
         rows += own
-        good = [(photos[r.index], r.measured) for r in results if r.measured is not None]
-        drawn = _draw(out, name, task, good, folder)
-        sections.append(_section(name, task, results, own, drawn))
+        good = [(study.photos[r.index], r.measured) for r in results if r.measured is not None]
+        drawn = _draw(stems[m], task, good, study.folder)
+        files |= drawn
+        sections.append(_section(name, task, results, own, list(drawn)))
     columns = list(zip(*rows, strict=True)) or [()] * len(_COLUMNS)
     types = [pa.string(), pa.string(), pa.int32(), pa.int32(), pa.string(), pa.string(), pa.string(), pa.float64()]
     table = pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=_COLUMNS)
     file = io.BytesIO()
     pq.write_table(table, file)
-    write_whole(out / "table.parquet", file.getvalue())
-    head = (
-        f"# Study\n\n{len(photos)} photos. Every number with its 95 % confidence interval over photos (1.96 standard "
-        "errors); ↑ higher is better, ↓ lower. `table.parquet` has every photo's own, `shards/` the orders and curves, "
-        "`study.json` the settings.\n"
+    files["table.parquet"] = file.getvalue()
+    (study.out / "figures").mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        write_whole(study.out / name, data)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    text = "\n".join([_head(study, measured), *sections, _MADE_OF.format(json.dumps({"shards": made_of, **hashes}))])
+    write_whole(report_path(study.out), text.encode())
+
+
+_MADE_OF = "<!-- made of {} -->\n"
+
+
+def _made_of(study: Study) -> str:
+    """A hash of what is in the shards."""
+    known = [(pair, study.path(pair)) for pair in study.shards]
+    found = [(*pair, study.is_done(pair), results_in(path)) for pair, path in known if path is not None]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def _is_current(out: epath.Path, made_of: str) -> bool:
+    """Whether a report is there that was made of these shards, with the table and the figures that it was made with."""
+    try:
+        last = report_path(out).read_text(encoding="utf-8").rstrip().rsplit("\n", 1)[-1]
+        before, after = _MADE_OF.strip().split("{}")
+        told = json.loads(last.removeprefix(before).removesuffix(after))
+        if told.pop("shards") != made_of or "table.parquet" not in told:
+            return False
+        return all(hashlib.sha256((out / name).read_bytes()).hexdigest() == digest for name, digest in told.items())
+    except Exception:  # the report, or what it names, is missing or damaged in one of many ways: it is made anew
+        return False
+
+
+def _results(study: Study, model: int) -> list[Result]:
+    """The results of one model, in the order of the photos; label maps are kept for the contact sheet alone."""
+    results: list[Result] = []
+    good = 0
+    for pair in study.shards:
+        if pair[0] == model:
+            for result in study.read(pair):
+                if result.measured is not None:
+                    good += 1
+                    if good > _SHEET:
+                        bare = result.measured._replace(regions=np.zeros((0, 0), np.int32))
+                        result = result._replace(measured=bare)
+                results.append(result)
+    return results
+
+
+_SHEET = 8  # photos on the contact sheet
+
+
+def _head(study: Study, measured: int) -> str:
+    left = len(study.photos) * len(study.settings) - measured
+    of = f" under each of {len(study.settings)} models" if len(study.settings) > 1 else ""
+    unfinished = (
+        f"{_UNFINISHED}: {measured} of {measured + left} are measured. The same command goes on.\n\n" if left else ""
     )
-    write_whole(report_path(out), (head + "\n" + "\n".join(sections)).encode())
+    return (
+        f"# Study\n\n{unfinished}{len(study.photos)} photos{of}. Every number with its 95 % confidence interval over "
+        "photos (1.96 standard errors); ↑ higher is better, ↓ lower. `table.parquet` has every photo's own, `shards/` "
+        "the orders and curves, `study.json` the settings.\n"
+        + (f"\nFiles: {markdown(study.left_out)}.\n" if study.left_out else "")
+    )
 
 
-def _draw(
-    out: epath.Path, name: str, task: Setting, good: Sequence[tuple[Photo, Measured]], folder: epath.Path
-) -> list[str]:
-    """Writes the figures of one model and returns their names."""
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+def _draw(stem: str, task: Setting, good: Sequence[tuple[Photo, Measured]], folder: epath.Path) -> dict[str, bytes]:
+    """The figures of one model, as PNG, by the paths they will have."""
     made = {}
     measured = [m for _, m in good]
     for metric in task.metrics:
@@ -119,28 +205,39 @@ def _draw(
                 what = f"{metric.name}-{removal}" if removal else metric.name
                 made[what] = figures.lines(metric, measured, task.methods, removal)
     if good:
-        made["heat-maps"] = figures.contact_sheet(good[:8], task, folder)
-    names = []
+        made["heat-maps"] = figures.contact_sheet(good[:_SHEET], task, folder)
+    drawn = {}
     for what, figure in made.items():
         file = io.BytesIO()
         figure.savefig(file, format="png", metadata={"Software": None})
-        names.append(f"figures/{_plain(name)}-{what}.png")
-        write_whole(out / names[-1], file.getvalue())
-    return names
+        drawn[f"figures/{stem}-{_stems([what])[0]}.png"] = file.getvalue()
+    return drawn
 
 
-def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+def _stems(names: Sequence[str]) -> list[str]:
+    """File names for names of any kind: short, of plain letters, and different where letter case is not told apart."""
+    stems: list[str] = []
+    for i, name in enumerate(names):
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:60].strip("-.") or "model"
+        clash = stem.lower() in (other.lower() for other in stems)
+        stems.append(f"{stem}-{i}" if clash else stem)
+    return stems
 
 
 def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence[Row], drawn: Sequence[str]) -> str:
     counts = Counter(result.status for result in results)
     told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda c: c[0] != "ok"))
     left_out = [m for m in task.config.methods if m not in task.methods]
+    title = _text(name, 80)
+    if task.config.share == "pixels":
+        along = "the image's pixels (tokens, where they are removed)"
+    else:
+        along = "the players, whatever their size"
     lines = [
-        f"## {name}",
+        f"## {title}",
         "",
-        f"Photos: {told}. Methods play: {_REMOVALS[task.masking]}; players: {task.config.regions}.",
+        f"Photos: {told}. Methods play: {_REMOVALS[task.masking]}; players: {task.config.regions}. "
+        f"Curves and their areas are over the share of {along}.",
         "",
     ]
     if left_out:
@@ -154,13 +251,18 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
         lines += [f"This model has no {' and '.join(dropped)} to remove.", ""]
     for removal in dict.fromkeys(row.removal for row in rows):
         lines += _table(_title(task, removal), task.methods, [row for row in rows if row.removal == removal])
-    lines += [f"![{name}: {path}]({path})" for path in drawn]
+    lines += [f"![{title}: {path}]({path})" for path in drawn]
     broken = [r for r in results if r.status in ("unreadable", "failed")]
     if broken:
         lines += ["", f"Photos without a result ({len(broken)}):", ""]
-        lines += [f"- `{r.photo}`: {r.status}: {r.reason}" for r in broken]
+        lines += [f"- {_text(r.photo, 120)}: {r.status}: {_text(r.reason, 300)}" for r in broken]
     cited = [f"- {m}: {METHODS[m].source}" for m in task.methods]
     return "\n".join([*lines, "", "Methods:", "", *cited, ""])
+
+
+def _text(name: str, limit: int) -> str:
+    """A name, or what is said of it, as Markdown shows it."""
+    return markdown(shorten(printable(name), limit))
 
 
 def _title(task: Setting, removal: str) -> str:

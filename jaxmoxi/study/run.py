@@ -7,7 +7,9 @@ follow from the photo, the settings and the seed alone, so it makes no differenc
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,8 +20,10 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.escape import printable
 from jaxmoxi.files import sweep_drafts
 from jaxmoxi.models.classifier import Classifier
+from jaxmoxi.study import contents
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
 from jaxmoxi.study.photos import (
@@ -32,9 +36,10 @@ from jaxmoxi.study.photos import (
     read_mask,
     read_photo,
 )
+from jaxmoxi.study.progress import Progress, TimeUpError, duration
 from jaxmoxi.study.records import FORMAT, Measured, Result, Status
-from jaxmoxi.study.report import report_path, write_report
-from jaxmoxi.study.store import check_format, claim, shard_path, write_shard
+from jaxmoxi.study.report import report_path, update_report
+from jaxmoxi.study.store import Study, check_format, claim, study_name
 
 
 def run_study(
@@ -48,6 +53,7 @@ def run_study(
     batch_size: int | None = None,
     process: tuple[int, int] = (0, 1),
     progress: bool = True,
+    max_minutes: float | int | None = None,
     poll_seconds: float = 2.0,
 ) -> epath.Path:
     """Runs a study, or what is left of it, and returns the path of its report.
@@ -62,14 +68,22 @@ def run_study(
     process:    (index, count) of this process among those that share the work; they see the same photos and write to
                 the same folder. Each takes every count-th shard; number 0 waits for all and writes the report, the
                 others wait for the report.
+    progress:   tells on stderr how long it will take and how far it is.
+    max_minutes: after about so many the run ends, between two steps of a photo, with a report of the photos that are
+                measured; the same call goes on. None: when all are. With several processes, number 0 then reports what
+                it finds, and waits for nobody.
 
     The report lists photos that cannot be read, that do not fit the model, or for which the model returns NaN; none of
-    them ends the study.
-    Raises ValueError, before anything long starts, for settings that do not fit the models or the folder's study, and
-    for a folder whose study another version wrote in another format; OSError if something cannot be written (what is
-    written stays); MemoryError with the batch size to try.
+    them ends the study. A photo whose file, or mask, has changed since it was measured is measured again, with a
+    warning that names it. A report, table or figure that is missing, damaged or older than the shards is made anew.
+    Raises ValueError, before anything long starts, for settings that do not fit the models or the folder's study, for
+    a folder whose study another version wrote in another format, and for a shard that is damaged or another's, which it
+    names; OSError if something cannot be written (what is written stays); MemoryError with the batch size to try.
     """
+    started = time.monotonic()
     out = epath.Path(out)
+    if max_minutes is not None and not (max_minutes > 0 and math.isfinite(max_minutes)):
+        raise InputError(f"max_minutes must be a number above 0, or None for as long as it takes; got {max_minutes}")
     if shard_size < 1:
         raise InputError(f"shard_size must be at least 1; got {shard_size}")
     index, count = process
@@ -87,47 +101,122 @@ def run_study(
             "name a CSV file with labels, or study the predictions (target prediction, only_correct False)"
         )
     settings = {name: setting(model, config, mesh=mesh, batch_size=batch_size) for name, model in models.items()}
-    prints = {name: fingerprint(model, listed) for name, model in models.items()}
+    texts = {name: printable(name) for name in models}
+    if len(set(texts.values())) < len(texts):
+        raise InputError(f"expected models of different names; got {', '.join(texts.values())}")
     record = {
         "format": FORMAT,
         "config": {**vars(config)},
-        "models": {name: {**prints[name], "methods": list(s.methods)} for name, s in settings.items()},
-        "order of the models": list(models),  # the number of a shard's model counts in this order
+        "models": {
+            texts[name]: {**fingerprint(models[name], listed), "methods": list(s.methods)}
+            for name, s in settings.items()
+        },
+        "order of the models": list(texts.values()),  # a shard's model counts in this order
         "shard_size": shard_size,
         "num_photos": len(listed),
     }
-    if index == 0:
-        check_format(out)
-        claim(out, record)
-    else:
-        _wait(lambda: (out / "study.json").exists(), poll_seconds, "the first process to make the folder", progress)
-        check_format(out)
-        claim(out, record)
-    if report_path(out).exists():
-        return report_path(out)
+    if index != 0:
+        _wait((out / "study.json").exists, poll_seconds, "the first process to make the folder", progress)
+    check_format(out)
+    claim(out, record)
     (out / "shards").mkdir(parents=True, exist_ok=True)
-    shards = [(m, s) for m in range(len(models)) for s in range(-(-len(listed) // shard_size))]
-    mine = [pair for i, pair in enumerate(shards) if i % count == index and not shard_path(out, *pair).exists()]
-    folder = photo_folder(photos)
-    with tqdm(total=len(mine) * shard_size, unit="photo", disable=None if progress else True) as bar:
-        for m, s in mine:
-            name, task = list(settings.items())[m]
-            bar.set_description(name)
-            part = range(s * shard_size, min((s + 1) * shard_size, len(listed)))
-            write_shard(shard_path(out, m, s), [_one(task, folder, i, listed[i], bar) for i in part])
+    study = Study(
+        out=out,
+        name=study_name(record),
+        photos=tuple(listed),
+        folder=photo_folder(photos),
+        settings=tuple((texts[name], task) for name, task in settings.items()),
+        shard_size=shard_size,
+    )
+    mine = [pair for i, pair in enumerate(study.shards) if i % count == index]
+    _drop_changed(study, mine)
+    deadline = None if max_minutes is None else started + 60 * max_minutes
+    finished = _measure_shards(study, [pair for pair in mine if not study.is_done(pair)], deadline, progress)
     if index == 0:
-        missing = [pair for pair in shards if not shard_path(out, *pair).exists()]
-        _wait(
-            lambda: all(shard_path(out, *pair).exists() for pair in missing),
-            poll_seconds,
-            "the other processes",
-            progress,
-        )
+        missing = [pair for pair in study.shards if not study.is_done(pair)]
+        if finished:
+            done = lambda: all(map(study.is_done, missing)) or (deadline is not None and time.monotonic() > deadline)  # noqa: E731
+            _wait(done, poll_seconds, "the other processes", progress)
         sweep_drafts(out / "shards")
-        write_report(out, listed, list(settings.items()), [shard_path(out, *p) for p in shards], folder)
-    else:
+        update_report(study)
+    elif finished and deadline is None:
         _wait(report_path(out).exists, poll_seconds, "the report", progress)
     return report_path(out)
+
+
+def _drop_changed(study: Study, pairs: Sequence[tuple[int, int]]) -> None:
+    """Takes the photos that have changed out of the shards, so that they are measured again.
+
+    Raises InputError, before anything long starts, for a shard that is damaged or another's.
+    """
+    dropped: list[str] = []
+    for pair in pairs:
+        results = study.read(pair)
+        changed = contents.changed(study.folder, study.photos, results, with_mask=study.reads_masks)
+        if changed:
+            places = {result.index for result in changed}
+            study.write_part(pair, [result for result in results if result.index not in places])
+            dropped += [result.photo for result in changed]
+    if dropped:
+        dropped = list(dict.fromkeys(dropped))  # under several models
+        warnings.warn(
+            f"{len(dropped)} photo{'s have' if len(dropped) > 1 else ' has'} changed since the study measured "
+            f"{'them' if len(dropped) > 1 else 'it'}, and {'are' if len(dropped) > 1 else 'is'} measured again: "
+            f"{contents.names(dropped)}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _measure_shards(study: Study, pairs: Sequence[tuple[int, int]], deadline: float | None, progress: bool) -> bool:
+    """Measures what is missing of the shards, and returns whether nothing is.
+
+    What is measured of a shard is kept where the time is up, or the user interrupts.
+    """
+    found = {pair: study.read(pair) for pair in pairs}
+    left = {pair: len(study.places(pair)) - len(found[pair]) for pair in pairs}
+    if not pairs:
+        return True
+    planned = [task.evaluations() for _, task in study.settings]
+    total = sum(planned[m] * left[m, s] for m, s in pairs)
+    bar = Progress(total, sum(left.values()), deadline=deadline, show=progress)
+    try:
+        if progress:
+            _estimate(study, pairs, left, bar)
+        for m, s in pairs:
+            name, task = study.settings[m]
+            results = {result.index: result for result in found.pop((m, s))}
+            try:
+                for i in study.places((m, s)):
+                    if i not in results:
+                        with bar.photo(name, planned[m]):
+                            results[i] = _one(task, study, i, bar)
+            except (TimeUpError, KeyboardInterrupt):
+                study.write_part((m, s), [results[i] for i in sorted(results)])
+                raise
+            study.write((m, s), [results[i] for i in sorted(results)])
+    except TimeUpError:
+        return False
+    finally:
+        bar.close()
+    return True
+
+
+def _estimate(
+    study: Study, pairs: Sequence[tuple[int, int]], left: Mapping[tuple[int, int], int], bar: Progress
+) -> None:
+    """Tells how long it will take, by a chunk of coalitions that is timed under each model."""
+    seconds = 0.0
+    for m, (name, task) in enumerate(study.settings):
+        count = sum(left[pair] for pair in pairs if pair[0] == m)
+        if count:
+            evaluations, speed = task.evaluations(), task.speed()
+            seconds += count * evaluations / speed
+            bar.say(
+                f"{name}: {count} photo{'s' if count > 1 else ''}, about {evaluations:,.0f} evaluations each, of which "
+                f"{speed:,.0f} take a second: {duration(evaluations / speed)} a photo"
+            )
+    bar.say(f"about {duration(seconds)} in all, and compiling once")
 
 
 def _chosen(photos: Sequence[Photo], config: StudyConfig) -> list[Photo]:
@@ -146,27 +235,27 @@ def _wait(done: Callable[[], bool], seconds: float, what: str, progress: bool) -
         time.sleep(seconds)
 
 
-def _one(task: Setting, folder: epath.Path, index: int, photo: Photo, bar: tqdm) -> Result:
+def _one(task: Setting, study: Study, index: int, bar: Progress) -> Result:
     """The result of one photo. An error that does not concern the photo ends the study."""
     started = time.perf_counter()
+    photo = study.photos[index]
     status: Status = "ok"
     reason, measured = "", None
+    content = contents.content_of(study.folder, photo, with_mask=study.reads_masks)
     try:
-        measured = _measure(task, folder, photo)
+        measured = _measure(task, study, photo, bar)
     except UnreadableError as error:
         status, reason = "unreadable", error.reason
     except NotCorrectError as error:
         status, reason = "not classified correctly", f"seen as {error}"
     except (InputError, NaNValueError) as error:
         status, reason = "failed", " ".join(str(error).split())
-    bar.update()
-    return Result(index, as_text(photo.name), status, reason, time.perf_counter() - started, measured)
+    return Result(index, as_text(photo.name), status, reason, time.perf_counter() - started, measured, content)
 
 
-def _measure(task: Setting, folder: epath.Path, photo: Photo) -> Measured:
-    picture = read_photo(folder / photo.name)
+def _measure(task: Setting, study: Study, photo: Photo, bar: Progress) -> Measured:
+    picture = read_photo(study.folder / photo.name)
     own = zlib.crc32(photo.name.encode("utf-8", "surrogateescape"))
     key = jax.random.fold_in(jax.random.key(task.config.seed), own)
-    wanted = photo.mask and any(metric.needs_objects for metric in task.metrics)
-    mask = read_mask(folder / photo.mask, picture.size) if wanted else None
-    return measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo), mask=mask)
+    mask = read_mask(study.folder / photo.mask, picture.size) if photo.mask and study.reads_masks else None
+    return measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo), mask=mask, watch=bar.step)

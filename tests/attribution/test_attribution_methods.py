@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import warnings
 from functools import partial
 
 import jax
@@ -148,7 +149,8 @@ def test_problems_that_cannot_be(unchecked):
 
 
 def test_order_of():
-    order = attribution.order_of(jnp.array([0.5, 2.0, 0.5, -1.0, 2.0]))
+    with pytest.warns(UserWarning, match="4 of 5 players have the score of another, and stand in the order of their"):
+        order = attribution.order_of(jnp.array([0.5, 2.0, 0.5, -1.0, 2.0]))
     assert order.dtype == jnp.int32
     np.testing.assert_array_equal(order, [1, 4, 0, 2, 3])
     np.testing.assert_array_equal(jax.jit(attribution.order_of)(np.array([1.0, np.nan, 3.0], np.float32)), [2, 0, 1])
@@ -156,11 +158,32 @@ def test_order_of():
         attribution.order_of(np.array([1.0, np.nan, 3.0], np.float32))
 
 
+def test_a_key_breaks_ties_at_random():
+    scores = jnp.array([0.5, 2.0, 0.5, -1.0, 2.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        orders = [attribution.order_of(scores, ties=jax.random.key(i)).tolist() for i in range(40)]
+    assert {tuple(order) for order in orders} == {
+        (*first, *second, 3) for first in ((1, 4), (4, 1)) for second in ((0, 2), (2, 0))
+    }
+    assert attribution.order_of(scores, ties=jax.random.key(3)).tolist() == orders[3]
+
+
 def test_an_order_survives_its_scores():
     order = np.random.default_rng(0).permutation(50)
     scores = np.zeros(50, np.float32)
     scores[order] = 50 - np.arange(50)
-    np.testing.assert_array_equal(attribution.order_of(scores), order)
+    for ties in (None, jax.random.key(1)):
+        np.testing.assert_array_equal(attribution.order_of(scores, ties=ties), order)
+
+
+def test_players_that_moxi_single_cannot_tell_apart_share_their_places():
+    v = lambda masks: masks @ jnp.array([1.0, 3.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])  # noqa: E731
+    problem = attribution.problem(LINEAR, IMAGE, 2, GRID, v=v)
+    scores = METHODS["moxi-single"].explain(None, problem)
+    np.testing.assert_array_equal(scores, [7, 9, 7, 3, 7, 3, 3, 3, 3])
+    with pytest.warns(UserWarning, match="8 of 9 players have the score of another"):
+        jm.single_player_order(v, 9)
 
 
 def test_a_problem_is_a_pytree():

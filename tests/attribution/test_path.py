@@ -65,7 +65,7 @@ def test_where_auto_does_not_get_there_it_says_so():
         step = 8.0 * (images.mean((1, 2, 3)) > 0.5 * IMAGE.mean())
         return jnp.stack([step + 0 * images.sum((1, 2, 3)), 0 * images.sum((1, 2, 3))], axis=1)
 
-    with pytest.warns(UserWarning, match="of 1024 steps sum to 0, where the payoff changes by 8.*another payoff"):
+    with pytest.warns(UserWarning, match="of 1024 steps sum to 0, where the payoff changes by 8.*Raise max_steps"):
         integrated_gradients(None, make(wall), payoff="logit")
     assert int(path_attribution(make(wall), max_steps=64, payoff="logit").num_steps) == 64
 
@@ -85,7 +85,7 @@ def test_what_is_refused():
     for options, words in (
         (dict(num_steps="many"), "at least 1, or \"auto\".*got 'many' and 8"),
         (dict(tolerance=0.0), "a tolerance above 0"),
-        (dict(max_steps=8), "max_steps of at least 16; got 0.05 and 8"),
+        (dict(max_steps=8), "max_steps of at least 32; got 0.05 and 8"),
     ):
         with pytest.raises(ValueError, match=words):
             path_attribution(make(), **options)

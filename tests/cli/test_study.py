@@ -58,9 +58,43 @@ def test_a_study(photos, folder, tmp_path, capsys):
     assert "a study with other settings: config.seed (there 0, now 1)" in capsys.readouterr().err
 
 
+def test_minutes_that_are_over_are_no_error(photos, folder, tmp_path, capsys):
+    words = [
+        photos, "--model", folder, "--out", tmp_path / "out", "--methods", "random", "--metrics", "curves",
+        "--regions", "grid:2x2", "--only-correct", "False",
+    ]  # fmt: skip
+    assert run(*words, "--max-minutes", "0.0001", "--quiet") == 0
+    told = capsys.readouterr()
+    assert told.out == f"{tmp_path / 'out' / 'report.md'}\n"
+    assert "the 0.0001 minutes are over; no photo was finished: give it more minutes. The same command" in told.err
+    assert "**Not finished**: 0 of 3" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_damaged_files_end_in_one_line_or_are_made_anew(photos, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [
+        photos, "--model", folder, "--out", out, "--methods", "random", "--metrics", "curves", "--regions", "grid:2x2",
+        "--only-correct", "False", "--quiet",
+    ]  # fmt: skip
+    assert run(*words) == 0
+    (out / "table.parquet").unlink()
+    (out / "report.md").write_text("")
+    assert run(*words) == 0
+    assert "Photos: 3 ok" in (out / "report.md").read_text()
+    assert (out / "table.parquet").stat().st_size > 0
+    shard = out / "shards" / "0-000000.npz"
+    shard.write_bytes(shard.read_bytes()[:-50])
+    capsys.readouterr()
+    assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert f"the shard {shard} is damaged" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--max-minutes", "-1"], "max_minutes must be a number above 0"),
         (["--methods", "lime"], "expected methods among grad-cam, grad-cam++"),
         (["--regions", "hexagons"], "expected regions of grid:ROWSxCOLUMNS or slic:COUNT; got 'hexagons'"),
         (["--process-id", "1"], "--coordinator, --num-processes and --process-id need --distributed"),

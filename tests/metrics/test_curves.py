@@ -157,7 +157,7 @@ def test_errors():
         probability_area(silent)
     with pytest.raises(ValueError, match="this curve has no leads"):
         smallest_flip(silent)
-    with pytest.raises(ValueError, match=r"a share of the players in \[0, 1\], or several; got 1.5"):
+    with pytest.raises(ValueError, match=r"a share in \[0, 1\], or several; got 1.5"):
         curve_at(curve(), 1.5)
     with pytest.raises(ValueError, match="a quantity of 'probabilities', 'leads' or 'values'; got 'area'"):
         curve_at(curve(), 0.5, quantity="area")

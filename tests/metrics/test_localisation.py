@@ -137,3 +137,21 @@ def test_errors():
         crop_boxes(np.zeros((1, 4)), (4, 9), Preprocessing(crop=(8, 8)))
     with pytest.raises(ValueError, match=r"photo_size must be \(height, width\) in pixels, at least 1; got \(0, 9\)"):
         crop_boxes(np.zeros((1, 4)), (0, 9), Preprocessing(resize=8, crop=(8, 8)))
+
+
+def test_iou_of_a_tie_is_that_of_ties_broken_at_random():
+    """136 of 196 zeros, in one corner or another: the answer does not depend on the labels."""
+    rng = np.random.default_rng(0)
+    regions = np.asarray(jm.grid_regions(28, 28, rows=14, cols=14))
+    mask = rng.random((28, 28)) < 0.6
+    scores = rng.random(196).astype(np.float32)
+    scores[rng.permutation(196)[:136]] = 0
+    found = float(iou(scores, regions, mask))
+    broken = [iou(scores + 1e-4 * rng.random(196).astype(np.float32), regions, mask) for _ in range(60)]
+    np.testing.assert_allclose(found, np.mean(broken), atol=0.01)
+    relabelled = rng.permutation(196).astype(np.int32)
+    moved = np.empty_like(scores)
+    moved[relabelled] = scores
+    np.testing.assert_allclose(iou(moved, relabelled[regions], mask), found, rtol=1e-6)
+    # All equal: any eighth of the image, of which the object has its share.
+    np.testing.assert_allclose(iou(jnp.ones(4), QUARTERS, LEFT, share=0.125), 1 / (2 + 8 - 1), rtol=1e-6)

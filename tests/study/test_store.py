@@ -66,6 +66,7 @@ def result(index, num_players):
     return Result(index, f"é/{index}.png", "ok", "", 0.5, measured)
 
 
+OWNER = store.Owner("a study", 0, {i: f"é/{i}.png" for i in (4, 6, 7)} | {5: "red/5.png"})
 BROKEN = Result(5, "red/5.png", "unreadable", "not an image", 0.25, None)
 
 
@@ -79,7 +80,7 @@ BROKEN = Result(5, "red/5.png", "unreadable", "not an image", 0.25, None)
 )
 def test_a_shard_comes_back_as_it_was_written(results, tmp_path):
     path = epath.Path(tmp_path) / "0-000000.npz"
-    store.write_shard(path, results)
+    store.write_shard(path, results, OWNER)
     found = store.read_shard(path)
     assert [str(r) for r in found] == [str(r) for r in results]  # arrays have no equality of their own
     for name, array in to_arrays(found).items():
