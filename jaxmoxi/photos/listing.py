@@ -41,7 +41,7 @@ def find_photos(folder: AnyPath) -> Listing:
             photos.append(name)
         else:
             left_out.append((name, reason))
-    return Listing(sorted(photos, key=_parts), sorted(left_out, key=lambda item: _parts(item[0])))
+    return Listing(sorted(photos), sorted(left_out))
 
 
 def describe_left_out(taken: int, left_out: Sequence[tuple[str, str]]) -> str:
@@ -86,10 +86,6 @@ def _walk(folder: Any, prefix: str, above: set[str]) -> Iterator[tuple[str, Any]
             yield from _walk(path, f"{prefix}{path.name}/", above | {place})
         else:
             yield f"{prefix}{path.name}", path
-
-
-def _parts(name: str) -> list[str]:
-    return name.split("/")
 
 
 def _head(path: Any) -> bytes:

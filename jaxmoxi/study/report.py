@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from jaxmoxi.attribution import METHODS
+from jaxmoxi.escape import markdown
 from jaxmoxi.files import write_whole
 from jaxmoxi.games.removal import Removal
 from jaxmoxi.metrics.registry import Column, all_columns
@@ -75,8 +76,13 @@ def write_report(
     settings: Sequence[tuple[str, Setting]],
     shards: Sequence[epath.Path],
     folder: epath.Path,
+    *,
+    files: str = "",
 ) -> None:
-    """Writes table.parquet, the figures and, last of all, report.md. Raises OSError."""
+    """Writes table.parquet, the figures and, last of all, report.md. Raises OSError.
+
+    files: what to say of the files that are not read as photos.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -102,6 +108,8 @@ def write_report(
         "errors); ↑ higher is better, ↓ lower. `table.parquet` has every photo's own, `shards/` the orders and curves, "
         "`study.json` the settings.\n"
     )
+    if files:
+        head += f"\nFiles: {markdown(files)}.\n"
     write_whole(report_path(out), (head + "\n" + "\n".join(sections)).encode())
 
 

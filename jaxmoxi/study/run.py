@@ -8,6 +8,7 @@ follow from the photo, the settings and the seed alone, so it makes no differenc
 from __future__ import annotations
 
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -18,7 +19,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxmoxi.errors import InputError, NaNValueError
-from jaxmoxi.files import sweep_drafts
+from jaxmoxi.files import PhotoWarning, sweep_drafts
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
@@ -27,7 +28,7 @@ from jaxmoxi.study.photos import (
     UnreadableError,
     as_text,
     box_array,
-    list_photos,
+    find_listed,
     photo_folder,
     read_mask,
     read_photo,
@@ -80,8 +81,12 @@ def run_study(
     names = {model.class_names for model in models.values()}
     if len(names) > 1:
         raise InputError("expected models of the same classes; their class names differ")
-    listed = _chosen(list_photos(photos, names.pop()), config)
-    if all(photo.label < 0 for photo in listed) and (config.only_correct or config.target == "label"):
+    need_labels = config.only_correct or config.target == "label"
+    found = find_listed(photos, names.pop(), need_labels=need_labels)
+    if found.left_out:
+        warnings.warn(f"{as_text(str(photos))}: {found.told}", PhotoWarning, stacklevel=2)
+    listed = _chosen(found.photos, config)
+    if all(photo.label < 0 for photo in listed) and need_labels:
         raise InputError(
             f"{photos} does not tell what its photos show, and the study asks for it: put them into class folders, "
             "name a CSV file with labels, or study the predictions (target prediction, only_correct False)"
@@ -124,7 +129,9 @@ def run_study(
             progress,
         )
         sweep_drafts(out / "shards")
-        write_report(out, listed, list(settings.items()), [shard_path(out, *p) for p in shards], folder)
+        write_report(
+            out, listed, list(settings.items()), [shard_path(out, *p) for p in shards], folder, files=found.told
+        )
     else:
         _wait(report_path(out).exists, poll_seconds, "the report", progress)
     return report_path(out)
