@@ -19,7 +19,7 @@ _MARKUP = re.compile(r"[&<>|`*\[\]\\~$\"'{}]|(?<![^\W_])_|_(?![^\W_])|://|(?<=\b
 _BLOCK = re.compile(r"[#+=>-]|:(?=-)|(?<=\d)[.)](?=\s|$)")
 
 
-def one_line(text: str) -> str:
+def printable(text: str) -> str:
     """A text as one line that can be printed: no control characters, no lone surrogates, no direction marks.
 
     Line breaks and runs of spaces become one space. A byte that was no UTF-8 becomes `\\xe9`, a control character
@@ -44,7 +44,7 @@ def plain(text: str, *, limit: int = 80) -> str:
 
     A leading underscore, which would keep a label out of a legend, gets a space in front of it.
     """
-    shown = shorten(one_line(text), limit).replace("$", r"\$")
+    shown = shorten(printable(text), limit).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 
@@ -53,7 +53,7 @@ def markdown(text: str) -> str:
 
     Markup is written as HTML entities, which both understand. Do not put the result between backticks.
     """
-    shown = _MARKUP.sub(_entities, one_line(text))
+    shown = _MARKUP.sub(_entities, printable(text))
     head = re.match(r"\d{1,9}(?=[.)](\s|$))", shown)
     start = head.end() if head else 0
     found = _BLOCK.match(shown, start)
@@ -69,7 +69,7 @@ def file_name(text: str, *, limit: int = 200) -> str:
     import zlib
 
     whole = str(text)
-    name = re.sub(r'[/\\:*?"<>|]', "-", one_line(whole)).strip(" .") or "unnamed"
+    name = re.sub(r'[/\\:*?"<>|]', "-", printable(whole)).strip(" .") or "unnamed"
     if len(name.encode()) <= limit:
         return name
     end = f"-{zlib.crc32(whole.encode('utf-8', 'surrogatepass')):08x}"

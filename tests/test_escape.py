@@ -9,7 +9,7 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from jaxmoxi.escape import file_name, markdown, one_line, plain
+from jaxmoxi.escape import file_name, markdown, plain, printable
 
 HOSTILE = [
     "cost $5 and $6", r"\frac{", "$\\frac{1}$", "a_b^c", "_hidden", "<b>bold</b>", "a | b", "# heading", "line\nbreak",
@@ -29,15 +29,15 @@ def test_matplotlib_draws_every_name_and_reads_no_mathematics(name):
     text = axes.title
     assert text._preprocess_math(text.get_text())[1] is False
     shown = text._preprocess_math(plain(name, limit=1000))[0]
-    assert shown.strip() == one_line(name)
-    assert len(legend.get_texts()) == 1 or not one_line(name)
+    assert shown.strip() == printable(name)
+    assert len(legend.get_texts()) == 1 or not printable(name)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_markdown_is_one_cell_whose_text_is_the_name(name):
     shown = markdown(name)
     assert not set(shown) & set("<>|`*[]\\~$\"'\n")
-    assert html.unescape(shown) == one_line(name)
+    assert html.unescape(shown) == printable(name)
     assert not shown.startswith(("#", "-", "+ ", "1. "))
     shown.encode()
 
@@ -63,6 +63,6 @@ def test_no_text_raises():
     draw = random.Random(0)
     for _ in range(2000):
         text = "".join(chr(draw.randrange(sys.maxunicode + 1)) for _ in range(draw.randrange(40)))
-        for escaped in (plain(text), markdown(text), file_name(text), one_line(text)):
+        for escaped in (plain(text), markdown(text), file_name(text), printable(text)):
             escaped.encode()
             assert not any(c in escaped for c in "\n\r\0\x1b")

@@ -15,7 +15,7 @@ import tyro
 from jaxmoxi.cli.bench import Bench
 from jaxmoxi.cli.explain import Explain
 from jaxmoxi.cli.predict import Predict
-from jaxmoxi.cli.shared import CommandError
+from jaxmoxi.cli.shared import CommandError, plain_warnings
 from jaxmoxi.cli.study import Study
 from jaxmoxi.cli.train import Train
 from jaxmoxi.errors import InputError
@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop:  # tyro has printed the help or what is wrong
         return stop.code if isinstance(stop.code, int) else 2
     try:
-        return command.run()
+        with plain_warnings():
+            return command.run()
     except (CommandError, InputError) as error:
         print(f"jaxmoxi: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -11,8 +11,10 @@ import numpy as np
 import tyro
 
 from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.names import choose_base, identify, locked
 from jaxmoxi.cli.report import percent, write_files
 from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.escape import printable, shorten
 from jaxmoxi.files import read_photo
 from jaxmoxi.plot.strokes import short
 from jaxmoxi.regions.spec import parse_regions
@@ -68,25 +70,33 @@ class Predict:
 
         task = _prepare(self)
         _command.check_out(self.out)
+        with one_line():
+            photo = identify(self.photo)
+        _, renamed = choose_base(self.out, self.photo.stem, "p2p", photo)  # what cannot be written shows now
         if not self.quiet:
             count = len(np.unique(task.regions))
-            print(f"{self.checkpoint} chooses among {count} superpixels of {self.photo}", flush=True)
+            print(printable(f"{self.checkpoint} chooses among {count} superpixels of {self.photo}"), flush=True)
+        if renamed:
+            _command.say(f"jaxmoxi: note: {printable(renamed)}")
         started = time.perf_counter()
         # A model of a fixed threshold has no certainty, and ignores the one it gets.
         found = p2p.predict(task.model, task.photo[None], task.regions[None], certainty=task.certainty or _CERTAINTY)
         answer = _describe(task, found)
         seconds = time.perf_counter() - started
         figure = _draw(task, found, answer, self)
-        record = _record(task, found, answer, self) | {"seconds": round(seconds, 3), **_command.versions()}
+        record = _record(task, found, answer, self) | photo.record()
+        record |= {"seconds": round(seconds, 3), **_command.versions()}
         try:
-            files = write_files(self.out / f"{self.photo.stem}-p2p", figure, _arrays(task, found), record)
+            with locked(self.out):
+                base, _ = choose_base(self.out, self.photo.stem, "p2p", photo)
+                files = write_files(base, figure, _arrays(task, found), record)
         except OSError as error:
             raise CommandError(f"--out {self.out}: could not write ({error})") from None
         print(answer)
         if not self.quiet:
             runs = int(found.num_evaluations[0])
             print(f"the classifier ran {runs} time{'' if runs == 1 else 's'}, {seconds:.1f} s")
-            print(f"wrote {', '.join(map(str, files))}")
+            print(f"wrote {printable(', '.join(map(str, files)))}")
         return 0
 
 
@@ -143,7 +153,7 @@ def _is_certain(task: _Task, chance: float) -> bool | None:
 def _draw(task: _Task, found: Prediction, answer: str, options: Predict) -> Figure:
     from jaxmoxi.p2p import plot
 
-    caption = [str(options.checkpoint), task.spec]
+    caption = [shorten(printable(str(options.checkpoint)), 80), task.spec]
     if task.certainty is not None:
         caption.append(f"certainty {task.certainty:g}")
     return plot.prediction(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.escape import printable
 
 
 class CommandError(Exception):
@@ -30,6 +33,32 @@ def one_line(prefix: str = "") -> Iterator[None]:
         yield
     except (InputError, OSError, ImportError, MemoryError) as error:
         raise CommandError(f"{prefix}{error}") from error
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Prints what the library warns of (`UserWarning`) as one plain line on stderr, each text once."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            text = printable(str(message))
+            if not issubclass(category, UserWarning):
+                others(message, category, *place, **more)
+            elif text not in told:
+                told.add(text)
+                say(f"jaxmoxi: warning: {text}")
+
+        warnings.showwarning = show
+        yield
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr, above a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
 
 
 def start_compilation_cache() -> None:

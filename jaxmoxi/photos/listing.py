@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jaxmoxi.escape import one_line, shorten
+from jaxmoxi.escape import printable, shorten
 from jaxmoxi.photos.formats import FORMATS, format_of, is_photo_name, suffix_of, why_not
 from jaxmoxi.photos.reading import AnyPath, as_path
 
@@ -50,7 +50,7 @@ def describe_left_out(taken: int, left_out: Sequence[tuple[str, str]]) -> str:
         return ""
     reasons: dict[str, list[str]] = {}
     for name, reason in left_out:
-        reasons.setdefault(reason, []).append(shorten(one_line(name), 60))
+        reasons.setdefault(reason, []).append(shorten(printable(name), 60))
     told = []
     for reason, names in reasons.items():
         more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""

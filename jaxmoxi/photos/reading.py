@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.escape import one_line
+from jaxmoxi.escape import printable
 from jaxmoxi.photos.convert import PhotoWarning, converted
 from jaxmoxi.photos.formats import is_raw_name, known_formats, pixel_limit, why_not
 
@@ -56,7 +56,7 @@ def read_photo(path: AnyPath, *, white: float | None = None, max_pixels: int | N
     """
     photo, notes = read_with_notes(path, white=white, max_pixels=max_pixels)
     for note in notes:
-        warnings.warn(f"{one_line(str(path))}: {note}", PhotoWarning, stacklevel=2)
+        warnings.warn(f"{printable(str(path))}: {note}", PhotoWarning, stacklevel=2)
     return photo
 
 
@@ -72,8 +72,13 @@ def read_with_notes(
     return read_image(path, convert, max_pixels=max_pixels)
 
 
-def read_image(path: AnyPath, convert: Callable[[Image.Image], T], *, max_pixels: int | None = None) -> T:
-    """What `convert` makes of the image in a file, all of whose pixels are loaded. Raises as `read_photo` does."""
+def read_image(
+    path: AnyPath, convert: Callable[[Image.Image], T], *, max_pixels: int | None = None, load: bool = True
+) -> T:
+    """What `convert` makes of the image in a file, all of whose pixels are loaded. Raises as `read_photo` does.
+
+    load: False reads the head of the file alone, until `convert` asks for pixels.
+    """
     from PIL import UnidentifiedImageError
 
     limit = pixel_limit(max_pixels)
@@ -83,7 +88,8 @@ def read_image(path: AnyPath, convert: Callable[[Image.Image], T], *, max_pixels
         if is_raw_name(file.name):
             raise InputError(why_not(file.name, content[:32]))
         with open_image(content, max_pixels=limit) as image:
-            image.load()
+            if load:
+                image.load()
             return convert(image)
     except FileNotFoundError:
         raise UnreadableError(f"{path} does not exist; expected an image file", "the file does not exist") from None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxmoxi.escape import plain, printable
 from jaxmoxi.types import GreedyResult
 
 if TYPE_CHECKING:
@@ -32,8 +33,13 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr]
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(drawn(title), fontsize=11)
     return figure
+
+
+def drawn(text: str) -> str:
+    """A title or caption as Matplotlib draws it letter by letter, each line of at most 240 characters."""
+    return "\n".join(plain(line, limit=240) for line in str(text).split("\n"))
 
 
 def draw_photo(axes: Any, photo: np.ndarray, title: str) -> None:
@@ -82,7 +88,7 @@ def draw_search(axes: Any, result: GreedyResult, flip: int | None, target: str, 
         start, heights, name = result.start_probability, result.probabilities, "probability"
     heights = np.append(np.nan if start is None else start, np.asarray(heights)[:steps])
     axes.plot(np.arange(steps + 1), heights, color=INK, linewidth=1.6, marker="o", markersize=3 if steps <= 30 else 0)
-    style(axes, f"regions {'shown' if result.insertion else 'removed'}", f"{name} of {target!r}")
+    style(axes, f"regions {'shown' if result.insertion else 'removed'}", f"{name} of '{plain(target, limit=40)}'")
     if name == "probability":
         axes.set_ylim(0, 1.05)
         if whole is not None:
@@ -157,5 +163,5 @@ def centroids(scene: Scene) -> np.ndarray:
 
 
 def short(class_name: str) -> str:
-    """The first of a class's synonyms."""
-    return class_name.split(",")[0].strip()
+    """The first of a class's synonyms, on one line; the whole name where the first is empty."""
+    return printable(class_name.split(",")[0]) or printable(class_name)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.escape import one_line
+from jaxmoxi.escape import printable
 from jaxmoxi.files import PhotoWarning, UnreadableError, read_photo
 from jaxmoxi.files import read_image as read_any
 from jaxmoxi.p2p.data.example import Example
@@ -87,7 +87,7 @@ class ImageFolder:
             labels += [label] * len(found.photos)
         if self.left_out:
             told = describe_left_out(len(self._paths), self.left_out)
-            warnings.warn(f"{one_line(str(self.root))}: {told}", PhotoWarning, stacklevel=2)
+            warnings.warn(f"{printable(str(self.root))}: {told}", PhotoWarning, stacklevel=2)
         self.labels: Int[np.ndarray, "N"] = np.array(labels, np.int32)
         self._masks = None if masks is None else _pair_masks(Path(masks), self.root, self._paths)
 
