@@ -60,7 +60,7 @@ class Predict:
     regions: Annotated[str | None, _OPTION(metavar="slic:N|grid:RxC", help_behavior_hint="")] = None
     """About N superpixels, or a grid. Left out: the model's number of superpixels."""
     out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
-    """The folder to write to."""
+    """The folder to write to. The files of the same photo are replaced; another photo of its name gets a number."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the answer alone."""
 
@@ -139,7 +139,7 @@ def _describe(task: _Task, found: Prediction) -> str:
     kept, count = int(found.group_mask[0].sum()), len(np.unique(task.regions))
     share = float(found.pixel_mask[0].mean())
     answer = (
-        f"{short(task.class_names[top])!r}, {percent(chance)}, from {kept} of {count} superpixels, {percent(share)} of "
+        f"{shorten(short(task.class_names[top]), 60)!r}, {percent(chance)}, from {kept} of {count} superpixels, {percent(share)} of "
         f"the pixels, at threshold {float(found.threshold[0]):.2f}"
     )
     return answer if _is_certain(task, chance) in (None, True) else f"{answer} (never as certain as {task.certainty:g})"

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxmoxi.cli.report import percent
 from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.errors import NaNValueError
-from jaxmoxi.escape import printable
+from jaxmoxi.escape import printable, shorten
 from jaxmoxi.files import PhotoWarning, read_image
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.removal import image_game
@@ -60,8 +60,8 @@ class Task(NamedTuple):
     stop: Stop
 
     def name(self, index: int) -> str:
-        """The first name of a class."""
-        return short(self.model.class_names[index])
+        """The first name of a class, for print: 60 characters at most."""
+        return shorten(short(self.model.class_names[index]), 60)
 
 
 def prepare(options: Explain, mesh: Mesh | None = None) -> Task:

@@ -35,6 +35,7 @@ from jaxmoxi.plot.strokes import (
     borders,
     bow,
     centroids,
+    draw_caption,
     draw_group,
     draw_heat,
     draw_lines,
@@ -112,8 +113,7 @@ def explanation(
     panels[2].set_title(f"the {_regions(len(players))} {what}", fontsize=10)
     panels[3].set_box_aspect(scene.photo.shape[0] / scene.photo.shape[1] / 1.15)
     draw_search(panels[3], result, flip_size(result), target, whole)
-    if caption:
-        figure.supxlabel(drawn(caption), fontsize=8, color=INK)
+    draw_caption(figure, caption)
     return figure
 
 
@@ -147,9 +147,10 @@ def groups(
     draw_lines(panels[0], borders(scene.regions), "white", 0.6)
     for i, (axes, row) in enumerate(zip(panels[1:], rows, strict=True)):
         draw_group(axes, scene, np.flatnonzero(row))
-        axes.set_title(_regions(int(row.sum())) if titles is None else drawn(titles[i]), fontsize=10)
-    if caption:
-        figure.supxlabel(drawn(caption), fontsize=8, color=INK)
+        axes.set_title(
+            _regions(int(row.sum())) if titles is None else drawn(titles[i], width=3.4, size=10), fontsize=10
+        )
+    draw_caption(figure, caption)
     return figure
 
 

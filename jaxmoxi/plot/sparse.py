@@ -15,7 +15,19 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.escape import plain
 from jaxmoxi.p2p.inference.evaluation import Evaluation
 from jaxmoxi.p2p.inference.predict import Prediction
-from jaxmoxi.plot.strokes import FLIP, GROUP, HEAT, INK, borders, draw_lines, draw_photo, drawn, fade, new_figure, style
+from jaxmoxi.plot.strokes import (
+    FLIP,
+    GROUP,
+    HEAT,
+    INK,
+    borders,
+    draw_caption,
+    draw_lines,
+    draw_photo,
+    fade,
+    new_figure,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,8 +105,7 @@ def prediction(
         areas = np.asarray(result.areas[index])
         own = clusters(np.asarray(result.embeddings[index]), areas, num_clusters=num_clusters)
         _draw_clusters(panels[3], photo, regions, own, probs, areas)
-    if caption:
-        figure.supxlabel(drawn(caption), fontsize=8, color=INK)
+    draw_caption(figure, caption)
     return figure
 
 

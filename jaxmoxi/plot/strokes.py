@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ HEAT = "YlOrRd"
 GROUP = "#00c8ff"  # a colour that photos rarely have and the heat map never
 FLIP = "#d0021b"  # red
 INK = "#333333"
+_ROWS = 4  # lines of a title or caption
 
 
 class Scene(NamedTuple):
@@ -33,13 +35,26 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr]
     if title:
-        figure.suptitle(drawn(title), fontsize=11)
+        figure.suptitle(drawn(title, width=width), fontsize=11)
     return figure
 
 
-def drawn(text: str) -> str:
-    """A title or caption as Matplotlib draws it letter by letter, each line of at most 240 characters."""
-    return "\n".join(plain(line, limit=240) for line in str(text).split("\n"))
+def draw_caption(figure: Any, caption: str | None) -> None:
+    """A small line below the panels, or several where it is long."""
+    if caption:
+        figure.supxlabel(drawn(caption, width=figure.get_figwidth(), size=8), fontsize=8, color=INK)
+
+
+def drawn(text: str, *, width: float = 4.0, size: float = 11) -> str:
+    """A text as Matplotlib draws it letter by letter, in at most four lines.
+
+    width: in inches, which a line may have in letters of `size` points; a letter is about 0.55 of its size wide.
+    """
+    columns = max(20, int(width * 72 / (0.55 * size)))
+    rows = [row for line in str(text).split("\n") for row in textwrap.wrap(printable(line), columns) or [""]]
+    if len(rows) > _ROWS:
+        rows = [*rows[: _ROWS - 1], f"{rows[_ROWS - 1][: columns - 1]}…"]
+    return "\n".join(plain(row, limit=columns) for row in rows)
 
 
 def draw_photo(axes: Any, photo: np.ndarray, title: str) -> None:
