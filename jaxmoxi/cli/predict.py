@@ -138,9 +138,10 @@ def _describe(task: _Task, found: Prediction) -> str:
     top, chance = int(found.classes[0]), float(found.probabilities[0].max())
     kept, count = int(found.group_mask[0].sum()), len(np.unique(task.regions))
     share = float(found.pixel_mask[0].mean())
+    name, threshold = shorten(short(task.class_names[top]), 60), float(found.threshold[0])
     answer = (
-        f"{shorten(short(task.class_names[top]), 60)!r}, {percent(chance)}, from {kept} of {count} superpixels, {percent(share)} of "
-        f"the pixels, at threshold {float(found.threshold[0]):.2f}"
+        f"{name!r}, {percent(chance)}, from {kept} of {count} superpixels, {percent(share)} of the pixels, at "
+        f"threshold {threshold:.2f}"
     )
     return answer if _is_certain(task, chance) in (None, True) else f"{answer} (never as certain as {task.certainty:g})"
 
