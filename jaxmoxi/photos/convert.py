@@ -30,7 +30,7 @@ class PhotoWarning(UserWarning):
     """Something about a photo was assumed, and the assumption decides what the model sees."""
 
 
-def to_rgb(image: Image.Image, *, white: float | None = None) -> Image.Image:
+def to_rgb(image: Image.Image, *, white: float | int | None = None) -> Image.Image:
     """An upright RGB image, turned as its EXIF data say. What is transparent becomes white, as on paper.
 
     white: the grey level that is white, above 0; lower levels are scaled, higher ones are white. None: 255 for images
@@ -49,7 +49,7 @@ def to_rgb(image: Image.Image, *, white: float | None = None) -> Image.Image:
     return rgb
 
 
-def converted(image: Image.Image, white: float | None = None) -> tuple[Image.Image, list[str]]:
+def converted(image: Image.Image, white: float | int | None = None) -> tuple[Image.Image, list[str]]:
     """`to_rgb`, and its warnings as texts. An upright RGB image comes back as it is, not as a copy."""
     from PIL import ImageOps
 
@@ -104,7 +104,7 @@ def _is_inverted(image: Image.Image) -> bool:
 
 
 def _eight_bits(
-    image: Image.Image, white: float | None, stated: float | None, inverted: bool, notes: list[str]
+    image: Image.Image, white: float | int | None, stated: float | None, inverted: bool, notes: list[str]
 ) -> Image.Image:
     """Greys of integers or floating-point numbers as an image of mode L, or LA where one grey is transparent."""
     from PIL import Image
@@ -159,7 +159,7 @@ def _assumed_white(high: int, notes: list[str]) -> float:
     return float(white)
 
 
-def _check_levels(image: Image.Image, white: float | None, notes: list[str]) -> Image.Image:
+def _check_levels(image: Image.Image, white: float | int | None, notes: list[str]) -> Image.Image:
     """An RGB image with its levels scaled to `white`, and a note where they are implausible."""
     high = max(int(high) for _, high in image.getextrema())  # type: ignore[misc]  of RGB, three pairs
     if white is None and high == 1:

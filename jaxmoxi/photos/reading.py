@@ -37,7 +37,7 @@ class UnreadableError(InputError):
         self.reason = reason
 
 
-def read_photo(path: AnyPath, *, white: float | None = None, max_pixels: int | None = None) -> Image.Image:
+def read_photo(path: AnyPath, *, white: float | int | None = None, max_pixels: int | None = None) -> Image.Image:
     """A photo as an upright 8-bit RGB image.
 
     The EXIF rotation is applied. Greys, palettes, CMYK, 16-bit greys and transparency are converted as `to_rgb` says.
@@ -61,7 +61,7 @@ def read_photo(path: AnyPath, *, white: float | None = None, max_pixels: int | N
 
 
 def read_with_notes(
-    path: AnyPath, *, white: float | None = None, max_pixels: int | None = None
+    path: AnyPath, *, white: float | int | None = None, max_pixels: int | None = None
 ) -> tuple[Image.Image, tuple[str, ...]]:
     """`read_photo`, and its warnings as texts without the file's name, for who keeps them in a record."""
 
