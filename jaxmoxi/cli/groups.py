@@ -96,7 +96,9 @@ def describe_groups(found: Groups, stop: Stop, name: str) -> str:
     answer = f"{these} {'is' if size == 1 else 'are'} enough for {name!r}, {chance}{left}"
     others = [int(group.sum()) for group in found.groups[1:]]
     if others:
-        answer += f"; so {'is' if len(others) == 1 else 'are'} {' and '.join(map(str, others))} others"
+        verb = "is" if others == [1] else "are"
+        told = [f"{n} other{'s'[: n > 1]}" for n in others]
+        answer += f"; so {verb} {', and '.join(told)}"
     return answer
 
 

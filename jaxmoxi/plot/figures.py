@@ -147,7 +147,7 @@ def groups(
     draw_lines(panels[0], borders(scene.regions), "white", 0.6)
     for i, (axes, row) in enumerate(zip(panels[1:], rows, strict=True)):
         draw_group(axes, scene, np.flatnonzero(row))
-        name = _regions(int(row.sum())) if titles is None else drawn(titles[i], width=3.4, size=10)
+        name = _regions(int(row.sum())) if titles is None else drawn(titles[i], width=3.4, size=10.0)
         axes.set_title(name, fontsize=10)
     draw_caption(figure, caption)
     return figure

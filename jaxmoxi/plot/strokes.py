@@ -42,10 +42,10 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
 def draw_caption(figure: Any, caption: str | None) -> None:
     """A small line below the panels, or several where it is long."""
     if caption:
-        figure.supxlabel(drawn(caption, width=figure.get_figwidth(), size=8), fontsize=8, color=INK)
+        figure.supxlabel(drawn(caption, width=figure.get_figwidth(), size=8.0), fontsize=8, color=INK)
 
 
-def drawn(text: str, *, width: float = 4.0, size: float = 11) -> str:
+def drawn(text: str, *, width: float = 4.0, size: float = 11.0) -> str:
     """A text as Matplotlib draws it letter by letter, in at most four lines.
 
     width: in inches, which a line may have in letters of `size` points; a letter is about 0.55 of its size wide.
