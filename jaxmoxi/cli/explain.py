@@ -45,7 +45,8 @@ class Explain:
     """
 
     photo: Annotated[tyro.conf.Positional[Path | None], _OPTION(metavar="[PHOTO]", help_behavior_hint="")] = None
-    """An image file. Left out: a photo of a cat that comes with scikit-image."""
+    """An image file, of at most 134 million pixels (or JAXMOXI_MAX_PIXELS in the environment). Left out: a photo of a
+    cat that comes with scikit-image."""
     model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
     """A checkpoint folder (config.json, model.safetensors). Left out: EfficientNet-Lite0 of the `demo` extra."""
     target: Annotated[str | None, _OPTION(metavar="NAME|INDEX", help_behavior_hint="")] = None

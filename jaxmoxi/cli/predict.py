@@ -52,7 +52,8 @@ class Predict:
     """
 
     photo: Annotated[tyro.conf.Positional[Path], _OPTION(metavar="PHOTO")]
-    """An image file. It is resized and its centre cut out, as for the model's evaluation."""
+    """An image file, of at most 134 million pixels (or JAXMOXI_MAX_PIXELS in the environment). It is resized and its
+    centre cut out, as for the model's evaluation."""
     checkpoint: Annotated[Path, _OPTION(metavar="DIR")]
     """The folder of a P2P model: of `p2p.save`, or of a training run."""
     certainty: Annotated[float | None, _OPTION(metavar="PROBABILITY", help_behavior_hint="")] = None

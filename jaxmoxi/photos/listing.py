@@ -76,7 +76,7 @@ def _left_out(path: Any) -> str | None:
 
 def _walk(folder: Any, prefix: str, above: set[str]) -> Iterator[tuple[str, Any]]:
     """(relative path, path) of every file that is not hidden."""
-    place = os.path.realpath(folder) if isinstance(folder, os.PathLike) and "://" not in str(folder) else ""
+    place = "" if "://" in str(folder) else os.path.realpath(str(folder))
     if place and place in above:  # a link to a folder that it lies in
         return
     for path in folder.iterdir():

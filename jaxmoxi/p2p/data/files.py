@@ -53,7 +53,10 @@ def read_mask(path: str | Path) -> Bool[np.ndarray, "H W"]:
 
 
 def _levels(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("L") if picture.mode not in ("1", "L", "P") else picture)
+    """One number for each pixel: the level or label itself, whatever its depth; of colours whether they are black."""
+    if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
+        return np.asarray(picture)
+    return np.asarray(picture.convert("RGB")).any(-1)
 
 
 class ImageFolder:
