@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageFile
 from skimage import data
 
 import jaxmoxi as jm
@@ -111,6 +111,24 @@ def test_what_was_assumed_is_one_line_on_stderr(explain, tmp_path, monkeypatch):
         assert err.count("\n") == 1
     with np.load(tmp_path / "out" / "twelve-insertion.npz") as seen:
         assert seen["photo"].max() > 150
+
+
+def test_a_photo_is_decoded_and_resized_once(explain, tmp_path, monkeypatch):
+    monkeypatch.setattr(jm.plot, "explanation", lambda *args, **kwargs: Figure())
+    CAT.save(tmp_path / "cat.jpg")
+    counts = {"load": 0, "resize": 0, "copy": 0}
+    for name, owner in (("load", ImageFile.ImageFile), ("resize", Image.Image), ("copy", Image.Image)):
+        genuine = getattr(owner, name)
+
+        def counted(self, *args, name=name, genuine=genuine, **options):
+            unread = name != "load" or getattr(self, "tile", None)  # `load` does nothing where all is read
+            if unread and self.size == CAT.size:
+                counts[name] += 1
+            return genuine(self, *args, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+    assert explain(tmp_path / "cat.jpg", "--until", 1)[0] == 0
+    assert counts == {"load": 1, "resize": 1, "copy": 0}
 
 
 def write_mixed(root):

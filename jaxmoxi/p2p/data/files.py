@@ -56,7 +56,7 @@ def _levels(picture: Image.Image) -> np.ndarray:
     """One number for each pixel: the level or label itself, whatever its depth; of colours whether they are black."""
     if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
         return np.asarray(picture)
-    return np.asarray(picture.convert("RGB")).any(-1)
+    return np.asarray(picture.convert("RGB")).max(axis=-1)
 
 
 class ImageFolder:
