@@ -12,8 +12,8 @@ import jaxmoxi as jm
 
 PACKAGE = Path(jm.__file__).parent
 LIST = [
-    "errors", "escape", "pytrees", "guards", "types", "files", "regions", "kernels", "models", "games", "moxi",
-    "interactions", "search", "attribution", "metrics", "p2p", "plot", "study", "bridges", "cli",
+    "errors", "escape", "pytrees", "guards", "types", "photos", "files", "regions", "kernels", "models", "games",
+    "moxi", "interactions", "search", "attribution", "metrics", "p2p", "plot", "study", "bridges", "cli",
 ]  # fmt: skip
 CORE = [r for r in LIST[: LIST.index("search")] if r != "models"]
 CORE_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
@@ -108,7 +108,7 @@ def test_the_core_needs_jax_and_numpy_alone(name):
         root = module.split(".")[0]
         allowed = CORE_MAY_IMPORT | {"jaxmoxi"}
         if not top:  # what is imported where it is called: SLIC's other backend, the reader of photos
-            allowed |= {"regions": {"skimage"}, "files": {"PIL"}}.get(room(name), set())
+            allowed |= {"regions": {"skimage"}, "photos": {"PIL"}}.get(room(name), set())
         assert root in allowed or root in sys.stdlib_module_names, f"{name} imports {module}"
 
 

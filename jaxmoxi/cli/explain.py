@@ -5,14 +5,28 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import tyro
 
 from jaxmoxi.cli import shared as _command
-from jaxmoxi.cli.report import arrays, describe, group, percent, write_files
+from jaxmoxi.cli.estimate import greedy_evaluations, group_evaluations, tell_length
+from jaxmoxi.cli.groups import (
+    GROUP_METHODS,
+    ROUNDS,
+    WIDTH,
+    describe_groups,
+    draw_groups,
+    group_arrays,
+    group_record,
+    search_groups,
+)
+from jaxmoxi.cli.names import Identity, choose_base, identify, locked
+from jaxmoxi.cli.report import arrays, describe, greedy_record, group, percent, write_files
 from jaxmoxi.cli.shared import CommandError
 from jaxmoxi.cli.task import Task, prepare, search
+from jaxmoxi.escape import printable, shorten
 from jaxmoxi.types import GreedyResult, Stop
 
 if TYPE_CHECKING:
@@ -31,7 +45,8 @@ class Explain:
     """
 
     photo: Annotated[tyro.conf.Positional[Path | None], _OPTION(metavar="[PHOTO]", help_behavior_hint="")] = None
-    """An image file. Left out: a photo of a cat that comes with scikit-image."""
+    """An image file, of at most 134 million pixels (or JAXMOXI_MAX_PIXELS in the environment). Left out: a photo of a
+    cat that comes with scikit-image."""
     model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
     """A checkpoint folder (config.json, model.safetensors). Left out: EfficientNet-Lite0 of the `demo` extra."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
@@ -41,8 +56,9 @@ class Explain:
     """The class to explain. Left out: the one the model sees in the photo."""
     regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None
     """The players: a grid, or about N superpixels. Left out: the model's tokens, or grid:7x7 when pixels are hidden."""
-    method: Literal["insertion", "deletion"] = "insertion"
-    """insertion finds regions that are enough; deletion finds regions that the answer cannot do without."""
+    method: Literal["insertion", "deletion", "minimal", "beam"] = "insertion"
+    """insertion finds regions that are enough; deletion finds regions that the answer cannot do without; minimal
+    searches on for a smallest group that is enough; beam also for others that have no region in common with it."""
     masking: Annotated[Literal["tokens", "pixels"] | None, _OPTION(metavar="tokens|pixels", help_behavior_hint="")] = (
         None
     )
@@ -50,9 +66,11 @@ class Explain:
     where the model has them."""
     until: Annotated[str | None, _OPTION(metavar="class|K|CONFIDENCE|all", help_behavior_hint="")] = None
     """When to stop: the class takes (insertion) or loses (deletion) the lead; after K regions; when its probability
-    passes a level such as 0.9; or not before all regions are in order. Left out: class."""
+    passes a level such as 0.9; or not before all regions are in order. For minimal and beam the goal of a group: class
+    or a level (beam with K: the best groups of K regions and fewer). Left out: class."""
     out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
-    """The folder to write to."""
+    """The folder to write to. The files of the same photo and method are replaced; another photo of the same name gets
+    a number."""
     payoff: Literal["log_odds", "margin", "log_prob", "logit", "prob"] = "log_odds"
     """The quantity of the target class that the search drives up or down."""
     fill: Annotated[str | None, _OPTION(metavar="NUMBER|mean|blur", help_behavior_hint="")] = None
@@ -83,46 +101,84 @@ class Explain:
         _command.start_compilation_cache()
         task = prepare(self, _command.start_devices())
         _command.check_out(self.out)
+        with _command.one_line():
+            photo = identify(self.photo)
+        _, renamed = choose_base(self.out, task.stem, self.method, photo)  # what cannot be written shows now
         if not self.quiet:
-            print(f"{task.model.name} sees {task.name(task.top)!r}, {percent(task.whole[task.top])}", flush=True)
+            seen = f"{printable(task.model.name)} sees {task.name(task.top)!r}"
+            print(f"{seen}, {percent(task.whole[task.top])}", flush=True)
+            length = _length(self, task)
+            if length:
+                print(length, flush=True)
+        if renamed:
+            _command.say(f"jaxmoxi: note: {printable(renamed)}")
         started = time.perf_counter()
-        result, problem = search(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
-        seconds = time.perf_counter() - started
-        if problem is None or int(result.num_steps):
+        problem = None
+        if self.method in GROUP_METHODS:
+            found = search_groups(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
+            answer = describe_groups(found, task.stop, task.name(task.target))
+            seconds, count = time.perf_counter() - started, found.num_evaluations
+            outcome = _Outcome(answer, group_record(found), group_arrays(task, found))
+            figure = draw_groups(task, found, answer, _caption(self, task))
+        else:
+            result, problem = search(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
+            seconds = time.perf_counter() - started
+            if problem is not None and not int(result.num_steps):
+                raise problem
+            count = int(result.num_evaluations)
             answer = f"unfinished: {int(result.num_steps)} of {task.num_players} regions in order"
             if problem is None:
                 answer = describe(result, task.stop, task.name(task.target))
-            files = _write(self, task, result, answer, seconds, finished=problem is None)
-            print(answer)
-            if not self.quiet:
-                print(f"{int(result.num_evaluations):,} coalitions in {seconds:.1f} s")
-                print(f"wrote {', '.join(map(str, files))}")
+            players = group(result, task.stop)
+            data = arrays(result, regions=task.regions, photo=task.photo, group=players, target=task.target)
+            outcome = _Outcome(answer, greedy_record(result, task.stop), data)
+            figure = _draw(self, task, result, answer)
+        record = _record(self, task, outcome, photo) | {"finished": problem is None, "seconds": round(seconds, 3)}
+        try:
+            with locked(self.out):  # another process may have written a photo of the same name meanwhile
+                base, _ = choose_base(self.out, task.stem, self.method, photo)
+                files = write_files(base, figure, outcome.arrays, record)
+        except OSError as error:
+            raise CommandError(f"--out {self.out}: could not write ({error})") from None
+        print(answer)
+        if not self.quiet:
+            print(f"{count:,} coalitions in {seconds:.1f} s")
+            print(f"wrote {printable(', '.join(map(str, files)))}")
         if problem is not None:
             raise problem
         return 0
 
 
-def _write(
-    options: Explain, task: Task, result: GreedyResult, answer: str, seconds: float, finished: bool
-) -> list[Path]:
-    """Writes the picture, the arrays and the record. Returns where they are."""
-    figure = _draw(options, task, result, answer)
-    record = _record(options, task, result, answer) | {"finished": finished, "seconds": round(seconds, 3)}
-    players = group(result, task.stop)
-    data = arrays(result, regions=task.regions, photo=task.photo, group=players, target=task.target)
-    try:
-        return write_files(options.out / f"{task.stem}-{options.method}", figure, data, record)
-    except OSError as error:
-        raise CommandError(f"--out {options.out}: could not write ({error})") from None
+class _Outcome(NamedTuple):
+    """What a search found: in one sentence, for the JSON file, and as arrays."""
+
+    answer: str
+    record: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def _length(options: Explain, task: Task) -> str:
+    """How long the search will take, where that is over a minute."""
+    if options.method in GROUP_METHODS:
+        size = None if task.stop.size is None else int(task.stop.size)
+        count = group_evaluations(options.method, task.num_players, size, width=WIDTH, rounds=ROUNDS)
+        return tell_length(task.model, task.image, task.v, task.num_players, count, bound="about")
+    count = greedy_evaluations(task.num_players, task.stop)
+    return tell_length(task.model, task.image, task.v, task.num_players, count, bound="at most")
+
+
+def _caption(options: Explain, task: Task) -> str:
+    """The settings and the credit, for the line below the picture."""
+    fill = task.fill if isinstance(task.fill, str) else f"{task.fill or 0:g}"
+    hidden = "tokens removed" if task.masking == "tokens" else f"pixels filled with {fill}"
+    settings = [task.model.name, options.method, f"hidden: {hidden}", f"payoff {options.payoff}", str(task.spec)]
+    credit = options.credit or ("photo: Stéfan van der Walt, CC0" if options.photo is None else None)
+    return "  ·  ".join(shorten(printable(text), 80) for text in [*settings, *([credit] if credit else [])])
 
 
 def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Figure:
     import jaxmoxi as jm
 
-    fill = task.fill if isinstance(task.fill, str) else f"{task.fill or 0:g}"
-    hidden = "tokens removed" if task.masking == "tokens" else f"pixels filled with {fill}"
-    settings = [task.model.name, options.method, f"hidden: {hidden}", f"payoff {options.payoff}", str(task.spec)]
-    credit = options.credit or ("photo: Stéfan van der Walt, CC0" if options.photo is None else None)
     return jm.plot.explanation(
         task.photo,
         task.regions,
@@ -131,18 +187,18 @@ def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Fi
         upto="flip" if task.stop == Stop() else "all",
         heat_upto="all",
         title=answer[0].upper() + answer[1:],
-        caption="  ·  ".join([*settings, *([credit] if credit else [])]),
+        caption=_caption(options, task),
         whole=float(task.whole[task.target]),
     )
 
 
-def _record(options: Explain, task: Task, result: GreedyResult, answer: str) -> dict[str, Any]:
+def _record(options: Explain, task: Task, outcome: _Outcome, photo: Identity) -> dict[str, Any]:
     """What the search was asked and what it found, for the JSON file."""
-    steps = int(result.num_steps)
     names = task.model.class_names
     return {
-        "answer": answer,
+        "answer": outcome.answer,
         "photo": None if options.photo is None else str(options.photo),
+        **photo.record(),
         "model": task.model.name,
         "target": {"index": task.target, "name": names[task.target]},
         "target_probability": task.whole[task.target],
@@ -155,16 +211,6 @@ def _record(options: Explain, task: Task, result: GreedyResult, answer: str) -> 
         "payoff": options.payoff,
         "dtype": options.dtype,
         "until": options.until,
-        "group": group(result, task.stop),
-        "order": result.order[:steps],
-        "values": result.values[:steps],
-        "probabilities": None if result.probabilities is None else result.probabilities[:steps],
-        "leads": None if result.leads is None else result.leads[:steps],
-        "start": {
-            "value": result.start_value,
-            "probability": result.start_probability,
-            "leads": result.start_leads,
-        },
-        "num_evaluations": int(result.num_evaluations),
+        **outcome.record,
         **_command.versions(),
     }

@@ -11,8 +11,10 @@ import numpy as np
 import tyro
 
 from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.names import choose_base, identify, locked
 from jaxmoxi.cli.report import percent, write_files
 from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.escape import printable, shorten
 from jaxmoxi.files import read_photo
 from jaxmoxi.plot.strokes import short
 from jaxmoxi.regions.spec import parse_regions
@@ -50,7 +52,8 @@ class Predict:
     """
 
     photo: Annotated[tyro.conf.Positional[Path], _OPTION(metavar="PHOTO")]
-    """An image file. It is resized and its centre cut out, as for the model's evaluation."""
+    """An image file, of at most 134 million pixels (or JAXMOXI_MAX_PIXELS in the environment). It is resized and its
+    centre cut out, as for the model's evaluation."""
     checkpoint: Annotated[Path, _OPTION(metavar="DIR")]
     """The folder of a P2P model: of `p2p.save`, or of a training run."""
     certainty: Annotated[float | None, _OPTION(metavar="PROBABILITY", help_behavior_hint="")] = None
@@ -58,7 +61,7 @@ class Predict:
     regions: Annotated[str | None, _OPTION(metavar="slic:N|grid:RxC", help_behavior_hint="")] = None
     """About N superpixels, or a grid. Left out: the model's number of superpixels."""
     out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
-    """The folder to write to."""
+    """The folder to write to. The files of the same photo are replaced; another photo of its name gets a number."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the answer alone."""
 
@@ -68,25 +71,33 @@ class Predict:
 
         task = _prepare(self)
         _command.check_out(self.out)
+        with one_line():
+            photo = identify(self.photo)
+        _, renamed = choose_base(self.out, self.photo.stem, "p2p", photo)  # what cannot be written shows now
         if not self.quiet:
             count = len(np.unique(task.regions))
-            print(f"{self.checkpoint} chooses among {count} superpixels of {self.photo}", flush=True)
+            print(printable(f"{self.checkpoint} chooses among {count} superpixels of {self.photo}"), flush=True)
+        if renamed:
+            _command.say(f"jaxmoxi: note: {printable(renamed)}")
         started = time.perf_counter()
         # A model of a fixed threshold has no certainty, and ignores the one it gets.
         found = p2p.predict(task.model, task.photo[None], task.regions[None], certainty=task.certainty or _CERTAINTY)
         answer = _describe(task, found)
         seconds = time.perf_counter() - started
         figure = _draw(task, found, answer, self)
-        record = _record(task, found, answer, self) | {"seconds": round(seconds, 3), **_command.versions()}
+        record = _record(task, found, answer, self) | photo.record()
+        record |= {"seconds": round(seconds, 3), **_command.versions()}
         try:
-            files = write_files(self.out / f"{self.photo.stem}-p2p", figure, _arrays(task, found), record)
+            with locked(self.out):
+                base, _ = choose_base(self.out, self.photo.stem, "p2p", photo)
+                files = write_files(base, figure, _arrays(task, found), record)
         except OSError as error:
             raise CommandError(f"--out {self.out}: could not write ({error})") from None
         print(answer)
         if not self.quiet:
             runs = int(found.num_evaluations[0])
             print(f"the classifier ran {runs} time{'' if runs == 1 else 's'}, {seconds:.1f} s")
-            print(f"wrote {', '.join(map(str, files))}")
+            print(f"wrote {printable(', '.join(map(str, files)))}")
         return 0
 
 
@@ -128,9 +139,10 @@ def _describe(task: _Task, found: Prediction) -> str:
     top, chance = int(found.classes[0]), float(found.probabilities[0].max())
     kept, count = int(found.group_mask[0].sum()), len(np.unique(task.regions))
     share = float(found.pixel_mask[0].mean())
+    name, threshold = shorten(short(task.class_names[top]), 60), float(found.threshold[0])
     answer = (
-        f"{short(task.class_names[top])!r}, {percent(chance)}, from {kept} of {count} superpixels, {percent(share)} of "
-        f"the pixels, at threshold {float(found.threshold[0]):.2f}"
+        f"{name!r}, {percent(chance)}, from {kept} of {count} superpixels, {percent(share)} of the pixels, at "
+        f"threshold {threshold:.2f}"
     )
     return answer if _is_certain(task, chance) in (None, True) else f"{answer} (never as certain as {task.certainty:g})"
 
@@ -143,7 +155,7 @@ def _is_certain(task: _Task, chance: float) -> bool | None:
 def _draw(task: _Task, found: Prediction, answer: str, options: Predict) -> Figure:
     from jaxmoxi.p2p import plot
 
-    caption = [str(options.checkpoint), task.spec]
+    caption = [shorten(printable(str(options.checkpoint)), 80), task.spec]
     if task.certainty is not None:
         caption.append(f"certainty {task.certainty:g}")
     return plot.prediction(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxmoxi.files import write_whole
+from jaxmoxi.files import write_together
 from jaxmoxi.plot.chosen import flip_size
 from jaxmoxi.types import GreedyResult, Stop
 
@@ -88,6 +89,24 @@ def arrays(result: GreedyResult, **more: Any) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in fields.items() if value is not None}
 
 
+def greedy_record(result: GreedyResult, stop: Stop) -> dict[str, Any]:
+    """A greedy result's entries in the JSON file: the steps that were taken."""
+    steps = int(result.num_steps)
+    return {
+        "group": group(result, stop),
+        "order": result.order[:steps],
+        "values": result.values[:steps],
+        "probabilities": None if result.probabilities is None else result.probabilities[:steps],
+        "leads": None if result.leads is None else result.leads[:steps],
+        "start": {
+            "value": result.start_value,
+            "probability": result.start_probability,
+            "leads": result.start_leads,
+        },
+        "num_evaluations": int(result.num_evaluations),
+    }
+
+
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: arrays as lists, NaN and infinity as null, float32 with its own digits."""
     if isinstance(value, dict):
@@ -103,17 +122,35 @@ def plain(value: Any) -> Any:
 
 
 def write_files(base: Path, figure: Any, data: dict[str, np.ndarray], record: dict[str, Any]) -> list[Path]:
-    """Writes `base`.png, .npz and .json, each complete or not at all. Raises OSError."""
+    """Writes `base`.png, .npz and .json, all of them complete or none at all, the record last. Raises OSError."""
     text = json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False)
     text = re.sub(r"\[\n[^][{}\"]*\]", lambda row: re.sub(r"\s+", " ", row[0]), text)  # a list of numbers is one line
-    writers: dict[str, Callable[[Any], Any]] = {
-        ".png": lambda file: figure.savefig(file, format="png"),
+    # A byte of a file's name that is no text is no UTF-8 either; JSON can spell it out.
+    text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
+    contents: dict[str, Callable[[Any], Any]] = {
+        ".png": lambda file: _save(figure, file),
         ".npz": lambda file: np.savez_compressed(file, **data),  # type: ignore[arg-type]
         ".json": lambda file: file.write((text + "\n").encode()),
     }
-    paths = []
-    for suffix, write in writers.items():
-        path = base.with_name(base.name + suffix)
-        write_whole(path, write)
-        paths.append(path)
-    return paths
+    paths = {suffix: base.with_name(base.name + suffix) for suffix in contents}
+    write_together({paths[suffix]: content for suffix, content in contents.items()})
+    return list(paths.values())
+
+
+def _save(figure: Any, file: Any) -> None:
+    """Writes the picture. Letters that the font has not are told once, not one by one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(file, format="png")
+    missing = [str(w.message) for w in caught if re.match("Glyph .* missing from", str(w.message))]
+    for other in caught:
+        if str(other.message) not in missing:
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    if missing:
+        letters = len(set(missing))
+        warnings.warn(
+            f"the font of the picture lacks {letters} letter{'s'[: letters > 1]} of the names in it, which are drawn "
+            "as boxes; the record (.json) has the names",
+            UserWarning,
+            stacklevel=2,
+        )

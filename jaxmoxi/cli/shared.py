@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.escape import printable
 
 if TYPE_CHECKING:  # flax takes seconds to import
     from jaxmoxi.models.classifier import Classifier
@@ -39,18 +40,28 @@ def one_line(prefix: str = "") -> Iterator[None]:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Prints what the library warns a user of as one line on stderr, without the place in the code."""
+    """Prints what the library warns of (`UserWarning`) as one plain line on stderr, each text once."""
+    told: set[str] = set()
     with warnings.catch_warnings():
-        show = warnings.showwarning
+        others = warnings.showwarning
 
-        def line(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, UserWarning):
-                print(f"jaxmoxi: warning: {' '.join(str(message).split())}", file=sys.stderr)
-            else:
-                show(message, category, *place, **more)
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            text = printable(str(message))
+            if not issubclass(category, UserWarning):
+                others(message, category, *place, **more)
+            elif text not in told:
+                told.add(text)
+                say(f"jaxmoxi: warning: {text}")
 
-        warnings.showwarning = line
+        warnings.showwarning = show
         yield
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr, above a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
 
 
 def load_model(folder: Path | None, preprocessing: str | None = None) -> Classifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,11 +15,14 @@ from jax.sharding import Mesh
 from jaxmoxi.cli.report import percent
 from jaxmoxi.cli.shared import CommandError, load_model, one_line
 from jaxmoxi.errors import NaNValueError
-from jaxmoxi.files import read_photo
+from jaxmoxi.escape import printable, shorten
+from jaxmoxi.files import PhotoWarning, read_image
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.payoff import class_probabilities
 from jaxmoxi.games.removal import image_game
 from jaxmoxi.models.classifier import Classifier
+from jaxmoxi.models.preprocess import normalize
+from jaxmoxi.photos.convert import converted
 from jaxmoxi.plot.strokes import short
 from jaxmoxi.regions.label_maps import count_regions
 from jaxmoxi.regions.spec import RegionSpec, parse_regions
@@ -34,7 +38,7 @@ class Task(NamedTuple):
     """Everything that a search needs and that a report says.
 
     stem:    what the files are called.
-    photo:   uint8[H, W, 3], as the model sees it.
+    photo:   uint8[H, W, 3], as the model sees it; image: the same normalised, float32[H, W, 3].
     target:  the class explained; top: the class that the model sees in the whole photo.
     whole:   float64[K], the model's probabilities for the whole photo.
     regions: int32[H, W], made as `spec` says.
@@ -44,6 +48,7 @@ class Task(NamedTuple):
     stem: str
     model: Classifier
     photo: np.ndarray
+    image: AnyArray
     target: int
     top: int
     whole: np.ndarray
@@ -56,8 +61,8 @@ class Task(NamedTuple):
     stop: Stop
 
     def name(self, index: int) -> str:
-        """The first name of a class."""
-        return short(self.model.class_names[index])
+        """The first name of a class, for print: 60 characters at most."""
+        return shorten(short(self.model.class_names[index]), 60)
 
 
 def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
@@ -73,10 +78,12 @@ def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
         asked = None if options.regions is None else parse_regions(options.regions)
     fill = parse_fill(options.fill)
     with one_line():
-        picture = _open(options.photo)
+        if options.photo is not None:
+            read_image(options.photo, lambda image: None, load=False)  # a mistake shows before a model is loaded
         model = load_model(options.model, options.preprocessing)
         model = model.astype(options.dtype)
-        photo, image = model.crop(picture), model.preprocess(picture)
+        photo = _crop(options.photo, model)
+        image = jnp.asarray(normalize(photo, model.preprocessing))
     whole = _probabilities(model, image)
     top = int(whole.argmax())
     with one_line("--target: "):
@@ -95,6 +102,7 @@ def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
         regions = spec.label_map(photo)
     num_players = count_regions(regions)
     stop = parse_until(options.until, num_players)
+    check_goal(options.method, stop)
     if masking == "tokens" and options.fill is not None:
         raise CommandError(
             "--fill is what hidden pixels become; tokens are removed: use --masking pixels, or no --fill"
@@ -107,17 +115,26 @@ def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
         v = jm.shard_coalitions(v, mesh)
     stem = "chelsea" if options.photo is None else options.photo.stem
     fill = None if masking == "tokens" else fill
-    return Task(stem, model, photo, target, top, whole, regions, spec, num_players, masking, fill, v, stop)
+    return Task(stem, model, photo, image, target, top, whole, regions, spec, num_players, masking, fill, v, stop)
 
 
-def _open(path: Path | None) -> Image.Image:
-    """The photo; for None the one that comes with scikit-image."""
-    if path is not None:
-        return read_photo(path)
-    from PIL import Image
-    from skimage import data
+def _crop(path: Path | None, model: Classifier) -> np.ndarray:
+    """What the model sees of the photo, uint8[H, W, 3]; for None of the one that comes with scikit-image.
 
-    return Image.fromarray(data.chelsea())
+    The photo is resized as it is read, so that of a large one there is no second copy.
+    """
+    if path is None:
+        from skimage import data
+
+        return model.crop(data.chelsea())
+
+    def crop(image: Image.Image) -> np.ndarray:
+        rgb, notes = converted(image)
+        for note in notes:
+            warnings.warn(f"{printable(str(path))}: {note}", PhotoWarning, stacklevel=2)
+        return model.crop(rgb)
+
+    return read_image(path, crop)
 
 
 def _probabilities(model: Classifier, image: AnyArray) -> np.ndarray:
@@ -143,6 +160,16 @@ def parse_until(text: str | None, num_players: int) -> Stop:
         f"--until: expected class, all, a number of regions from 1 to {num_players}, or a probability between 0 and 1 "
         f"such as 0.9; got {text!r}"
     )
+
+
+def check_goal(method: str, stop: Stop) -> None:
+    """Raises CommandError for an `--until` that the search for a smallest group cannot have."""
+    if (method == "minimal" and stop.size is not None) or (method in ("minimal", "beam") and stop == Stop()):
+        sizes = ", or a number of regions, whose best groups are then looked for" if method == "beam" else ""
+        raise CommandError(
+            f"--until: --method {method} looks for the smallest group itself; give class, or a probability such as 0.9"
+            f"{sizes}"
+        )
 
 
 def parse_fill(text: str | None) -> float | str:

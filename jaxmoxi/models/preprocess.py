@@ -21,7 +21,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.files import to_rgb
 from jaxmoxi.models.processors import HALF, RESAMPLING, huggingface_fields, is_count, timm_fields
 
-# A Pillow image of any mode, or a uint8 array [H, W, 3], [H, W, 4] or [H, W].
+# A Pillow image of any mode, or a uint8 array [H, W, 3], [H, W, 4] or [H, W], or bool [H, W], where True is white.
 Photo = Image.Image | np.ndarray | Array
 
 _MOST_SIDE = 1 << 15  # pixels of a resize or crop
@@ -113,18 +113,24 @@ class Preprocessing:
 
 def preprocess(photo: Photo, preprocessing: Preprocessing) -> Float[np.ndarray, "H W 3"]:
     """A photo as a network's input: what `crop_photo` returns, normalised to float32[H, W, 3]. Raises as it does."""
+    return normalize(crop_photo(photo, preprocessing), preprocessing)
+
+
+def normalize(cropped: UInt8[np.ndarray, "H W 3"], preprocessing: Preprocessing) -> Float[np.ndarray, "H W 3"]:
+    """What `crop_photo` has returned as a network's input, for who needs both: a large photo is resized once."""
     p = preprocessing
-    pixels = crop_photo(photo, p).astype(np.float32)
-    scaled = pixels * np.float32(p.rescale_factor) + np.float32(p.offset)
+    scaled = cropped.astype(np.float32) * np.float32(p.rescale_factor) + np.float32(p.offset)
     return (scaled - np.array(p.mean, np.float32)) / np.array(p.std, np.float32)
 
 
 def crop_photo(photo: Photo, preprocessing: Preprocessing) -> UInt8[np.ndarray, "H W 3"]:
     """What a network sees of a photo: resized and cropped, uint8[H, W, 3] in 0 .. 255, not normalised.
 
-    photo: a Pillow image of any mode, or a uint8 array [H, W, 3], [H, W, 4] or [H, W]. It is turned upright as its
-           EXIF data say, 16-bit greys are reduced to 8 bits, and what is transparent becomes white, as on paper.
+    photo: a Pillow image of any mode, a uint8 array [H, W, 3], [H, W, 4] or [H, W], or bool[H, W], where True is
+           white. It is turned upright as its EXIF data say, 16-bit greys are reduced to 8 bits, and what is
+           transparent becomes white, as on paper. Of an animation the first frame is taken.
 
+    What had to be assumed is told by a `PhotoWarning`: see `jaxmoxi.files.to_rgb`, which takes `white=LEVEL` instead.
     Raises ValueError for arrays of another dtype or shape, for a photo smaller than the crop where nothing is resized,
     and for a photo so narrow that resizing would make it huge; TypeError for what is no image.
     """
@@ -185,10 +191,14 @@ def _array_to_image(photo: Any) -> Image.Image:
     if not hasattr(photo, "shape") or not hasattr(photo, "dtype"):
         raise TypeError(f"expected a Pillow image or a uint8 array [H, W, 3]; got {type(photo).__name__}")
     array = np.asarray(photo)
+    if array.dtype == np.bool_ and array.ndim == 2:
+        array = np.where(array, np.uint8(255), np.uint8(0))
     if array.dtype != np.uint8:
+        floats = "if it lies in 0 .. 1, pass (255 * photo).round().astype('uint8')"
+        levels = "if its levels are 0 to 255, pass photo.astype('uint8'); deeper ones are rescaled first"
         raise InputError(
-            f"expected a uint8 array with values 0 to 255; got {array.dtype}: if it lies in 0 .. 1, pass "
-            "(255 * photo).round().astype('uint8')"
+            f"expected a uint8 array with values 0 to 255; got {array.dtype}: "
+            f"{levels if array.dtype.kind in 'iu' else floats}"
         )
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise InputError(f"expected an array [H, W, 3], [H, W, 4] or [H, W]; got shape {list(array.shape)}")

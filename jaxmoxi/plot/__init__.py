@@ -1,6 +1,6 @@
 """Pictures of explanations as matplotlib figures; `jaxmoxi.plot.figures` says what they share."""
 
 from jaxmoxi.plot.chosen import flip_size, heat
-from jaxmoxi.plot.figures import curves, explanation, group, heatmap, interactions
+from jaxmoxi.plot.figures import curves, explanation, group, groups, heatmap, interactions
 
-__all__ = ["curves", "explanation", "flip_size", "group", "heat", "heatmap", "interactions"]
+__all__ = ["curves", "explanation", "flip_size", "group", "groups", "heat", "heatmap", "interactions"]

@@ -13,17 +13,19 @@ In every function
              leads (deletion). If the prediction never flips, or the result does not know who leads, all players chosen
              are shown. "all" shows all players chosen; an integer n in 1 .. number chosen shows the first n.
 
+Titles, captions and names are drawn letter by letter: `$` and `\\` are no mathematics.
 A ValueError names the argument that does not fit the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.escape import plain
 from jaxmoxi.moxi.curves import area_under
 from jaxmoxi.plot.chosen import chosen_players, flip_size, heat
 from jaxmoxi.plot.strokes import (
@@ -33,11 +35,13 @@ from jaxmoxi.plot.strokes import (
     borders,
     bow,
     centroids,
+    draw_caption,
     draw_group,
     draw_heat,
     draw_lines,
     draw_photo,
     draw_search,
+    drawn,
     fade,
     new_figure,
     style,
@@ -49,7 +53,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-__all__ = ["curves", "explanation", "group", "heatmap", "interactions"]
+__all__ = ["curves", "explanation", "group", "groups", "heatmap", "interactions"]
 
 
 def heatmap(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: str | None = None) -> Figure:
@@ -109,8 +113,43 @@ def explanation(
     panels[2].set_title(f"the {_regions(len(players))} {what}", fontsize=10)
     panels[3].set_box_aspect(scene.photo.shape[0] / scene.photo.shape[1] / 1.15)
     draw_search(panels[3], result, flip_size(result), target, whole)
-    if caption:
-        figure.supxlabel(caption, fontsize=8, color=INK)
+    draw_caption(figure, caption)
+    return figure
+
+
+def groups(
+    photo: Any,
+    regions: Any,
+    groups: Any,
+    *,
+    titles: Sequence[str] | None = None,
+    title: str | None = None,
+    caption: str | None = None,
+) -> Figure:
+    """The players, and beside them one group or several: the other regions fade to grey, a line runs around the group.
+
+    groups:  bool[P] or bool[G, P], G >= 1, such as `GroupResult.group` and `BeamResult.minimal`.
+    titles:  one for each group; None writes how many regions it has.
+    caption: a line below the panels.
+    """
+    scene = _scene(photo, regions)
+    rows = np.atleast_2d(np.asarray(groups))
+    if rows.dtype != bool or rows.ndim != 2 or rows.shape[1] != scene.num_players or not len(rows):
+        raise InputError(
+            f"expected groups bool[{scene.num_players}] or bool[G, {scene.num_players}], at least one; got "
+            f"{rows.dtype} of shape {np.shape(groups)}"
+        )
+    if titles is not None and len(titles) != len(rows):
+        raise InputError(f"expected a title for each of the {len(rows)} groups; got {len(titles)}")
+    figure = new_figure(3.5 * (len(rows) + 1), 4.2, title)
+    panels = figure.subplots(1, len(rows) + 1)
+    draw_photo(panels[0], scene.photo, f"{scene.num_players} regions")
+    draw_lines(panels[0], borders(scene.regions), "white", 0.6)
+    for i, (axes, row) in enumerate(zip(panels[1:], rows, strict=True)):
+        draw_group(axes, scene, np.flatnonzero(row))
+        name = _regions(int(row.sum())) if titles is None else drawn(titles[i], width=3.4, size=10.0)
+        axes.set_title(name, fontsize=10)
+    draw_caption(figure, caption)
     return figure
 
 
@@ -227,7 +266,7 @@ def curves(
             raise InputError(f"expected the curve of one image, [P+1]; {name!r} has shape {heights.shape}")
         shares = np.linspace(0, 1, len(heights)) if curve.shares is None else np.asarray(curve.shares)
         area = float(curve.area if quantity == "payoff" else area_under(heights, shares))
-        axes.plot(shares, heights, linewidth=1.8, label=f"{name} (area {area:.3f})")
+        axes.plot(shares, heights, linewidth=1.8, label=f"{plain(name, limit=60)} (area {area:.3f})")
     of = {"players": "regions", "pixels": "pixels"}[kinds.pop()]
     style(axes, f"share of {of} inserted or deleted", "payoff" if quantity == "payoff" else "probability")
     axes.set_xlim(0, 1)

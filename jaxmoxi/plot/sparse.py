@@ -12,9 +12,22 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.escape import plain
 from jaxmoxi.p2p.inference.evaluation import Evaluation
 from jaxmoxi.p2p.inference.predict import Prediction
-from jaxmoxi.plot.strokes import FLIP, GROUP, HEAT, INK, borders, draw_lines, draw_photo, fade, new_figure, style
+from jaxmoxi.plot.strokes import (
+    FLIP,
+    GROUP,
+    HEAT,
+    INK,
+    borders,
+    draw_caption,
+    draw_lines,
+    draw_photo,
+    fade,
+    new_figure,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,8 +105,7 @@ def prediction(
         areas = np.asarray(result.areas[index])
         own = clusters(np.asarray(result.embeddings[index]), areas, num_clusters=num_clusters)
         _draw_clusters(panels[3], photo, regions, own, probs, areas)
-    if caption:
-        figure.supxlabel(caption, fontsize=8, color=INK)
+    draw_caption(figure, caption)
     return figure
 
 
@@ -138,7 +150,7 @@ def contact_sheet(
         name = _name(int(classes[i]), class_names)
         draw_photo(axes, pair, "")
         colour = INK if labels is None else _RIGHT if classes[i] == labels[i] else FLIP
-        text = f"{name}, {100 * chances[i]:.0f} %  ·  {100 * seen[i].mean():.0f} % seen"
+        text = f"{plain(name, limit=40)}, {100 * chances[i]:.0f} %  ·  {100 * seen[i].mean():.0f} % seen"
         axes.set_title(text, fontsize=8, color=colour)
     return figure
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxmoxi.escape import plain, printable
 from jaxmoxi.types import GreedyResult
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ HEAT = "YlOrRd"
 GROUP = "#00c8ff"  # a colour that photos rarely have and the heat map never
 FLIP = "#d0021b"  # red
 INK = "#333333"
+_ROWS = 4  # lines of a title or caption
 
 
 class Scene(NamedTuple):
@@ -32,8 +35,26 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr]
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(drawn(title, width=width), fontsize=11)
     return figure
+
+
+def draw_caption(figure: Any, caption: str | None) -> None:
+    """A small line below the panels, or several where it is long."""
+    if caption:
+        figure.supxlabel(drawn(caption, width=figure.get_figwidth(), size=8.0), fontsize=8, color=INK)
+
+
+def drawn(text: str, *, width: float = 4.0, size: float = 11.0) -> str:
+    """A text as Matplotlib draws it letter by letter, in at most four lines.
+
+    width: in inches, which a line may have in letters of `size` points; a letter is about 0.55 of its size wide.
+    """
+    columns = max(20, int(width * 72 / (0.55 * size)))
+    rows = [row for line in str(text).split("\n") for row in textwrap.wrap(printable(line), columns) or [""]]
+    if len(rows) > _ROWS:
+        rows = [*rows[: _ROWS - 1], f"{rows[_ROWS - 1][: columns - 1]}…"]
+    return "\n".join(plain(row, limit=columns) for row in rows)
 
 
 def draw_photo(axes: Any, photo: np.ndarray, title: str) -> None:
@@ -82,7 +103,7 @@ def draw_search(axes: Any, result: GreedyResult, flip: int | None, target: str, 
         start, heights, name = result.start_probability, result.probabilities, "probability"
     heights = np.append(np.nan if start is None else start, np.asarray(heights)[:steps])
     axes.plot(np.arange(steps + 1), heights, color=INK, linewidth=1.6, marker="o", markersize=3 if steps <= 30 else 0)
-    style(axes, f"regions {'shown' if result.insertion else 'removed'}", f"{name} of {target!r}")
+    style(axes, f"regions {'shown' if result.insertion else 'removed'}", f"{name} of '{plain(target, limit=40)}'")
     if name == "probability":
         axes.set_ylim(0, 1.05)
         if whole is not None:
@@ -157,5 +178,5 @@ def centroids(scene: Scene) -> np.ndarray:
 
 
 def short(class_name: str) -> str:
-    """The first of a class's synonyms."""
-    return class_name.split(",")[0].strip()
+    """The first of a class's synonyms, on one line; the whole name where the first is empty."""
+    return printable(class_name.split(",")[0]) or printable(class_name)

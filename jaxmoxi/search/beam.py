@@ -7,7 +7,7 @@ reached in several ways is kept once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -61,10 +61,11 @@ def beam_search(
     rounds: int = 4,
     batch_size: int | None = None,
     alternatives: Sequence[ValueFn] = (),
+    callback: Callable[[int], None] | None = None,
 ) -> BeamResult:
     """The best group of each size, `width` kept at a time, and the smallest that is enough.
 
-    v, num_players, insertion, stop, probability, value, batch_size, alternatives: as for `minimal_group`.
+    v, num_players, insertion, stop, probability, value, batch_size, alternatives, callback: as for `minimal_group`.
     width:      groups kept at every size, at least 1.
     max_size:   None stops at the first sufficient group, at latest at `minimal_group`'s size. A number searches every
                 size up to it, without a goal, and ranks groups by the payoff.
@@ -93,9 +94,13 @@ def beam_search(
     oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
     last, smallest, spent = max_size or 0, None, 0
     if goal is not None:
-        found = minimal_group(game, num_players, insertion=insertion, stop=goal, batch_size=batch_size)
+        found = minimal_group(
+            game, num_players, insertion=insertion, stop=goal, batch_size=batch_size, callback=callback
+        )
         smallest, spent = np.asarray(found.group), int(found.num_evaluations)
         last = int(found.size) - 1
+        if callback is not None:
+            oracle.callback = lambda count: callback(spent + count)
 
     climber = Climber(oracle)
     beam = np.zeros((1, num_players), bool)

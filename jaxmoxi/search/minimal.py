@@ -14,7 +14,7 @@ drifts. A backward search starts from the full image, in distribution. So there 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def minimal_group(
     budget: int | None = None,
     batch_size: int | None = None,
     alternatives: Sequence[ValueFn] = (),
+    callback: Callable[[int], None] | None = None,
 ) -> GroupResult:
     """A small group that is enough, from which no single player can be taken away.
 
@@ -55,6 +56,7 @@ def minimal_group(
     batch_size:  coalitions per chunk; None chooses.
     alternatives: other games of the same players in which the group found is tried, for the result's `stability`;
                  `search.alternatives` makes some. They do not count as evaluations.
+    callback:    called on the host with the number of evaluations so far, after each question, for a progress bar.
 
     Never larger than the group at which `greedy_insertion` (`greedy_deletion`) under the same goal stops: that one is a
     start too. Not always the smallest there is. Deterministic. A very small group may owe its effect to a blind spot of
@@ -65,7 +67,7 @@ def minimal_group(
     """
     game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
-    oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
+    oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size, callback=callback)
     limit = check_budget(budget, num_players)
     climber = Climber(oracle)
     group = search_down(climber, limit, restarts=0)
@@ -73,6 +75,8 @@ def minimal_group(
     if size > 0:
         rival, spent = _greedy(game, num_players, goal, insertion, size, batch_size)
         oracle.count += spent
+        if callback is not None:
+            callback(oracle.count)
         score, enough = (x[0] for x in oracle.ask(rival[None]))
         if not enough and group is not None:
             rival, _, enough = within(oracle, limit, lambda: climber.climb(rival, float(score))) or (rival, 0, False)

@@ -11,7 +11,7 @@ in chunks of few compiled shapes, asks nothing twice, and counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +102,7 @@ class Oracle:
             logit is ahead of the next, where the game can tell (`with_payoff`): this is the number that changes its
             sign.
     budget: the most evaluations, None for any; a question past it raises BudgetSpent, and evaluates nothing.
+    callback: called with the number of evaluations so far, after each question that cost some.
     """
 
     price = 1  # evaluations a group costs
@@ -114,6 +115,7 @@ class Oracle:
         goal: Stop | None,
         insertion: bool = True,
         batch_size: int | None = None,
+        callback: Callable[[int], None] | None = None,
     ):
         check_batch_size(batch_size)
         check_players(game, num_players)
@@ -126,6 +128,7 @@ class Oracle:
         self.budget: int | None = None
         self.batch_size = batch_size
         self.count = 0
+        self.callback = callback
         self._rows: dict[bytes, int] = {}  # where each group stands in what is known
         self._scores, self._enough = np.zeros(0), np.zeros(0, bool)
         self._outs: Readout | None = None
@@ -154,6 +157,8 @@ class Oracle:
                 shown = np.flatnonzero(rows[np.argmax(np.isnan(scores))]).tolist()
                 raise nan_error(f"for the group {shown} ({'alone' if self.insertion else 'hidden'})")
             self.count += self.price * len(rows)
+            if self.callback is not None:
+                self.callback(self.count)
             start = len(self._scores)
             self._rows.update(zip(new, range(start, start + len(rows)), strict=True))
             self._scores, self._enough = np.append(self._scores, scores), np.append(self._enough, enough)

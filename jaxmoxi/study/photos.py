@@ -1,9 +1,10 @@
 """The photos of a study: which photos there are, what they show, and reading them whatever their condition.
 
-Photos come from a folder of class folders, `root/CLASS/FILE`, or from a table in CSV with the columns `file` and
-`label` (or `index`). Objects are given by `x0, y0, x1, y1`, a box in pixels of the upright photo, turned as its EXIF
-data say (several boxes of one photo are several rows), or by `mask`, an image of the photo's size that is not black on
-the object. Pictures made from the photos name the columns `author` and `license`. These columns are optional.
+Photos come from a folder of class folders, `root/CLASS/FILE` or `root/CLASS/.../FILE`, or from a table in CSV with the
+columns `file` and `label` (or `index`). Objects are given by `x0, y0, x1, y1`, a box in pixels of the upright photo,
+turned as its EXIF data say (several boxes of one photo are several rows), or by `mask`, an image of the photo's size
+that is not black on the object. Pictures made from the photos name the columns `author` and `license`. These columns
+are optional.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from PIL import Image, ImageOps
 
 import jaxmoxi.files as files
 from jaxmoxi.errors import InputError
-from jaxmoxi.files import PHOTO_SUFFIXES, UnreadableError
+from jaxmoxi.files import PHOTO_SUFFIXES, PhotoWarning, UnreadableError
+from jaxmoxi.photos.listing import describe_left_out, find_photos
 from jaxmoxi.study.table import read_rows
 
 
@@ -46,33 +48,59 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def list_photos(root: epath.PathLike, class_names: Sequence[str]) -> list[Photo]:
+class Found(NamedTuple):
+    """The photos of a study, and (path, reason) of the files beside them that are not read as photos."""
+
+    photos: list[Photo]
+    left_out: list[tuple[str, str]]
+
+    @property
+    def told(self) -> str:
+        """One line that says how many of how many files are read, and why the others are left out; "" for all."""
+        return describe_left_out(len(self.photos), self.left_out)
+
+
+def list_photos(root: epath.PathLike, class_names: Sequence[str], *, need_labels: bool = True) -> list[Photo]:
     """The photos of a folder, sorted by name, or of a CSV file, in its order.
 
     root:        a folder of class folders; a folder with `labels.csv` in it; or a `.csv` file, to which its `file`s are
                  relative. A class folder is called by its class's index or name (any synonym and case; `_` for
                  a space), or all K of them by WordNet identifiers (n01440764), whose order is then that of the
-                 classes, as in ImageNet; photos that lie in the folder itself have no label.
+                 classes, as in ImageNet; photos that lie in the folder itself have no label. Photos in folders inside a
+                 class folder belong to its class; a folder that is no class may hold class folders.
     class_names: of the model, K.
+    need_labels: False gives photos in folders that name no class the label -1.
 
+    Which files are photos is told by `jaxmoxi.photos.listing.find_photos`. Files that are left out are listed by a
+    `PhotoWarning`; `find_listed` returns them.
     Raises ValueError where there is no photo, and for labels that are no class of the model.
     """
+    found = find_listed(root, class_names, need_labels=need_labels)
+    if found.left_out:
+        warnings.warn(f"{as_text(str(root))}: {found.told}", PhotoWarning, stacklevel=2)
+    return found.photos
+
+
+def find_listed(root: epath.PathLike, class_names: Sequence[str], *, need_labels: bool = True) -> Found:
+    """`list_photos` without its warning: the photos, and the files that are left out, with the reason of each."""
     root = epath.Path(root)
     if root.is_dir() and (root / "labels.csv").exists():
         root = root / "labels.csv"
     if root.suffix.lower() == ".csv":
         if not root.exists():
             raise InputError(f"expected a folder of photos or a CSV file; {root} does not exist")
-        photos = _from_table(root, class_names)
+        found = Found(_from_table(root, class_names), [])
     elif root.is_dir():
-        photos = _from_folders(root, class_names)
+        found = _from_folders(root, class_names, need_labels)
     else:
         raise InputError(f"expected a folder of photos or a CSV file; {root} does not exist")
-    if not photos:
+    if not found.photos:
+        others = f" ({found.told})" if found.left_out else ""
         raise InputError(
-            f"{root} holds no photo; expected files ({', '.join(PHOTO_SUFFIXES)}) in class folders, or labels.csv"
+            f"{root} holds no photo{others}; expected image files ({', '.join(PHOTO_SUFFIXES[:12])}, ...) in class "
+            "folders, or labels.csv"
         )
-    return photos
+    return found
 
 
 def photo_folder(root: epath.PathLike) -> epath.Path:
@@ -82,10 +110,8 @@ def photo_folder(root: epath.PathLike) -> epath.Path:
 
 
 def read_photo(path: epath.PathLike) -> Image.Image:
-    """A photo as upright 8-bit RGB, as `jaxmoxi.files.read_photo` reads it. Raises UnreadableError as it does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a photo that is odd but readable is read
-        return files.read_photo(epath.Path(path))
+    """A photo as upright 8-bit RGB, as `jaxmoxi.files.read_photo` reads it. Warns and raises as it does."""
+    return files.read_photo(epath.Path(path))
 
 
 def read_mask(path: epath.PathLike, size: tuple[int, int]) -> Image.Image:
@@ -114,31 +140,44 @@ def _inside(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8)).convert("RGB")
 
 
-def _from_folders(root: epath.Path, class_names: Sequence[str]) -> list[Photo]:
+def _from_folders(root: epath.Path, class_names: Sequence[str], need_labels: bool) -> Found:
+    listing = find_photos(root)
     find = _class_finder(class_names)
-    photos = [Photo(path.name, -1) for path in _photos_in(root)]
-    folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
-    wordnet = [p.name for p in folders if re.fullmatch(r"n\d{8}", p.name)]
-    if wordnet and len(wordnet) == len(folders):
-        if len(wordnet) != len(class_names):
+    folders = sorted({name.split("/")[0] for name in listing.photos if "/" in name})
+    there = sorted(p.name for p in root.iterdir() if re.fullmatch(r"n\d{8}", p.name) and p.is_dir())
+    if there and set(folders) <= set(there):
+        if len(there) != len(class_names):
             raise InputError(
-                f"{root} has {len(wordnet)} folders called by WordNet identifiers, the model {len(class_names)} "
+                f"{root} has {len(there)} folders called by WordNet identifiers, the model {len(class_names)} "
                 "classes; their order tells what they are when all are there: call them by class names or indices"
             )
-        places = {name: i for i, name in enumerate(wordnet)}
-        find = lambda text, where: places[text]  # noqa: E731
-    for folder in folders:
-        inside = _photos_in(folder)
-        if inside:
-            label = find(folder.name, f"the folder {folder}")
-            photos += [Photo(f"{folder.name}/{path.name}", label) for path in inside]
-    return sorted(photos)
+        places = {name: i for i, name in enumerate(there)}
+        return Found([Photo(name, places.get(name.split("/")[0], -1)) for name in listing.photos], listing.left_out)
+    labels: dict[str, int] = {"": -1}
+    for folder in sorted({posixpath.dirname(name) for name in listing.photos} - {""}):
+        labels[folder] = _label(root, folder, find, need_labels)
+    return Found([Photo(name, labels[posixpath.dirname(name)]) for name in listing.photos], listing.left_out)
 
 
-def _photos_in(folder: epath.Path) -> list[epath.Path]:
-    # Files with an image's suffix count, readable or not, so that the report lists a broken one.
-    photos = (p for p in folder.iterdir() if p.name.lower().endswith(PHOTO_SUFFIXES) and not p.name.startswith("."))
-    return [path for path in photos if not path.is_dir()]
+def _label(root: epath.Path, folder: str, find: Callable[[str, str], int], need_labels: bool) -> int:
+    """The class of a folder inside the root, by the outermost part of its path that is one; -1 for none."""
+    parts, named = folder.split("/"), []
+    for part in parts:
+        try:
+            named.append((part, find(part, f"the folder {root / folder}")))
+        except InputError as error:
+            if part == parts[-1] and not named:
+                if need_labels:
+                    raise InputError(str(error) if len(parts) == 1 else f"{error} (nor is any folder above)") from None
+                return -1
+    first, label = named[0]
+    other = next(((p, n) for p, n in named[1:] if n != label and not p.strip().isdigit()), None)
+    if first.strip().isdigit() and other is not None:
+        raise InputError(
+            f"the folder {root / folder} lies in {first!r}, the index of a class, and in {other[0]!r}, the name of "
+            "another: give one class alone"
+        )
+    return label
 
 
 def _from_table(path: epath.Path, class_names: Sequence[str]) -> list[Photo]:

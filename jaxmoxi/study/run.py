@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from jaxmoxi.errors import InputError, NaNValueError
 from jaxmoxi.escape import printable
-from jaxmoxi.files import sweep_drafts
+from jaxmoxi.files import PhotoWarning, sweep_drafts
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.study import contents
 from jaxmoxi.study.config import StudyConfig, fingerprint
@@ -31,7 +31,7 @@ from jaxmoxi.study.photos import (
     UnreadableError,
     as_text,
     box_array,
-    list_photos,
+    find_listed,
     photo_folder,
     read_mask,
     read_photo,
@@ -94,8 +94,12 @@ def run_study(
     names = {model.class_names for model in models.values()}
     if len(names) > 1:
         raise InputError("expected models of the same classes; their class names differ")
-    listed = _chosen(list_photos(photos, names.pop()), config)
-    if all(photo.label < 0 for photo in listed) and (config.only_correct or config.target == "label"):
+    need_labels = config.only_correct or config.target == "label"
+    found = find_listed(photos, names.pop(), need_labels=need_labels)
+    if found.left_out:
+        warnings.warn(f"{as_text(str(photos))}: {found.told}", PhotoWarning, stacklevel=2)
+    listed = _chosen(found.photos, config)
+    if all(photo.label < 0 for photo in listed) and need_labels:
         raise InputError(
             f"{photos} does not tell what its photos show, and the study asks for it: put them into class folders, "
             "name a CSV file with labels, or study the predictions (target prediction, only_correct False)"
@@ -127,6 +131,7 @@ def run_study(
         folder=photo_folder(photos),
         settings=tuple((texts[name], task) for name, task in settings.items()),
         shard_size=shard_size,
+        left_out=found.told,
     )
     mine = [pair for i, pair in enumerate(study.shards) if i % count == index]
     _drop_changed(study, mine)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -79,6 +80,29 @@ def test_what_it_prints_and_writes(photo, folder, tmp_path, capsys):
     np.testing.assert_array_equal(arrays["group_mask"], out.group_mask[0])
     picture = np.asarray(Image.open(base.with_suffix(".png")).convert("RGB"))
     assert picture.std() > 10
+
+
+def test_names_of_every_kind_and_two_photos_of_one_name(photo, tmp_path, capsys):
+    hostile = (r"cost $5 \frac{ <b>|", "z" * 240, "two\nlines")
+    checkpoint = tmp_path / "run $1 <b> | $2"
+    p2p.save(checkpoint, spread_model(), class_names=hostile)
+    pictures = []
+    for folder, turn in (("a", 0), ("b", 90), ("a", 0)):
+        path = tmp_path / folder / os.fsdecode(b"caf\xe9 $1.png")
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "wb") as file:
+            Image.open(photo).rotate(turn).save(file, "PNG")
+        assert Predict(path, checkpoint, out=tmp_path / "out").run() == 0
+        pictures.append(capsys.readouterr())
+    stems = ("caf-xe9 $1-2-p2p", "caf-xe9 $1-p2p")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        f"{s}{e}" for s in stems for e in (".json", ".npz", ".png")
+    }
+    assert [bool(printed.err) for printed in pictures] == [False, True, False]
+    assert "are called caf-xe9 $1-2-p2p" in pictures[1].err
+    record = json.loads((tmp_path / "out" / f"{stems[0]}.json").read_text())
+    assert record["photo"] == str(tmp_path / "b" / os.fsdecode(b"caf\xe9 $1.png"))
+    assert record["classes"] == list(hostile)
 
 
 @pytest.mark.usefixtures("sketch")

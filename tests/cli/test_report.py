@@ -150,3 +150,40 @@ def test_files_replace_what_was_there_and_keep_a_name_with_dots(tmp_path):
     text = paths[2].read_text("utf-8")
     assert json.loads(text) == {"b": "é[\n1 2]", "c": [1, 2]}
     assert "[ 1, 2 ]" in text  # numbers side by side
+
+
+@pytest.mark.parametrize("failing", [".png", ".npz", ".json"])
+@pytest.mark.parametrize("before", [True, False])
+def test_all_three_files_are_new_or_none_is(tmp_path, monkeypatch, failing, before):
+    base = tmp_path / "cat"
+    if before:
+        for suffix in (".png", ".npz", ".json"):
+            (tmp_path / f"cat{suffix}").write_bytes(b"old")
+    genuine = type(tmp_path).replace
+
+    def replace(self, target):
+        if str(target).endswith(f"cat{failing}") and ".new" in self.name:
+            raise OSError(28, "No space left on device")
+        return genuine(self, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", replace)
+    with pytest.raises(OSError, match="No space left"):
+        _report.write_files(base, Picture(fails=False), {"a": np.arange(3)}, {"b": 1})
+    there = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert there == ({f"cat{s}": b"old" for s in (".png", ".npz", ".json")} if before else {})
+
+
+def test_bytes_that_are_no_text_are_spelt_out_in_the_record(tmp_path):
+    paths = _report.write_files(tmp_path / "cat", Picture(fails=False), {}, {"photo": "caf\udce9.png", "é": "\0"})
+    text = paths[2].read_bytes().decode()
+    assert json.loads(text) == {"photo": "caf\udce9.png", "é": "\0"}
+
+
+def test_letters_that_the_font_has_not_are_told_once(tmp_path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2, 1))
+    figure.suptitle("日本語")
+    with pytest.warns(UserWarning, match="lacks 3 letters of the names in it, which are drawn as boxes") as told:
+        _report.write_files(tmp_path / "cat", figure, {}, {})
+    assert len(told) == 1

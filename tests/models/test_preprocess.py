@@ -3,8 +3,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from jaxmoxi.files import to_rgb
 from jaxmoxi.models.checkpoints.demo import DEMO_PREPROCESSING
-from jaxmoxi.models.preprocess import Preprocessing, crop_photo, preprocess
+from jaxmoxi.models.preprocess import Preprocessing, crop_photo, normalize, preprocess
 
 CHELSEA = skimage.data.chelsea()  # 300 x 451
 AS_IS = Preprocessing(crop=(2, 3))  # of a photo of that very size: the pixels themselves
@@ -56,6 +57,13 @@ def test_normalisation():
     demo = preprocess(CHELSEA, DEMO_PREPROCESSING)
     assert demo.shape == (224, 224, 3)
     np.testing.assert_allclose(demo * 128 + 127, crop_photo(CHELSEA, DEMO_PREPROCESSING), atol=1e-4)
+
+
+def test_a_photo_that_is_rgb_already_is_not_copied_and_normalising_is_the_second_half():
+    photo = Image.fromarray(CHELSEA)
+    assert to_rgb(photo) is photo
+    cropped = crop_photo(photo, DEMO_PREPROCESSING)
+    np.testing.assert_array_equal(normalize(cropped, DEMO_PREPROCESSING), preprocess(photo, DEMO_PREPROCESSING))
 
 
 def test_every_mode_becomes_rgb():

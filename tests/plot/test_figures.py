@@ -54,6 +54,48 @@ def test_heat_falls_from_one_in_equal_steps_to_the_flip():
     np.testing.assert_allclose(plot.heat(result, 6), [1 / 3, 2 / 3, 0, 0, 1, 0], rtol=1e-6)
 
 
+def texts(figure):
+    """Everything written in a figure, as it is drawn."""
+    from matplotlib.text import Text
+
+    return [text._preprocess_math(text.get_text()) for text in figure.findobj(Text) if text.get_text()]
+
+
+NAMES = ["cost $5 and $6", r"$\frac{$", "_hidden", "a\nb", "x" * 240, "\udce9", "50 % #1 & <b>"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_titles_and_captions_are_drawn_letter_by_letter(name):
+    result = make_result([4, 1, 0], [False, False, True])
+    curve = Curve(jnp.linspace(0, 1, 7), jnp.float32(0.5), None, None, None)
+    for figure in (
+        plot.explanation(PHOTO, REGIONS, result, target=name, title=name, caption=name),
+        plot.group(PHOTO, REGIONS, [4, 1], title=name),
+        plot.groups(PHOTO, REGIONS, np.eye(6, dtype=bool)[:2], titles=[name, name], caption=name),
+        plot.curves({name: curve}, title=name),
+    ):
+        pixels(figure)
+        mathematics = [text for text, kind in texts(figure) if kind]
+        assert all("(n-k)" in text for text in mathematics)
+        shown = " ".join(text for text, _ in texts(figure))
+        assert name[:5].split("\n")[0].replace("\udce9", r"\xe9") in shown
+
+
+def test_groups_are_drawn_beside_their_players():
+    figure = plot.groups(PHOTO, REGIONS, np.array([[1, 0, 0, 0, 1, 0], [0, 0, 1, 0, 0, 0]], bool))
+    assert [axes.get_title() for axes in figure.axes] == ["6 regions", "2 regions", "1 region"]
+    shown = figure.axes[1].images[0].get_array()
+    inside = np.isin(np.asarray(REGIONS), [0, 4])
+    np.testing.assert_array_equal(shown[inside], PHOTO[inside])
+    assert (shown[~inside] != PHOTO[~inside]).any()
+    assert len(plot.groups(PHOTO, REGIONS, np.ones(6, bool)).axes) == 2
+    for wrong, message in [(np.ones(5, bool), r"bool\[6\]"), (np.ones((0, 6), bool), "at least one"), ([4, 1], "bool")]:
+        with pytest.raises(ValueError, match=message):
+            plot.groups(PHOTO, REGIONS, wrong)
+    with pytest.raises(ValueError, match="a title for each of the 1 groups; got 2"):
+        plot.groups(PHOTO, REGIONS, np.ones(6, bool), titles=["a", "b"])
+
+
 def test_heat_of_everything_chosen_and_of_the_first_few():
     result = make_result([4, 1, 0, 5], [False, False, True, True])
     np.testing.assert_allclose(plot.heat(result, 6, upto="all"), [0.5, 0.75, 0, 0, 1, 0.25])

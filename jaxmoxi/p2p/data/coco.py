@@ -32,6 +32,7 @@ from tqdm import tqdm
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.augment import centre_geometry, place_image, place_labels
 from jaxmoxi.p2p.data.files import read_image
+from jaxmoxi.photos.reading import open_image
 
 COCO10_CLASSES = ("bed", "car", "cat", "clock", "dog", "person", "sink", "train", "tv", "vase")
 ORIENTATION = 0x0112  # the EXIF tag
@@ -181,9 +182,9 @@ def _read(path: Path, entry: Mapping[str, Any], segments: Sequence[Any]) -> tupl
     """The image's path and its mask, which is upright, as the image will be when it is read."""
     height, width = entry["height"], entry["width"]
     try:
-        with Image.open(path) as photo:
+        with open_image(path.read_bytes()) as photo:
             size, turn = photo.size, photo.getexif().get(ORIENTATION, 1)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, InputError) as error:
         raise InputError(f"the annotated image {path} cannot be read ({error})") from None
     if size != (width, height):
         raise InputError(f"{path} has {size[1]} x {size[0]} pixels; its annotations are for {height} x {width}")

@@ -8,7 +8,7 @@ as .npy files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +17,11 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.files import PHOTO_SUFFIXES, read_photo
+from jaxmoxi.escape import printable
+from jaxmoxi.files import PhotoWarning, UnreadableError, read_photo
+from jaxmoxi.files import read_image as read_any
 from jaxmoxi.p2p.data.example import Example
+from jaxmoxi.photos.listing import Listing, describe_left_out, find_photos
 
 MASK_SUFFIXES = (".npy", ".png")
 IMAGENET9_CLASSES: tuple[str, ...] = (
@@ -38,27 +41,35 @@ def read_mask(path: str | Path) -> Bool[np.ndarray, "H W"]:
     Raises ValueError that names a file which is unreadable or is not one number per pixel.
     """
     try:
-        if Path(path).suffix.lower() == ".npy":
-            values = np.load(path, allow_pickle=False)
-        else:
-            with Image.open(path) as picture:
-                values = np.asarray(picture.convert("L") if picture.mode not in ("1", "L", "P") else picture)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        is_array = Path(path).suffix.lower() == ".npy"
+        values = np.load(path, allow_pickle=False) if is_array else read_any(path, _levels)
+    except UnreadableError as error:
+        raise InputError(f"the mask {path} cannot be read ({error.reason})") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(f"the mask {path} cannot be read ({error})") from None
     if values.ndim != 2 or values.dtype.kind not in "buif":
         raise InputError(f"expected a mask of numbers [H, W] in {path}; got {values.dtype} of shape {values.shape}")
     return values != 0
 
 
+def _levels(picture: Image.Image) -> np.ndarray:
+    """One number for each pixel: the level or label itself, whatever its depth; of colours whether they are black."""
+    if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
+        return np.asarray(picture)
+    return np.asarray(picture.convert("RGB")).max(axis=-1)
+
+
 class ImageFolder:
     """Images in one folder per class, as ImageNet has them: `root/CLASS/FILE`.
 
-    root:  the folder of the classes, which are its folders, sorted by name. Each class's images lie directly in its
-           folder. Hidden files, and files that are no images (`jaxmoxi.files.PHOTO_SUFFIXES`, in either case), are
-           skipped.
-    masks: a folder of the same classes with a mask for every image, `masks/CLASS/STEM.npy` or `.png`; None for none.
+    root:  the folder of the classes, which are its folders, sorted by name. Each class's images lie in its folder, or
+           in folders of that one. Which files are images is told by `jaxmoxi.photos.listing.find_photos`; hidden files
+           are skipped, and a `PhotoWarning` lists all others, with the plug-in that a format needs.
+    masks: a folder of the same classes with a mask for every image, `masks/CLASS/STEM.npy` or `.png`, in the same
+           folders as the images; None for none.
 
-    labels: int32[N], the label of every image.
+    labels:   int32[N], the label of every image.
+    left_out: (path, reason) of the files that are not read as images.
     Raises ValueError for a folder that is missing, has no class folders or an empty one, or lacks a mask; reading an
     example raises ValueError that names a file which is broken, or a mask that is not of its image's size.
     """
@@ -68,15 +79,18 @@ class ImageFolder:
         folders = _class_folders(self.root)
         self.class_names: tuple[str, ...] = tuple(folder.name for folder in folders)
         self._paths: list[Path] = []
+        self.left_out: list[tuple[str, str]] = []
         labels: list[int] = []
         for label, folder in enumerate(folders):
-            paths = _files(folder, PHOTO_SUFFIXES)
-            if not paths:
-                raise InputError(
-                    f"the class folder {folder} holds no image ({', '.join(PHOTO_SUFFIXES)}): fill it or delete it"
-                )
-            self._paths += paths
-            labels += [label] * len(paths)
+            found = find_photos(folder)
+            self.left_out += [(f"{folder.name}/{name}", reason) for name, reason in found.left_out]
+            if not found.photos:
+                raise InputError(_empty(folder, found))
+            self._paths += [folder / name for name in found.photos]
+            labels += [label] * len(found.photos)
+        if self.left_out:
+            told = describe_left_out(len(self._paths), self.left_out)
+            warnings.warn(f"{printable(str(self.root))}: {told}", PhotoWarning, stacklevel=2)
         self.labels: Int[np.ndarray, "N"] = np.array(labels, np.int32)
         self._masks = None if masks is None else _pair_masks(Path(masks), self.root, self._paths)
 
@@ -184,26 +198,31 @@ def _class_folders(root: Path) -> list[Path]:
     return folders
 
 
-def _files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    suffixes = tuple(suffixes)
-    return sorted(
-        path for path in folder.iterdir() if path.name.lower().endswith(suffixes) and not path.name.startswith(".")
-    )
+def _empty(folder: Path, found: Listing) -> str:
+    others = f" ({found.told})" if found.left_out else ""
+    return f"the class folder {folder} holds no image{others}: fill it or delete it"
 
 
 def _pair_masks(masks: Path, root: Path, images: list[Path]) -> list[Path]:
     """The mask of every image."""
     if not masks.is_dir():
         raise InputError(f"expected the masks of {root} in the folder {masks}; there is none")
-    found: dict[tuple[str, str], Path] = {}
-    for folder in _class_folders(masks):
-        found |= {(folder.name, path.stem): path for path in _files(folder, MASK_SUFFIXES)}
     paired = []
+    listed: dict[Path, dict[str, Path]] = {}
     for image in images:
-        mask = found.get((image.parent.name, image.stem))
+        folder = masks / image.relative_to(root).parent
+        if folder not in listed:
+            listed[folder] = _masks_in(folder)
+        mask = listed[folder].get(image.stem)
         if mask is None:
-            raise InputError(
-                f"the image {image} has no mask; expected {masks / image.parent.name / image.stem}.npy or .png"
-            )
+            raise InputError(f"the image {image} has no mask; expected {folder / image.stem}.npy or .png")
         paired.append(mask)
     return paired
+
+
+def _masks_in(folder: Path) -> dict[str, Path]:
+    """The masks of a folder by the name without its ending; an image where there are both."""
+    if not folder.is_dir():
+        return {}
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return {path.stem: path for path in paths if path.name.lower().endswith(MASK_SUFFIXES)}

@@ -77,10 +77,22 @@ def test_a_truncated_image_is_named(root):
         ImageFolder(root)[3]
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16, np.int32])
+def test_a_mask_of_low_levels_is_no_empty_mask(tmp_path, depth):
+    inside = np.zeros((4, 6), bool)
+    inside[1:3, 2:] = True
+    Image.fromarray(inside.astype(depth)).save(tmp_path / "mask.png", "TIFF")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), inside)
+    colours = np.zeros((4, 6, 3), np.uint8)
+    colours[inside] = 0, 0, 1
+    Image.fromarray(colours).save(tmp_path / "blue.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "blue.png"), inside)
+
+
 def test_folders_that_are_none(root, tmp_path):
     (root / "dog").mkdir()
     (root / "dog" / "notes.txt").write_text("no image")
-    with pytest.raises(ValueError, match=r"class folder .*dog holds no image \(.jpg, .*fill it or delete it"):
+    with pytest.raises(ValueError, match=r"class folder .*dog holds no image .*notes.txt.*fill it or delete it"):
         ImageFolder(root)
     with pytest.raises(ValueError, match=r"expected a folder of class folders at .*nowhere; there is none"):
         ImageFolder(tmp_path / "nowhere")

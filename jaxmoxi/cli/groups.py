@@ -1,0 +1,144 @@
+"""`jaxmoxi explain --method minimal|beam`: the searches for small groups, in words, as a picture and as arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxmoxi.cli.report import percent
+from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.cli.task import Task
+from jaxmoxi.errors import NaNValueError
+from jaxmoxi.games.evaluation import readouts
+from jaxmoxi.types import Stop
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GROUP_METHODS = ("minimal", "beam")
+WIDTH, ROUNDS = 8, 4
+_GROUPS = 3  # how many groups without a player in common a beam search looks for
+_DRAWN = 4
+
+
+class Groups(NamedTuple):
+    """Groups that a search found, the one of the answer first.
+
+    groups:        bool[G, P], True for the regions shown.
+    values, probabilities, leads: [G], of each group alone: payoff, probability of the class, whether it is on top.
+    sizes:         of a beam search, the best group of every size looked at: bool[S+1, P]; else None.
+    num_evaluations: what the search cost.
+    """
+
+    groups: np.ndarray
+    values: np.ndarray
+    probabilities: np.ndarray
+    leads: np.ndarray
+    sizes: np.ndarray | None
+    num_evaluations: int
+
+
+def search_groups(task: Task, method: str, *, batch_size: int | None, bar: bool) -> Groups:
+    """The search under a bar that counts evaluations. Raises CommandError for what the library says is wrong."""
+    from tqdm import tqdm
+
+    import jaxmoxi as jm
+
+    disable = None if bar else True  # None: shown on a terminal only
+    v, players, stop = task.v, task.num_players, task.stop
+    sizes = None
+    with tqdm(desc=method, unit=" evaluations", leave=False, disable=disable) as shown:
+
+        def follow(count: int) -> None:
+            shown.update(count - shown.n)
+
+        try:
+            with one_line():
+                if method == "minimal":
+                    found = jm.search.minimal_group(v, players, stop=stop, batch_size=batch_size, callback=follow)
+                    groups, count = np.asarray(found.group)[None], found.num_evaluations
+                else:
+                    goal: dict[str, Any] = (
+                        {"max_size": int(stop.size)}
+                        if stop.size is not None
+                        else {
+                            "stop": stop,
+                            "num_groups": _GROUPS,
+                        }
+                    )
+                    beam = jm.search.beam_search(
+                        v, players, width=WIDTH, rounds=ROUNDS, batch_size=batch_size, callback=follow, **goal
+                    )
+                    sizes, count = np.asarray(beam.groups), beam.num_evaluations
+                    groups = sizes[::-1][:_DRAWN] if stop.size is not None else np.asarray(beam.minimal)
+        except NaNValueError as error:
+            raise CommandError(str(error)) from None
+        except CommandError as error:
+            raise CommandError(str(error).replace("batch_size=", "--batch-size ")) from None
+    outs = readouts(v, groups, batch_size=min(len(groups), batch_size or len(groups)))
+    return Groups(
+        groups, np.asarray(outs.values), np.asarray(outs.probabilities), np.asarray(outs.leads), sizes, int(count)
+    )
+
+
+def describe_groups(found: Groups, stop: Stop, name: str) -> str:
+    """The answer in one sentence. name: of the class explained."""
+    total = found.groups.shape[1]
+    size, chance = int(found.groups[0].sum()), percent(found.probabilities[0])
+    these = f"this 1 of {total} regions" if size == 1 else f"these {size} of {total} regions"
+    if stop.size is not None:
+        place = "the top class" if found.leads[0] else "not the top class"
+        return f"of all groups looked at, {these} do{'es' if size == 1 else ''} most for {name!r}: {place}, {chance}"
+    if size == 0:
+        return f"no region is needed: {name!r} is at {chance} with every region hidden"
+    left = "" if size == 1 else ", and none of them can be left out"
+    answer = f"{these} {'is' if size == 1 else 'are'} enough for {name!r}, {chance}{left}"
+    others = [int(group.sum()) for group in found.groups[1:]]
+    if others:
+        verb = "is" if others == [1] else "are"
+        told = [f"{n} other{'s'[: n > 1]}" for n in others]
+        answer += f"; so {verb} {', and '.join(told)}"
+    return answer
+
+
+def draw_groups(task: Task, found: Groups, answer: str, caption: str) -> Figure:
+    """The photo with its regions, and beside it each group."""
+    import jaxmoxi as jm
+
+    shown = [i for i in range(len(found.groups)) if found.groups[i].any() or i == 0][:_DRAWN]
+    titles = [f"{int(found.groups[i].sum())} alone: {percent(found.probabilities[i])}" for i in shown]
+    return jm.plot.groups(
+        task.photo, task.regions, found.groups[shown], titles=titles, title=answer[0].upper() + answer[1:],
+        caption=caption,
+    )  # fmt: skip
+
+
+def group_record(found: Groups) -> dict[str, Any]:
+    """What the search found, for the JSON file."""
+    record: dict[str, Any] = {
+        "group": np.flatnonzero(found.groups[0]),
+        "groups": [np.flatnonzero(group) for group in found.groups],
+        "values": found.values,
+        "probabilities": found.probabilities,
+        "leads": found.leads,
+    }
+    if found.sizes is not None:
+        record["best_of_each_size"] = [np.flatnonzero(group) for group in found.sizes]
+    return record | {"num_evaluations": found.num_evaluations}
+
+
+def group_arrays(task: Task, found: Groups) -> dict[str, np.ndarray]:
+    """The arrays of the result: `group` holds region numbers, `groups` and `best_of_each_size` are bool[G, P]."""
+    arrays = {
+        "group": np.flatnonzero(found.groups[0]),
+        "groups": found.groups,
+        "values": found.values,
+        "probabilities": found.probabilities,
+        "leads": found.leads,
+        "num_evaluations": np.asarray(found.num_evaluations),
+        "regions": np.asarray(task.regions),
+        "photo": task.photo,
+        "target": np.asarray(task.target),
+    }
+    return arrays if found.sizes is None else arrays | {"best_of_each_size": found.sizes}

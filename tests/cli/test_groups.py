@@ -1,0 +1,149 @@
+"""`jaxmoxi explain --method minimal|beam`: the library's groups, in words and in files."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxmoxi as jm
+from jaxmoxi.cli import estimate, groups
+from jaxmoxi.types import Stop
+from support.explain import read
+
+
+def game(folder, photo, target=0):
+    model = jm.models.load(folder)
+    return jm.token_value_fn(model, model.preprocess(Image.open(photo)), target)
+
+
+FLIP = Stop(flip=True)
+
+
+@pytest.fixture
+def blank(monkeypatch):
+    """The keywords of the picture, which is not drawn: it takes a second."""
+    from matplotlib.figure import Figure
+
+    seen = {}
+
+    def draw(*args, **kwargs):
+        seen.update(kwargs, groups=args[2])
+        return Figure()
+
+    monkeypatch.setattr(jm.plot, "groups", draw)
+    return seen
+
+
+def files(base, method):
+    return read(base.with_name(f"cat-{method}"))
+
+
+def test_minimal_is_the_librarys_group(run, folder, photo):
+    code, out, err, base = run("--method", "minimal")
+    expected = jm.search.minimal_group(game(folder, photo), 16)
+    arrays, record = files(base, "minimal")
+    assert (code, err) == (0, "")
+    np.testing.assert_array_equal(arrays["groups"], expected.group[None])
+    assert record["group"] == arrays["group"].tolist() == np.flatnonzero(expected.group).tolist()
+    assert record["num_evaluations"] == int(expected.num_evaluations)
+    np.testing.assert_allclose(record["values"][0], expected.value, rtol=1e-4)
+    assert record["leads"] == [True]
+    assert record["method"] == "minimal"
+    assert f"these {int(expected.size)} of 16 regions are enough for 'tabby', " in out
+    assert "and none of them can be left out" in out
+    with Image.open(base.with_name("cat-minimal.png")) as picture:
+        assert picture.width > 800
+
+
+def test_beam_finds_groups_without_a_region_in_common(run, folder, photo, blank):
+    code, out, _, base = run("--method", "beam", "--until", "0.3")
+    expected = jm.search.beam_search(game(folder, photo), 16, stop=Stop(probability=0.3), num_groups=3)
+    arrays, record = files(base, "beam")
+    assert code == 0
+    np.testing.assert_array_equal(arrays["groups"], expected.minimal)
+    np.testing.assert_array_equal(arrays["best_of_each_size"], expected.groups)
+    assert (arrays["groups"].sum(0) <= 1).all()
+    assert len(record["groups"]) == len(record["probabilities"]) == len(blank["titles"])
+    assert all(chance >= 0.3 for chance in record["probabilities"])
+    assert len(record["groups"]) == 1 or "; so " in out
+
+
+def test_beam_of_a_number_of_regions_looks_at_every_size(run, folder, photo, blank):
+    code, out, _, base = run("--method", "beam", "--until", "2", "--target", "lynx", "--quiet")
+    expected = jm.search.beam_search(game(folder, photo, 2), 16, max_size=2)
+    arrays, record = files(base, "beam")
+    assert code == 0
+    np.testing.assert_array_equal(arrays["best_of_each_size"], expected.groups)
+    assert [len(group) for group in record["groups"]] == [2, 1, 0]
+    assert out.startswith("of all groups looked at, these 2 of 16 regions do most for 'lynx'")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--method", "minimal", "--until", "3"], "--until: --method minimal looks for the smallest group itself"),
+        (["--method", "minimal", "--until", "all"], "give class, or a probability such as 0.9"),
+        (["--method", "beam", "--until", "all"], "or a number of regions, whose best groups are then looked for"),
+        (["--method", "minimal", "--until", "0.9999999"], "no group reaches the goal"),
+    ],
+)
+def test_goals_that_no_group_has(run, args, message):
+    code, _, err, base = run(*args)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not base.parent.exists() or not list(base.parent.iterdir())
+
+
+def test_the_answer_in_words():
+    def words(*sizes, stop=FLIP):
+        rows = np.array([[i < size for i in range(9)] for size in sizes])
+        count = len(rows)
+        found = groups.Groups(rows, np.zeros(count), np.full(count, 0.6), np.full(count, True), None, 5)
+        return groups.describe_groups(found, stop, "cat")
+
+    assert words(1) == "this 1 of 9 regions is enough for 'cat', 60 %"
+    assert words(3) == "these 3 of 9 regions are enough for 'cat', 60 %, and none of them can be left out"
+    assert words(2, 4).endswith("can be left out; so are 4 others")
+    assert words(2, 1).endswith("can be left out; so is 1 other")
+    assert words(2, 3, 4).endswith("can be left out; so are 3 others, and 4 others")
+    assert words(0) == "no region is needed: 'cat' is at 60 % with every region hidden"
+    assert words(1, stop=Stop(size=1)).endswith("this 1 of 9 regions does most for 'cat': the top class, 60 %")
+
+
+@pytest.mark.parametrize("search", [jm.search.minimal_group, jm.search.beam_search])
+def test_the_searches_say_how_far_they_are(search):
+    seen = []
+    weights = jnp.asarray([3.0, 1.0, -2.0, 0.5, 2.0, 0.1])
+    found = search(lambda masks: masks @ weights - 4.0, 6, value=0.0, callback=seen.append)
+    assert seen == sorted(seen)
+    assert len(seen) > 3
+    assert seen[-1] == int(found.num_evaluations)
+
+
+def test_the_number_of_evaluations_is_that_of_the_search(run, sketch):
+    assert estimate.greedy_evaluations(16, Stop()) == 16 * 17 // 2
+    assert estimate.greedy_evaluations(16, Stop(size=3)) == 16 + 15 + 14
+    _, _, _, base = run("--until", "3")
+    assert read(base)[1]["num_evaluations"] == 16 + 15 + 14
+    assert estimate.group_evaluations("minimal", 16, None, width=8, rounds=4) == 136
+    assert estimate.group_evaluations("beam", 16, 2, width=8, rounds=0) == 2 * 8 * 16
+
+
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        ([0.001], None),  # a forward pass is fast: nothing more is timed
+        ([10.0, 1.0], None),  # a chunk of 16 rows in 1 s: 136 evaluations take 8.5 s
+        ([10.0, 20.0], "at most 136 evaluations, about 3 min on this machine"),
+        ([10.0, 2000.0], "at most 136 evaluations, about 5 hours on this machine"),
+    ],
+)
+def test_a_search_of_over_a_minute_is_told_before(run, sketch, monkeypatch, seconds, line):
+    left = list(seconds)
+    monkeypatch.setattr(estimate, "_seconds", lambda run: left.pop(0))
+    code, out, _, _ = run("--until", "all")
+    assert code == 0
+    assert left == []
+    told = [row for row in out.splitlines() if "on this machine" in row]
+    assert told == ([] if line is None else [line])
