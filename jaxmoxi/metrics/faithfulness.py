@@ -239,7 +239,7 @@ def _measure_completeness(explained: Explained) -> Iterator[Number]:
         if kind == "players":
             found = completeness(problem.v, scores)
         elif kind == "pixels":
-            logits = getattr(explained.model, "logits", explained.model)
+            logits: Any = getattr(explained.model, "logits", explained.model)
             zeros = pixel_value_fn(
                 logits, explained.image, explained.target, explained.regions, payoff=problem.payoff()
             )

@@ -114,7 +114,8 @@ def test_methods_cost_what_their_entries_say(name, steps):
     effort = attribution.Effort(9, samples=24, steps=steps, batch_size=1)
     METHODS[name].explain(jax.random.key(0), problem, **METHODS[name].keywords(effort))
     jax.effects_barrier()
-    np.testing.assert_allclose(sum(counted), METHODS[name].cost(effort), rtol=0.12)
+    tried = 6  # rows by which a function of the user's own is tried, once
+    np.testing.assert_allclose(sum(counted) - tried, METHODS[name].cost(effort), rtol=0.12)
 
 
 def test_the_quick_preset_is_quick():
