@@ -11,7 +11,7 @@ import jax
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints import folder as model_folder
 from jaxmoxi.models.networks import vit
-from jaxmoxi.p2p.checkpoint import flatten
+from jaxmoxi.p2p.arrays import flatten
 from jaxmoxi.p2p.config import Config, ViTConfig
 from jaxmoxi.p2p.model import P2P, State, init
 
