@@ -143,9 +143,7 @@ class Config:
         for name in ("mean", "std"):
             numbers = getattr(self, name)
             if len(numbers) != 3 or not all(math.isfinite(x) and (name == "mean" or x > 0) for x in numbers):
-                raise InputError(
-                    f"expected a {name} of three finite numbers{', above 0' * (name == 'std')}; got {numbers}"
-                )
+                raise InputError(f"expected a {name} of three finite numbers, a std's above 0; got {numbers}")
         if not 0 <= self.fill <= 1:
             raise InputError(f"fill must lie in [0, 1]; got {self.fill!r}")
         if isinstance(self.classifier, ViTConfig):

@@ -76,9 +76,10 @@ class Checkpoints:
         with self._clear_errors(step):
             orbax = self._open()
             check_space(self._folder, flat)
+            again = step in self.steps  # of a run that was stopped in its validation
             self._writing = (
                 step,
-                orbax.save_async(step, with_checksums(flat), force=True, overwrite=step in self.steps, metrics=metrics),
+                orbax.save_async(step, with_checksums(flat), force=True, overwrite=again, metrics=metrics),
             )
 
     def wait(self) -> None:

@@ -43,8 +43,10 @@ def only_one(folder: Path) -> Iterator[None]:
             holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
             os.close(descriptor)
             if error.errno in _NONE:
-                warnings.warn(f"{folder} is on a file system without locks: take care that no other process trains there",
-                              stacklevel=4)  # fmt: skip
+                warnings.warn(
+                    f"the file system of {folder} has no locks: take care that no other process trains there",
+                    stacklevel=4,
+                )
                 yield
                 return
             raise InputError(

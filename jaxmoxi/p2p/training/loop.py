@@ -221,8 +221,8 @@ def fit(
 def _check_loss(loss: float, epoch: int, step: int, train: TrainConfig) -> None:
     if not np.isfinite(loss):
         raise FloatingPointError(
-            f"the loss of epoch {epoch} is {loss}, noticed at step {step}; train with a lower learning_rate than "
-            f"{train.learning_rate:g}, in another directory"
+            f"the loss of epoch {epoch} is {loss}; train with a lower learning_rate than {train.learning_rate:g}, in "
+            f"another directory (noticed at step {step})"
         )
 
 

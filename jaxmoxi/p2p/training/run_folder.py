@@ -61,9 +61,7 @@ def read_history(folder: Path, step: int | None = None) -> list[dict[str, Any]]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is damaged: it is no text ({error.reason} at byte {error.start}); {way_out}"
-        ) from None
+        raise InputError(f"{path} is damaged: it is no text from byte {error.start} on; {way_out}") from None
     history: list[dict[str, Any]] = []
     for number, text in enumerate(lines, 1):
         try:
