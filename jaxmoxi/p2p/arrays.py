@@ -17,6 +17,8 @@ import logging
 import os
 import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +90,8 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
             arrays = {name: np.asarray(array) for name, array in found.items()}
         except Exception as error:  # the storage raises a dozen kinds of errors, which are one to a user
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
-        gc.collect()  # tasks that failed report themselves when they are collected: now, while nobody listens
+        if reason:
+            _let_fade()
     if reason:
         raise DamagedError(folder, reason)
     if _CHECKSUMS not in arrays:
@@ -136,27 +139,42 @@ def check_space(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 @contextlib.contextmanager
 def clear_errors(place: Path, state: str) -> Iterator[None]:
     """Turns errors in writing into one OSError that says where, why, and what is still intact."""
-    try:
-        yield
-    except Exception as error:  # the storage reports the system's errors in a dozen kinds of its own
-        full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
-        reason = "the disk is full" if full else str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        number = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO
-        raise OSError(number, f"{reason}: could not write {place}; {state}") from error
+    with _silent():
+        try:
+            yield
+            return
+        except Exception as error:  # the storage reports the system's errors in a dozen kinds of its own
+            full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+            reason = "the disk is full" if full else str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            number = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO
+        _let_fade()
+    raise OSError(number, f"{reason}: could not write {place}; {state}")
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing is logged by those who read: Orbax (as absl and at the root) and asyncio."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "")]
+    """Nothing is printed by those who read and write: Orbax (as absl and at the root), asyncio and the storage."""
+    loggers, usual = [logging.getLogger(name) for name in ("absl", "asyncio", "")], sys.unraisablehook
 
     def none(record: logging.LogRecord) -> bool:
         return False
 
+    def hook(error: Any) -> None:  # the storage answers an event loop that Orbax has closed after another's error
+        if str(error.exc_value) != "Event loop is closed":
+            usual(error)
+
     for logger in loggers:
         logger.addFilter(none)
+    sys.unraisablehook = hook
     try:
         yield
     finally:
+        sys.unraisablehook = usual
         for logger in loggers:
             logger.removeFilter(none)
+
+
+def _let_fade() -> None:
+    """Lets the threads of the storage and the tasks that failed say what they have to say, while nobody listens."""
+    gc.collect()
+    time.sleep(0.2)

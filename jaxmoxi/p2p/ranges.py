@@ -17,7 +17,7 @@ _ROUNDING = 1e-3  # what rounding to bfloat16 and back may add to a 1
 
 
 def check_range(images: ArrayLike, *, name: str = "images") -> None:
-    """Raises ValueError for float images outside [0, 1], or not finite; warns of images that are almost black.
+    """Raises ValueError for other dtypes, floats outside [0, 1] and NaN; warns of images that are almost black.
 
     images: uint8 in 0 .. 255, or floats in [0, 1]; not normalised, as the model does that itself. Under `jit` the
             numbers are not known, and nothing is checked.
@@ -26,8 +26,10 @@ def check_range(images: ArrayLike, *, name: str = "images") -> None:
     if not is_concrete(images):
         return
     images = images if isinstance(images, jax.Array) else np.asarray(images)
-    if not images.size or not (images.dtype == np.uint8 or jnp.issubdtype(images.dtype, jnp.floating)):
-        return  # what is no image at all is refused elsewhere
+    if not (images.dtype == np.uint8 or jnp.issubdtype(images.dtype, jnp.floating)):
+        raise InputError(f"expected uint8 images, or float ones in [0, 1]; got {images.dtype} as {name}")
+    if not images.size:
+        return
     numpy = jnp if isinstance(images, jax.Array) else np
     low, high = float(numpy.min(images)), float(numpy.max(images))  # NaN if one of them is
     if images.dtype == np.uint8:
@@ -35,7 +37,7 @@ def check_range(images: ArrayLike, *, name: str = "images") -> None:
             _warn_dark(f"{name} are uint8 of 0 and 1 alone", "uint8 images have the range 0 .. 255")
         return
     if low >= -_ROUNDING and high <= 1 + _ROUNDING:
-        if 0 < high <= 1 / 255:
+        if 0 < high < 1.01 / 255:
             _warn_dark(f"{name} are at most {high:.2g}", "float images have the range 0 .. 1")
         return
     values = np.asarray(images, np.float32)
@@ -53,7 +55,7 @@ def check_range(images: ArrayLike, *, name: str = "images") -> None:
         hint = "clip them to [0, 1] after resizing"
     raise InputError(
         f"expected {name} as uint8, or as floats in [0, 1]; got {values.dtype if strange else images.dtype} from "
-        f"{low:.4g} to {high:.4g} with {strange} of {values.size} numbers NaN or infinite: {hint}"
+        f"{low:.4g} to {high:.4g}, with {strange} of {values.size} numbers NaN or infinite: {hint}"
     )
 
 

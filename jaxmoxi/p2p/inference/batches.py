@@ -32,12 +32,12 @@ def check_images(images: ArrayLike, regions: ArrayLike, model: P2P) -> tuple[Ima
     images: uint8, or floats in [0, 1]; whatever lies outside is refused, as the answers would be quietly wrong.
     """
     images, regions = (x if isinstance(x, jax.Array) else np.asarray(x) for x in (images, regions))
+    check_range(images)
     shape = jax.eval_shape(lambda x: normalize(x, model.config), images).shape[:3]
     if regions.shape != shape or not jnp.issubdtype(regions.dtype, jnp.integer):
         raise InputError(f"expected regions int{list(shape)}; got {regions.dtype} of shape {list(regions.shape)}")
     if not len(images):
         raise InputError("expected at least one image; got none")
-    check_range(images)
     if regions.min() < 0:
         raise InputError(f"expected regions labelled from 0 on; got the label {regions.min()}")
     return images, regions.astype(np.int32)
