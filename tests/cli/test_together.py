@@ -1,5 +1,6 @@
 """Several processes of one run: when one ends, all end, each with a line that says which and why."""
 
+import json
 import os
 import random
 import re
@@ -10,9 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 from jaxmoxi.cli import relay
-from support.study import write_photos
+from jaxmoxi.models.networks import vit
+from support.games import golden_tensor
+from support.study import CLASSES, write_photos
 
 COMMAND = "import sys; from jaxmoxi.cli.main import main; sys.exit(main(sys.argv[1:]))"
 SLOWLY = "import time, jaxmoxi.study.run as run; one = run._one; run._one = lambda *a: (time.sleep(2), one(*a))[1]; "
@@ -73,11 +77,18 @@ class Pair:
 
 @pytest.fixture
 def words(tmp_path):
-    from support.explain import write_model
-
     model = tmp_path / "tiny-vit"
     model.mkdir()
-    write_model(model)
+    config = vit.VisionTransformerConfig(
+        image_size=16, patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, num_classes=4
+    )
+    shapes = vit.expected_tensors(config, "vit")
+    save_file({n: golden_tensor("study", n, s, 0.7) for n, s in shapes.items()}, model / "model.safetensors")
+    settings = {
+        "model_type": "vit", "image_size": 16, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 32, "id2label": dict(enumerate(CLASSES)),
+    }  # fmt: skip
+    (model / "config.json").write_text(json.dumps(settings))
     return [
         "--model", str(model), "--out", str(tmp_path / "out"), "--methods", "random", "--metrics", "curves",
         "--regions", "grid:2x2", "--target", "prediction", "--only-correct", "False", "--shard-size", "1", "--quiet",
