@@ -64,6 +64,7 @@ def read_history(folder: Path, step: int | None = None) -> list[dict[str, Any]]:
         raise InputError(f"{path} is damaged: it is no text from byte {error.start} on; {way_out}") from None
     history: list[dict[str, Any]] = []
     for number, text in enumerate(lines, 1):
+        line: dict[str, Any] = {}
         try:
             line = json.loads(text)
             last = history[-1]["step"] if history else 0
