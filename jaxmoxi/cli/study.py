@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -13,6 +14,7 @@ import tyro
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.cli.together import joined
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.removal import Removal
 from jaxmoxi.metrics import METRICS
@@ -91,11 +93,17 @@ class Study:
     coordinator: Annotated[str | None, _OPTION(metavar="HOST:PORT", help_behavior_hint="")] = None
     num_processes: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     process_id: Annotated[int | None, _OPTION(metavar="I", help_behavior_hint="")] = None
+    join_seconds: Annotated[int, _OPTION(metavar="SECONDS")] = 50
+    """With --distributed: how long to wait for the other processes to start. All end if one of them ends."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print where the report is, alone."""
 
     def run(self) -> int:
-        self._join()
+        """Runs the study, alone or with the others. Returns the exit code."""
+        with self._joined():
+            return self._study()
+
+    def _study(self) -> int:
         _command.start_compilation_cache()
         mesh = _command.start_devices()
         import jax
@@ -128,24 +136,16 @@ class Study:
                 raise CommandError(f"no photo has a result; {path} says why")
         return 0
 
-    def _join(self) -> None:
+    def _joined(self) -> AbstractContextManager[None]:
         """Makes this process one of several, if it is to be; before JAX has looked for its devices."""
         named = (self.coordinator, self.num_processes, self.process_id)
         if not self.distributed:
             if any(x is not None for x in named):
                 raise CommandError("--coordinator, --num-processes and --process-id need --distributed")
-            return
+            return nullcontext()
         if any(x is not None for x in named) and any(x is None for x in named):
             raise CommandError("--coordinator, --num-processes and --process-id go together: give all three, or none")
-        import jax
-
-        try:
-            jax.distributed.initialize(*named)
-        except (ValueError, RuntimeError) as error:
-            raise CommandError(
-                f"--distributed: {error}. Where JAX does not find its processes by itself, give --coordinator "
-                "HOST:PORT --num-processes N --process-id I"
-            ) from error
+        return joined(*named, seconds=self.join_seconds)
 
     def _changes(self) -> dict[str, Any]:
         from jaxmoxi.study import PRESETS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,9 @@ import tyro
 
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.cli.signals import StoppedError, Stopping
 from jaxmoxi.errors import InputError
+from jaxmoxi.files import write_whole
 
 if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other command needs them
     from jax.sharding import Mesh
@@ -50,7 +54,8 @@ class _Task(NamedTuple):
 class Train:
     """Train a classifier that sees only the superpixels its own selector keeps (P2P), and evaluate it.
 
-    The same command goes on with a run that was interrupted. Writes into --out: the model, history.jsonl (a line for
+    The same command goes on with a run that was interrupted. After SIGTERM, as a machine that is preempted gets it, and
+    after Ctrl-C it saves where it is. Writes into --out: the model, history.jsonl (a line for
     each epoch), evaluation.json and evaluation.md. Without --data it trains on synthetic scenes, from nothing.
     """
 
@@ -111,39 +116,66 @@ class Train:
     """Print the result alone."""
 
     def run(self) -> int:
-        _command.start_compilation_cache()
-        from jaxmoxi import p2p
+        """Trains, evaluates, prints and writes. Returns the exit code; 0 also after SIGTERM, when the work is saved."""
+        with _plain_warnings(), Stopping() as stopping:
+            where = "before the training"
+            try:
+                _command.start_compilation_cache()
+                from jaxmoxi import p2p
 
-        devices = None if self.one_device else _command.start_devices()
-        task = _prepare(self)
-        _command.check_out(self.out)
-        mesh = _shared(devices, task.train.batch_size)
-        if not self.quiet:
-            print(
-                f"training on {len(task.data):,} images of {task.config.num_classes} classes, in {self.out}",
-                flush=True,
-            )
-        started = time.perf_counter()
-        with _errors_made_for_users():
-            result = p2p.fit(
-                task.config,
-                task.data,
-                train=task.train,
-                directory=self.out,
-                classifier=task.classifier,
-                mesh=mesh,
-                progress=not self.quiet,
-                callback=None if self.quiet else _print_epoch,
-            )
-            seconds = time.perf_counter() - started
-            table, record = _evaluate(self, task, result.model, mesh)
-            record |= {"seconds": round(seconds, 1), "data": self.data, **_command.versions()}
-            (self.out / "evaluation.json").write_text(json.dumps(record, indent=1))
-            (self.out / "evaluation.md").write_text(table + "\n")
+                devices = None if self.one_device else _command.start_devices()
+                task = _prepare(self)
+                _command.check_out(self.out)
+                mesh = _shared(devices, task.train.batch_size)
+                if not self.quiet:
+                    print(
+                        f"training on {len(task.data):,} images of {task.config.num_classes} classes, in {self.out}",
+                        flush=True,
+                    )
+                started = time.perf_counter()
+                with _errors_made_for_users():
+                    result = p2p.fit(
+                        task.config,
+                        task.data,
+                        train=task.train,
+                        directory=self.out,
+                        classifier=task.classifier,
+                        mesh=mesh,
+                        progress=not self.quiet,
+                        callback=None if self.quiet else _print_epoch,
+                        should_stop=stopping.requested,
+                    )
+                    where = f"after step {int(result.state.step):,}, which is saved in {self.out}"
+                    stopping.work_is_saved()
+                    seconds = time.perf_counter() - started
+                    table, record = _evaluate(self, task, result.model, mesh)
+                    record |= {"seconds": round(seconds, 1), "data": self.data, **_command.versions()}
+                    write_whole(self.out / "evaluation.json", json.dumps(record, indent=1))
+                    write_whole(self.out / "evaluation.md", table + "\n")
+            except StoppedError:
+                print(f"jaxmoxi: stopped {where}; the same command goes on from there", file=sys.stderr)
+                return stopping.code
         print(table)
         if not self.quiet:
             print(f"trained in {seconds:.0f} s; the model is in {self.out}, its evaluation in evaluation.json")
         return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """What the library warns of becomes a line on stderr, without the place in the code."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        from tqdm import tqdm
+
+        if issubclass(category, UserWarning):
+            tqdm.write(f"jaxmoxi: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            usual(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 @contextmanager

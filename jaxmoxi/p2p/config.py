@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -139,6 +140,12 @@ class Config:
             raise InputError(
                 f"expected min_threshold <= max_threshold; got {self.min_threshold!r} and {self.max_threshold!r}"
             )
+        for name in ("mean", "std"):
+            numbers = getattr(self, name)
+            if len(numbers) != 3 or not all(math.isfinite(x) and (name == "mean" or x > 0) for x in numbers):
+                raise InputError(f"expected a {name} of three finite numbers, a std's above 0; got {numbers}")
+        if not 0 <= self.fill <= 1:
+            raise InputError(f"fill must lie in [0, 1]; got {self.fill!r}")
         if isinstance(self.classifier, ViTConfig):
             self.classifier.full(self.image_size, self.num_classes)
         elif not isinstance(self.classifier, ResNetConfig | CNNConfig):

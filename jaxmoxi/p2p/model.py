@@ -23,6 +23,7 @@ from jaxmoxi.models.networks.selector import Reranking, SmallSelector
 from jaxmoxi.models.networks.small_cnn import SmallCNN
 from jaxmoxi.p2p.config import CNNConfig, Config, ViTConfig
 from jaxmoxi.p2p.distribution import group_means, most_likely, over_pixels, within_budget
+from jaxmoxi.p2p.ranges import check_range
 from jaxmoxi.pytrees import record, static
 
 State = nnx.State[Any, Any]
@@ -42,7 +43,11 @@ class P2P:
     config: Config = static()
 
     def normalize(self, images: ArrayLike) -> Float[Array, "B H W 3"]:
-        """Images as the networks take them: uint8, or float in [0, 1], become normalised float32."""
+        """Images as the networks take them: uint8, or float in [0, 1], become normalised float32.
+
+        Raises ValueError for other dtypes and sizes, and for numbers outside [0, 1] or not finite; under `jit`, where
+        the numbers are not known, only the dtype and the size are checked.
+        """
         return normalize(images, self.config)
 
     def importance(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B H W D"]:
@@ -97,6 +102,7 @@ class P2P:
 
 def normalize(images: ArrayLike, config: Config) -> Float[Array, "B H W 3"]:
     """uint8 images in 0 .. 255, or float ones in [0, 1], normalised by the configuration's mean and deviation."""
+    check_range(images)
     images = jnp.asarray(images)
     if images.dtype == jnp.uint8:
         images = images.astype(jnp.float32) / 255

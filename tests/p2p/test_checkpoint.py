@@ -71,6 +71,10 @@ def test_what_is_no_checkpoint(tmp_path, saved):
 def test_another_architecture_is_told_by_what_differs(saved):
     record = json.loads((saved / "config.json").read_text())
     record["config"]["embedding_size"] = 5
+    (saved / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"config.json is damaged .*checksum; if it was changed by hand"):
+        p2p.load(saved)
+    del record["checksum"]
     record["config"]["classifier"]["num_layers"] = 3
     (saved / "config.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"misshapen: .*classifier/blocks.*\(expected \[3, 16\], found \[2, 16\]\)"):

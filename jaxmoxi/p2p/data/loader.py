@@ -141,7 +141,7 @@ class Loader:
         return order.map_with_index(lambda place, example: self._prepare(example, epoch=place // length))
 
     def _prepare(self, index: int, *, epoch: int) -> Example:
-        example = _checked(self.source[index], index)
+        example = _checked(self.source[index], index, len(self.class_names))
         if self._augmentation is None:
             example = resize_and_crop(example, image_size=self._image_size)
         else:
@@ -232,11 +232,20 @@ def _share(length: int, shard: tuple[int, int]) -> int:
     return len(range(shard[0], length, shard[1]))
 
 
-def _checked(example: Example, index: int) -> Example:
+def _checked(example: Example, index: int, num_classes: int) -> Example:
     """The example, after checks of what a user's own source may get wrong."""
+    label = example.label
+    if np.ndim(label) or np.asarray(label).dtype.kind not in "iu" or not 0 <= label < num_classes:
+        raise InputError(
+            f"expected the label of example {index} as an integer in 0 .. {num_classes - 1}, as the source names "
+            f"{num_classes} classes; got {label!r}"
+        )
     shape = example.image.shape
     if example.image.dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3:
-        raise InputError(f"expected the image of example {index} as uint8[H, W, 3]; got {example.image.dtype} {shape}")
+        raise InputError(
+            f"expected the image of example {index} as uint8[H, W, 3]; got {example.image.dtype} {shape}: multiply "
+            "floats in [0, 1] by 255, round and convert"
+        )
     for name, labels in (("mask", example.mask), ("regions", example.regions)):
         if labels is not None and labels.shape != shape[:2]:
             raise InputError(

@@ -37,7 +37,10 @@ class Arrays:
     ):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-            raise InputError(f"expected images uint8[N, H, W, 3]; got {images.dtype} of shape {images.shape}")
+            raise InputError(
+                f"expected images uint8[N, H, W, 3]; got {images.dtype} of shape {images.shape}: multiply floats in "
+                "[0, 1] by 255, round and convert"
+            )
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise InputError(
                 f"expected integer labels [{len(images)}], one per image; got {labels.dtype} of shape {labels.shape}"
@@ -119,7 +122,12 @@ def read_labels(source: Source) -> Int[np.ndarray, "N"]:
     labels = getattr(source, "labels", None)
     if labels is None:
         labels = [source[i].label for i in range(len(source))]
-    return np.asarray(labels, np.int32)
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or labels.shape != (len(source),):
+        raise InputError(
+            f"expected integer labels [{len(source)}], one per example; got {labels.dtype} of shape {labels.shape}"
+        )
+    return labels.astype(np.int32)
 
 
 def split(source: Source, *, validation: float, seed: int) -> tuple[Subset, Subset]:

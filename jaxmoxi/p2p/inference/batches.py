@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.model import P2P, normalize
 from jaxmoxi.p2p.placement import Placement, placement
+from jaxmoxi.p2p.ranges import check_range
 
 Images = UInt8[np.ndarray, "B H W 3"] | Float[np.ndarray, "B H W 3"] | Array
 Regions = Int[np.ndarray, "B H W"] | Int[Array, "B H W"]
@@ -26,8 +27,12 @@ Rows = np.ndarray | tuple[np.ndarray, np.ndarray]  # whatever picks rows of an a
 
 
 def check_images(images: ArrayLike, regions: ArrayLike, model: P2P) -> tuple[Images, Regions]:
-    """Images and int32 regions as arrays. Raises ValueError that says what does not fit the model."""
+    """Images and int32 regions as arrays. Raises ValueError that says what does not fit the model.
+
+    images: uint8, or floats in [0, 1]; whatever lies outside is refused, as the answers would be quietly wrong.
+    """
     images, regions = (x if isinstance(x, jax.Array) else np.asarray(x) for x in (images, regions))
+    check_range(images)
     shape = jax.eval_shape(lambda x: normalize(x, model.config), images).shape[:3]
     if regions.shape != shape or not jnp.issubdtype(regions.dtype, jnp.integer):
         raise InputError(f"expected regions int{list(shape)}; got {regions.dtype} of shape {list(regions.shape)}")

@@ -26,6 +26,7 @@ from jaxmoxi.p2p.inference.batches import check_batch_size, check_images
 from jaxmoxi.p2p.inference.fidelity import SHARES, Fidelity, agreements, check_shares
 from jaxmoxi.p2p.inference.predict import Prediction, check_certainty, predict_levels
 from jaxmoxi.p2p.model import P2P
+from jaxmoxi.p2p.ranges import check_labels
 
 _Level = Float[np.ndarray, "L"]
 
@@ -126,7 +127,7 @@ def evaluate(
     progress:   shows a bar.
     mesh:       shares every batch among its devices, see `predict`.
 
-    Raises ValueError for no batch at all, and for impossible labels, masks, shapes or levels.
+    Raises ValueError for no batch at all, and for impossible images (see `predict`), labels, masks, shapes or levels.
     """
     levels = check_certainty(certainty if model.config.dynamic_threshold else 1.0)
     at = check_shares(shares)
@@ -136,7 +137,7 @@ def evaluate(
     for batch in tqdm(batches, desc="evaluation", unit="batch", leave=False, disable=not progress):
         images, regions = check_images(batch.images, batch.regions, model)
         size = size or min(most, len(images))
-        labels.append(_labels(batch.labels, len(images), model.config.num_classes))
+        labels.append(check_labels(batch.labels, len(images), model.config.num_classes))
         masks = None if batch.masks is None else _masks(batch.masks, regions.shape)
         found = predict_levels(model, images, regions, levels, size=size, mesh=mesh)
         row = _row(found, np.asarray(regions), masks)
@@ -193,15 +194,6 @@ def _defined_mean(values: np.ndarray) -> np.ndarray:
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0.0).sum(1, dtype=np.float64) / defined.sum(1)
-
-
-def _labels(labels: ArrayLike, count: int, num_classes: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"expected labels int[{count}]; got {labels.dtype} of shape {list(labels.shape)}")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise InputError(f"expected labels 0 .. {num_classes - 1}; got {labels.min()} .. {labels.max()}")
-    return labels
 
 
 def _masks(masks: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:

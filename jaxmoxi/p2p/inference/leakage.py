@@ -109,7 +109,8 @@ def heldout_accuracy(
     labels:     int[N].
     fill:       value of a hidden pixel, in the images' units: a number or float[3].
     batch_size: images that go through the classifier together.
-    Raises ValueError for shapes that do not fit.
+    Raises ValueError for shapes that do not fit, images that are not finite, and labels that are no class of
+    `logits_fn`; FloatingPointError if that answers NaN.
     """
     images, pixel_mask, labels = np.asarray(images), np.asarray(pixel_mask), np.asarray(labels)
     count = len(labels)
@@ -118,6 +119,10 @@ def heldout_accuracy(
             f"expected images [N, H, W, 3], pixel_mask [N, H, W] and labels [N] of one N >= 1; got "
             f"{list(images.shape)}, {list(pixel_mask.shape)} and {list(labels.shape)}"
         )
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"expected integer labels; got {labels.dtype}")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise InputError("expected finite images; got NaN or infinite numbers: find where they come from")
     if np.shape(fill) not in ((), (3,)):
         raise InputError(f"expected a fill of one number or three; got shape {list(np.shape(fill))}")
     if batch_size < 1:
@@ -127,14 +132,24 @@ def heldout_accuracy(
         rows = np.arange(start, start + size)
         own = rows < count
         rows = np.minimum(rows, count - 1)  # one compiled size
-        answers = np.asarray(_seen(packed, images[rows], pixel_mask[rows], jnp.asarray(fill, jnp.float32)))
+        answers, num_classes = _seen(packed, images[rows], pixel_mask[rows], jnp.asarray(fill, jnp.float32))
+        answers = np.asarray(answers)
+        if (answers < 0).any():
+            raise FloatingPointError(f"logits_fn answers NaN for image {rows[answers < 0][0]}")
+        if labels.min() < 0 or labels.max() >= num_classes:
+            raise InputError(
+                f"expected labels 0 .. {int(num_classes) - 1}, of the {int(num_classes)} classes of logits_fn; got "
+                f"{labels.min()} .. {labels.max()}"
+            )
         right += int(np.sum((answers == labels[rows]) & own))
     return right / count
 
 
 @jax.jit
-def _seen(logits_fn: Packed, images: Array, mask: Array, fill: Array) -> Array:
-    return jnp.argmax(logits_fn(jnp.where(mask[..., None], images, fill)), axis=-1)
+def _seen(logits_fn: Packed, images: Array, mask: Array, fill: Array) -> tuple[Array, int]:
+    """The class of each image, -1 where a logit is NaN, and the number of classes."""
+    logits = logits_fn(jnp.where(mask[..., None], images, fill))
+    return jnp.where(jnp.isnan(logits).any(-1), -1, jnp.argmax(logits, axis=-1)), logits.shape[-1]
 
 
 class _MaskNet(nnx.Module):

@@ -100,7 +100,7 @@ def predict(
 ) -> Prediction:
     """Classifies images, each from the smallest share of its pixels that gives the certainty asked for.
 
-    images:     uint8[B, H, W, 3], or float in [0, 1].
+    images:     uint8[B, H, W, 3], or float in [0, 1]; not normalised, as the model does that itself.
     regions:    int[B, H, W], superpixels 0 .. G-1 (labels of G and above are never kept).
     certainty:  the largest probability that the classifier must reach, in (0, 1]; several levels are answered in one
                 pass. Ignored by a model of a fixed threshold.
@@ -109,7 +109,8 @@ def predict(
                 to a multiple of their number. Answers agree with one device's to rounding. On a CPU the mesh of
                 `local_mesh` is the fastest.
 
-    Raises ValueError for impossible shapes, labels or certainties.
+    Raises ValueError for impossible shapes, labels or certainties, and for images outside [0, 1] or not finite;
+    FloatingPointError if the classifier answers NaN, as it does with weights that are not finite.
     """
     images, regions = check_images(images, regions, model)
     size = check_batch_size(batch_size, len(images))
@@ -152,6 +153,10 @@ def predict_levels(
         tries = tried[rows] + ahead
         at = stops[rows, tries]
         out = run_batch(classify_kept, model, size, place, (images, rows), (masks, (rows, at)), (regions, rows))
+        if np.isnan(out).any():
+            raise FloatingPointError(
+                f"the classifier answers NaN for image {rows[np.isnan(out).any(1)][0]}; are the model's weights finite?"
+            )
         top = np.exp(out - np.logaddexp.reduce(out, axis=1, keepdims=True)).max(1)
         for depth in range(ahead[-1] + 1):  # rarely more than one
             here = ahead == depth

@@ -15,7 +15,8 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,19 +29,23 @@ from jaxtyping import Array, Float, Key
 from tqdm import tqdm
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.p2p.checkpoint import Checkpoints
+from jaxmoxi.p2p.arrays import local_folder
 from jaxmoxi.p2p.config import Config
-from jaxmoxi.p2p.data import Augmentation, Loader, presegment, split
 from jaxmoxi.p2p.data.example import Batch, Batches, Source
 from jaxmoxi.p2p.inference.predict import predict
 from jaxmoxi.p2p.model import P2P, State, init
 from jaxmoxi.p2p.placement import placement
+from jaxmoxi.p2p.training.checkpoints import Checkpoints
 from jaxmoxi.p2p.training.config import Objective, TrainConfig, with_moved
+from jaxmoxi.p2p.training.feed import check_batch, iterate, make_batches, size_of
+from jaxmoxi.p2p.training.lock import only_one
 from jaxmoxi.p2p.training.pretrained import fingerprint, start_from
 from jaxmoxi.p2p.training.run_folder import claim, finish, read_history, write_history
 from jaxmoxi.p2p.training.step import Metrics, TrainState, init_state, learning_rates, train_step
 
-_CACHE_BYTES = 1 << 30
+
+class _StoppedError(Exception):
+    """A validation that was asked to stop."""
 
 
 class FitResult(NamedTuple):
@@ -69,6 +74,7 @@ def fit(
     resume: bool = True,
     progress: bool = True,
     callback: Callable[[dict[str, Any]], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
     **deprecated: Any,
 ) -> FitResult:
     """Trains a P2P model.
@@ -81,17 +87,24 @@ def fit(
     directory:  folder for the checkpoints, the history and the model; None keeps nothing. The same call with the folder
                 of an unfinished run continues that run, and on a CPU ends with the same bits. The last two checkpoints
                 are kept, and the best one: that of the highest validation accuracy minus hard share. (Accuracy alone
-                would favour the first epochs, which keep every pixel.)
+                would favour the first epochs, which keep every pixel.) A damaged checkpoint is noticed by its
+                checksums: the run goes on from the last good one, with a warning. A file `.lock` keeps a second trainer
+                out for as long as this one lives.
     classifier: weights to start from: a P2P (both networks), or the NNX state of a classifier (that one alone).
     mesh:       trains data-parallel: each device takes its share of every batch, and all devices hold the same state.
                 BatchNorm takes its statistics over the whole batch. Results agree with one device to rounding.
     resume:     False refuses a directory with a run in it.
     progress:   shows a bar with loss, accuracy, and soft and hard selected share.
     callback:   called with each epoch's record.
+    should_stop: asked before every step and between the batches of a validation; where it answers True, `fit` writes a
+                checkpoint and returns early, with `result.state.step` below the last step. The same call goes on from
+                there, and on a CPU ends with the same bits as a run that nothing stopped. (`jaxmoxi train` answers True
+                after SIGTERM and SIGINT.)
     deprecated: settings of `TrainConfig` that were once keywords of this function.
 
-    Raises ValueError, before anything long starts, for impossible settings and for a directory that holds a run with
-    other settings; FloatingPointError if the loss is not finite; OSError if a checkpoint cannot be written, which
+    Raises ValueError, before anything long starts, for impossible settings, for a directory that holds a run with other
+    settings, whose files are damaged, or in which another process trains, and for batches of impossible images or
+    labels; FloatingPointError if the loss is not finite; OSError if a checkpoint cannot be written, which
     leaves the last one untouched.
     """
     train = with_moved(train, config.moved or {}, deprecated, stacklevel=2)
@@ -100,69 +113,91 @@ def fit(
     if names and len(names) != config.num_classes:
         raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
     place = placement(mesh, train.batch_size)
-    folder = None if directory is None else Path(directory).absolute()
+    folder = None if directory is None else local_folder(directory)
     settings = train.to_record() | {
         "classifier": fingerprint(classifier),
-        "examples": _size(data),
-        "validation": None if validation is None else _size(validation),
+        "examples": size_of(data),
+        "validation": None if validation is None else size_of(validation),
     }
     record = {"config": json.loads(config.to_json()), "class_names": names and list(names), "train": settings}
-    if folder is not None:
-        claim(folder, record, resume=resume)
-
-    batches, held_out = _loaders(config, train, data, validation, progress)
-    per_epoch = batches.steps_per_epoch
-    total = train.num_epochs * per_epoch
-
-    # The state, and the step that makes the next one.
-    optimizer, step_and_add = _compiled(
-        train.learning_rate, train.weight_decay, train.schedule, train.warmup, train.objective, total, per_epoch
-    )
-    init_key, run_key = jax.random.split(jax.random.key(train.seed))
-    state = init_state(start_from(init(init_key, config), classifier), optimizer)
-    sums = Metrics(*([jnp.zeros(())] * 7))
-
     with contextlib.ExitStack() as closing:
+        if folder is not None:
+            closing.enter_context(only_one(folder))
+            claim(folder, record, resume=resume)
+            read_history(folder)
+        batches, held_out = make_batches(config, train, data, validation, progress)
+        per_epoch = batches.steps_per_epoch
+        total = train.num_epochs * per_epoch
+
+        # The state, and the step that makes the next one.
+        optimizer, step_and_add = _compiled(
+            train.learning_rate, train.weight_decay, train.schedule, train.warmup, train.objective, total, per_epoch
+        )
+        init_key, run_key = jax.random.split(jax.random.key(train.seed))
+        state = init_state(start_from(init(init_key, config), classifier), optimizer)
+        sums = Metrics(*([jnp.zeros(())] * 7))
+
         kept = None if folder is None else closing.enter_context(Checkpoints(folder))
         history: list[dict[str, Any]] = []
-        first = 0
-        if kept is not None and folder is not None and kept.latest is not None:
-            first = kept.latest
-            tree = kept.restore(first, jax.eval_shape(lambda: {"state": state, "sums": sums}))
-            state, sums = tree["state"], tree["sums"]
-            history = read_history(folder, first)
+        first, saved, stopped = 0, None, False
+        if kept is not None and folder is not None:
+            like = jax.eval_shape(lambda: {"state": state, "sums": sums})
+            if (found := kept.restore_last(like)) is not None:
+                first, tree = found
+                state, sums, saved = tree["state"], tree["sums"], first
+                history = read_history(folder, first)
+        # A run that was stopped in a validation begins with it: the sums of its epoch are there still.
+        ends_first = first > 0 and first % per_epoch == 0 and any(float(x) for x in jax.tree.leaves(sums))
+        if len(history) < (ended := first // per_epoch - ends_first):
+            warnings.warn(
+                f"{folder} holds the records of {len(history)} of the {ended} epochs that have ended; the run goes on "
+                "without the others",
+                stacklevel=2,
+            )
         # Copies, because the step donates its inputs and the caller may still use the weights to start from.
         state, sums = place.everywhere(_copies((state, sums)))
         bar = closing.enter_context(tqdm(total=total, initial=first, unit="step", disable=not progress, leave=False))
         started = time.perf_counter()
+        stop = should_stop or (lambda: False)
+        ready = iter(iterate(batches, first, total))
 
-        for step, batch in zip(range(first, total), _iterate(batches, first, total), strict=False):
-            done = step + 1
+        for done in range(first if ends_first else first + 1, total + 1):
+            step = done - 1
             epoch, in_epoch = -(-done // per_epoch), step % per_epoch + 1
             selects = train.select and epoch > train.whole_epochs
-            split_batch = place.split(batch._replace(masks=None))
-            state, sums = step_and_add(state, sums, split_batch, run_key, select=selects)
-            place.settle(sums)
-            bar.update()
-            if done % 10 == 0 and not bar.disable:
-                bar.set_postfix_str(describe_epoch({"epoch": epoch, **_means(sums, in_epoch)}))
+            if done > first:
+                if stop():
+                    stopped = True
+                    break
+                batch = next(ready, None)
+                if batch is None:
+                    raise InputError(f"the data ended after step {step} of {total}; expected batches for all of them")
+                check_batch(batch, config, step=done, first=done == first + 1)
+                split_batch = place.split(batch._replace(masks=None))
+                state, sums = step_and_add(state, sums, split_batch, run_key, select=selects)
+                place.settle(sums)
+                bar.update()
+                if done % 10 == 0 and not bar.disable:
+                    bar.set_postfix_str(describe_epoch({"epoch": epoch, **_means(sums, in_epoch)}))
 
             ends = in_epoch == per_epoch
             saves = kept is not None and (done % (train.save_every or per_epoch) == 0 or done == total)
             score, means = None, _means(sums, in_epoch) if ends or saves else {}
-            if means and not np.isfinite(means["loss"]):  # checked before a good checkpoint is overwritten
-                raise FloatingPointError(
-                    f"the loss of epoch {epoch} is {means['loss']}; train with a lower learning_rate than "
-                    f"{train.learning_rate:g}, in another directory"
-                )
+            if means:  # checked before a good checkpoint is overwritten
+                _check_loss(means["loss"], epoch, done, train)
             if ends:
-                sums = jax.tree.map(jnp.zeros_like, sums)
                 line = {"epoch": epoch, "step": done, **means}
                 if held_out is not None and (epoch % train.eval_every == 0 or done == total):
-                    line["validation"] = validate(
-                        place.one(state.model), held_out, certainty=train.certainty, select=selects, mesh=mesh
-                    )
+                    try:
+                        line["validation"] = validate(
+                            place.one(state.model), held_out, certainty=train.certainty, select=selects, mesh=mesh,
+                            should_stop=stop,
+                        )  # fmt: skip
+                    except _StoppedError:
+                        stopped = True
+                        break
                     score = line["validation"]["accuracy"] - line["validation"]["hard_share"]
+                sums = jax.tree.map(jnp.zeros_like, sums)
                 line["seconds"] = round(time.perf_counter() - started, 1)
                 history.append(line)
                 if folder is not None:  # before the checkpoint, as a resumed run drops the lines after its checkpoint
@@ -171,11 +206,24 @@ def fit(
                     callback(line)
             if kept is not None and saves:
                 kept.save(done, {"state": state, "sums": sums}, score=score)
+                saved = done
 
-    state = place.one(state)
-    if folder is not None:
-        finish(folder, record, state.model)
-    return FitResult(state.model, history, state)
+        if kept is not None and stopped and (at := int(state.step)) != saved:
+            _check_loss(float(sums.loss), -(-at // per_epoch), at, train)
+            kept.save(at, {"state": state, "sums": sums})
+        state = place.one(state)
+        if kept is not None and folder is not None and not stopped:
+            kept.wait()
+            finish(folder, record, state.model)
+        return FitResult(state.model, history, state)
+
+
+def _check_loss(loss: float, epoch: int, step: int, train: TrainConfig) -> None:
+    if not np.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss of epoch {epoch} is {loss}; train with a lower learning_rate than {train.learning_rate:g}, in "
+            f"another directory (noticed at step {step})"
+        )
 
 
 @functools.lru_cache(maxsize=16)
@@ -209,14 +257,23 @@ def _copies(tree: Any) -> Any:
 
 
 def validate(
-    model: P2P, loader: Batches, *, certainty: float = 0.95, select: bool = True, mesh: Mesh | None = None
+    model: P2P,
+    loader: Batches,
+    *,
+    certainty: float = 0.95,
+    select: bool = True,
+    mesh: Mesh | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, float]:
     """Accuracy, hard share and threshold, as means over the images of a loader's batches, all in [0, 1].
 
     select: False classifies the whole images; the share and the threshold are then 1.
     """
     correct, shares, thresholds = [], [], []
-    for batch in _iterate(loader, 0, loader.steps_per_epoch):
+    for step, batch in enumerate(iterate(loader, 0, loader.steps_per_epoch)):
+        if should_stop is not None and should_stop():
+            raise _StoppedError
+        check_batch(batch, model.config, step=step + 1, first=not select, where="validation")
         if select:
             size = len(batch.images)
             out = predict(model, batch.images, batch.regions, certainty=certainty, batch_size=size, mesh=mesh)
@@ -246,43 +303,6 @@ def describe_epoch(line: Mapping[str, Any]) -> str:
         found = line["validation"]
         text += f"; validation: accuracy {found['accuracy']:.1%}, selected {found['hard_share']:.1%}"
     return text
-
-
-def _loaders(
-    config: Config, train: TrainConfig, data: Source | Batches, validation: Source | Batches | None, progress: bool
-) -> tuple[Batches, Batches | None]:
-    """Batches to train on and to validate on, each a pure function of the step.
-
-    Images that are not cropped at random are segmented once, where their superpixels fit into the memory set aside.
-    """
-    sizes: Any = {"image_size": config.image_size, "num_groups": config.num_groups, "batch_size": train.batch_size}
-
-    def segmented(source: Source) -> Source:
-        if 8 * config.image_size**2 * len(source) >= _CACHE_BYTES:
-            return source
-        return presegment(source, image_size=config.image_size, num_groups=config.num_groups, progress=progress)
-
-    if validation is None and not isinstance(data, Batches):
-        data, validation = split(data, validation=train.validation_share, seed=train.seed)
-    if validation is not None and not isinstance(validation, Batches):
-        validation = Loader(segmented(validation), train=False, **sizes)
-    if not isinstance(data, Batches):
-        crops = train.augment.crop is not None if isinstance(train.augment, Augmentation) else train.augment
-        source = data if crops else segmented(data)
-        data = Loader(source, seed=train.seed, augment=train.augment, **sizes)
-    return data, validation
-
-
-def _iterate(loader: Batches, first: int, end: int) -> Iterable[Batch]:
-    """The batches from step `first` on, up to `end` at least; prepared ahead where the loader can do that."""
-    if first == end:
-        return ()
-    iterate = getattr(loader, "iterate", None)
-    return map(loader.batch, range(first, end)) if iterate is None else iterate(first)
-
-
-def _size(data: Source | Batches) -> int:
-    return data.steps_per_epoch if isinstance(data, Batches) else len(data)
 
 
 def _means(sums: Metrics, count: int) -> dict[str, float]:

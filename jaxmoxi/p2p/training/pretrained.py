@@ -12,7 +12,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints import folder as model_folder
 from jaxmoxi.models.checkpoints.chosen import Asked
 from jaxmoxi.models.networks import vit
-from jaxmoxi.p2p.checkpoint import flatten
+from jaxmoxi.p2p.arrays import flatten
 from jaxmoxi.p2p.config import Config, ViTConfig
 from jaxmoxi.p2p.model import P2P, State, init
 

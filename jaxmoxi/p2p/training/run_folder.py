@@ -9,6 +9,7 @@ from typing import Any
 import jaxmoxi.files as files
 from jaxmoxi.errors import InputError
 from jaxmoxi.files import write_whole
+from jaxmoxi.p2p.arrays import seal
 from jaxmoxi.p2p.checkpoint import RECORD, commit, read_record
 from jaxmoxi.p2p.model import P2P
 from jaxmoxi.p2p.training.config import OBJECTIVE
@@ -28,7 +29,7 @@ def claim(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
             raise InputError(f"{folder} already holds a saved model; train in another directory")
         if not resume:
             raise InputError(f"{folder} already holds a training run; resume it, or train in another directory")
-    files.claim(folder, RECORD, {**record, "arrays": None}, kind="run", settings=_settings)
+    files.claim(folder, RECORD, seal({**record, "arrays": None}), kind="run", settings=_settings)
 
 
 def _settings(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -48,11 +49,34 @@ def finish(folder: Path, record: dict[str, Any], model: P2P) -> None:
         commit(folder, record, model)
 
 
-def read_history(folder: Path, step: int) -> list[dict[str, Any]]:
-    """The records of the epochs that had ended by this step."""
+def read_history(folder: Path, step: int | None = None) -> list[dict[str, Any]]:
+    """The records of the epochs that had ended by this step; None for all.
+
+    Raises ValueError that names the file and the line, if the file is damaged.
+    """
     path = folder / _HISTORY
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return [line for line in map(json.loads, lines) if line["step"] <= step]
+    if not path.exists():
+        return []
+    way_out = "remove the file; the run then goes on, without the records of the epochs before"
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged: it is no text from byte {error.start} on; {way_out}") from None
+    history: list[dict[str, Any]] = []
+    for number, text in enumerate(lines, 1):
+        line: dict[str, Any] = {}
+        try:
+            line = json.loads(text)
+            last = history[-1]["step"] if history else 0
+            good = type(line["step"]) is int and type(line["epoch"]) is int and line["step"] > last
+        except (ValueError, KeyError, TypeError, RecursionError):
+            good = False
+        if not good:
+            raise InputError(
+                f"{path} is damaged: line {number} is not the record of an epoch ({text[:60]!r}); {way_out}"
+            )
+        history.append(line)
+    return [line for line in history if step is None or line["step"] <= step]
 
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:

@@ -123,6 +123,7 @@ def as_older(folder):
     path = folder / "config.json"
     record = json.loads(path.read_text())
     train = record.pop("train")
+    del record["checksum"]
     record["config"] |= {name: train.pop(name) for name in OBJECTIVE}
     path.write_text(json.dumps(record | {"training": train}))
 

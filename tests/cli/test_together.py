@@ -1,0 +1,133 @@
+"""Several processes of one run: when one ends, all end, each with a line that says which and why."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import save_file
+
+from jaxmoxi.cli import relay
+from jaxmoxi.models.networks import vit
+from support.games import golden_tensor
+from support.study import CLASSES, write_photos
+
+COMMAND = "import sys; from jaxmoxi.cli.main import main; sys.exit(main(sys.argv[1:]))"
+SLOWLY = "import time, jaxmoxi.study.run as run; one = run._one; run._one = lambda *a: (time.sleep(2), one(*a))[1]; "
+LOST = (
+    "E1127 12:25:10.048331   23893 coordination_service_agent.cc:289] Polled an error from coordination service.\n"
+    "F1127 12:25:10.048352   23893 client.h:80] Terminating process because the JAX distributed service detected fatal "
+    "errors. This most likely indicates that another task died.\n"
+    "Additional GRPC error information from remote target\n"
+    "*** Check failure stack trace: ***\n"
+    "    @     0x7f8815020634  absl::lts_20260107::log_internal::LogMessage::SendToLog()\n"
+)
+
+
+def relayed(text):
+    return "".join(relay.relayed(text.splitlines(keepends=True), "1"))
+
+
+def test_a_page_of_cpp_becomes_a_line():
+    assert relayed(LOST) == (
+        "jaxmoxi: error: process 1: the first process of the run has ended, or cannot be reached; what is written "
+        "stays: start all processes again to go on\n"
+    )
+    late = LOST.replace("information from", "RPC: /xla.coordination.CoordinationService/RegisterTask")
+    assert "not all processes of the run have come in time" in relayed(late)
+
+
+def test_everything_else_is_passed_on():
+    other = "E1127 12:00:00.000000   1 cuda_dnn.cc:3] no cuDNN\nmore of it\n"
+    warned = "W1127 12:00:00.000001   1 coordination_service.cc:388] aborted\n and why\n"
+    assert relayed("Fatal Python error: Aborted\n" + warned + other) == "Fatal Python error: Aborted\n" + other
+    assert relayed("") == ""
+
+
+class Pair:
+    """Two processes of `jaxmoxi study --distributed` on this machine."""
+
+    def __init__(self, tmp_path, words, *, slowly=False):
+        photos = write_photos(tmp_path / "photos", 12)
+        address = f"127.0.0.1:{random.randrange(20_000, 60_000)}"
+        root = Path(__file__).parents[2]
+        env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+        self.errors = [(tmp_path / f"err{i}").open("w+") for i in range(2)]
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", (SLOWLY if slowly else "") + COMMAND, "study", str(photos), *words[i],
+                 "--distributed", "--coordinator", address, "--num-processes", "2", "--process-id", str(i)],
+                stderr=self.errors[i], stdout=subprocess.DEVNULL, env=env,
+            )
+            for i in range(2)
+        ]  # fmt: skip
+
+    def end(self, seconds=60):
+        """The exit codes, and what each process printed on stderr."""
+        codes = [process.wait(timeout=seconds) for process in self.processes]
+        time.sleep(0.5)  # for the relays
+        return codes, [Path(file.name).read_text() for file in self.errors]
+
+
+@pytest.fixture
+def words(tmp_path):
+    model = tmp_path / "tiny-vit"
+    model.mkdir()
+    config = vit.VisionTransformerConfig(
+        image_size=16, patch_size=4, hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, num_classes=4
+    )
+    shapes = vit.expected_tensors(config, "vit")
+    save_file({n: golden_tensor("study", n, s, 0.7) for n, s in shapes.items()}, model / "model.safetensors")
+    settings = {
+        "model_type": "vit", "image_size": 16, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 32, "id2label": dict(enumerate(CLASSES)),
+    }  # fmt: skip
+    (model / "config.json").write_text(json.dumps(settings))
+    return [
+        "--model", str(model), "--out", str(tmp_path / "out"), "--methods", "random", "--metrics", "curves",
+        "--regions", "grid:2x2", "--target", "prediction", "--only-correct", "False", "--shard-size", "1", "--quiet",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refuses", [0, 1])
+def test_a_process_that_refuses_its_settings_ends_both(tmp_path, words, refuses):
+    changed = [words if i != refuses else [*words, "--steps", "-3"] for i in range(2)]
+    codes, errors = Pair(tmp_path, changed).end()
+    assert codes == [2, 2]
+    assert errors[refuses].startswith("jaxmoxi: error: ")
+    other = errors[1 - refuses]
+    assert other.startswith(f"jaxmoxi: error: process {refuses} on ")
+    assert other.count("\n") == errors[refuses].count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_process_that_dies_ends_the_other(tmp_path, words, dies):
+    pair = Pair(tmp_path, [words, words], slowly=True)
+    until = time.monotonic() + 90
+    while not list((tmp_path / "out").glob("shards/*")) and time.monotonic() < until:
+        time.sleep(0.1)
+    pair.processes[dies].send_signal(signal.SIGKILL)
+    started = time.monotonic()
+    codes, errors = pair.end()
+    assert time.monotonic() - started < 60
+    assert codes[dies] == -signal.SIGKILL
+    assert codes[1 - dies] != 0
+    said = "the first process of the run has ended" if dies == 0 else "process 1 on .* has not been heard of for 30 s"
+    assert len(errors[1 - dies].splitlines()) == 1
+    assert re.search(said, errors[1 - dies])
+
+
+@pytest.mark.slow
+def test_two_that_agree_end_in_peace(tmp_path, words):
+    codes, errors = Pair(tmp_path, [words, words]).end(120)
+    assert codes == [0, 0]
+    assert errors == ["", ""]
+    assert (tmp_path / "out" / "report.md").exists()
