@@ -116,7 +116,7 @@ class Explain:
         problem = None
         if self.method in GROUP_METHODS:
             found = search_groups(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
-            answer = describe_groups(found, task.stop, task.name(task.target))
+            answer = describe_groups(found, task.stop, task.name(task.target), task.place)
             seconds, count = time.perf_counter() - started, found.num_evaluations
             outcome = _Outcome(answer, group_record(found), group_arrays(task, found))
             figure = draw_groups(task, found, answer, _caption(self, task))
@@ -128,7 +128,7 @@ class Explain:
             count = int(result.num_evaluations)
             answer = f"unfinished: {int(result.num_steps)} of {task.num_players} regions in order"
             if problem is None:
-                answer = describe(result, task.stop, task.name(task.target))
+                answer = describe(result, task.stop, task.name(task.target), task.place)
             players = group(result, task.stop)
             data = arrays(result, regions=task.regions, photo=task.photo, group=players, target=task.target)
             outcome = _Outcome(answer, greedy_record(result, task.stop), data)
@@ -189,6 +189,7 @@ def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Fi
         title=answer[0].upper() + answer[1:],
         caption=_caption(options, task),
         whole=float(task.whole[task.target]),
+        place=task.place,
     )
 
 
@@ -209,6 +210,7 @@ def _record(options: Explain, task: Task, outcome: _Outcome, photo: Identity) ->
         "regions": str(task.spec),
         "num_regions": task.num_players,
         "payoff": options.payoff,
+        "link": task.model.link,
         "dtype": options.dtype,
         "until": options.until,
         **outcome.record,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxmoxi.cli.report import percent
+from jaxmoxi.cli.report import TOP, percent
 from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.cli.task import Task
 from jaxmoxi.errors import NaNValueError
@@ -82,14 +82,14 @@ def search_groups(task: Task, method: str, *, batch_size: int | None, bar: bool)
     )
 
 
-def describe_groups(found: Groups, stop: Stop, name: str) -> str:
-    """The answer in one sentence. name: of the class explained."""
+def describe_groups(found: Groups, stop: Stop, name: str, place: str = TOP) -> str:
+    """The answer in one sentence. name: of the class explained. place: what a class is that leads."""
     total = found.groups.shape[1]
     size, chance = int(found.groups[0].sum()), percent(found.probabilities[0])
     these = f"this 1 of {total} regions" if size == 1 else f"these {size} of {total} regions"
     if stop.size is not None:
-        place = "the top class" if found.leads[0] else "not the top class"
-        return f"of all groups looked at, {these} do{'es' if size == 1 else ''} most for {name!r}: {place}, {chance}"
+        now = place if found.leads[0] else f"not {place}"
+        return f"of all groups looked at, {these} do{'es' if size == 1 else ''} most for {name!r}: {now}, {chance}"
     if size == 0:
         return f"no region is needed: {name!r} is at {chance} with every region hidden"
     left = "" if size == 1 else ", and none of them can be left out"

@@ -16,6 +16,10 @@ from jaxmoxi.files import write_together
 from jaxmoxi.plot.chosen import flip_size
 from jaxmoxi.types import GreedyResult, Stop
 
+TOP = "the top class"
+"""What a class is that leads; of independent labels it is `ABOVE`."""
+ABOVE = "above 50 %"
+
 
 def percent(probability: Any) -> str:
     """A probability for people: `71 %`, `0.4 %`. It is never `100 %`, as nothing is certain."""
@@ -33,10 +37,10 @@ def group(result: GreedyResult, stop: Stop) -> np.ndarray:
     return np.asarray(result.order)[: int(result.num_steps) if size is None else size]
 
 
-def describe(result: GreedyResult, stop: Stop, name: str) -> str:
+def describe(result: GreedyResult, stop: Stop, name: str, place: str = TOP) -> str:
     """The answer in one sentence.
 
-    result: with leads and probabilities. name: of the class explained.
+    result: with leads and probabilities. name: of the class explained. place: what a class is that leads.
     """
     total, steps = result.order.shape[0], int(result.num_steps)
     chances = np.append(np.asarray(result.start_probability), np.asarray(result.probabilities)[:steps])
@@ -44,19 +48,20 @@ def describe(result: GreedyResult, stop: Stop, name: str) -> str:
     if stop.probability is not None:
         return _about_level(result.insertion, total, chances, float(stop.probability), name)
     if stop.size is not None:
-        place = "the top class" if leads[-1] else "not the top class"
+        now = place if leads[-1] else f"not {place}"
         done = "with" if result.insertion else "without"
-        return f"{done} {_these(steps, total)} {name!r} is {place}, {percent(chances[-1])}"
+        return f"{done} {_these(steps, total)} {name!r} is {now}, {percent(chances[-1])}"
     size = flip_size(result)
     if size is None:
         if result.insertion:
-            return f"{name!r} never becomes the top class, not even with all {total} regions ({percent(chances[-1])})"
-        return f"{name!r} stays the top class even without all {total} regions ({percent(chances[-1])})"
+            return f"{name!r} never becomes {place}, not even with all {total} regions ({percent(chances[-1])})"
+        return f"{name!r} stays {place} even without all {total} regions ({percent(chances[-1])})"
     chance = percent(chances[size])
     if size == 0:
         if result.insertion:
-            return f"no region is needed: {name!r} is the top class with every region hidden, {chance}"
-        return f"{name!r} is not the top class of the whole photo ({chance}): there is nothing to take away from it"
+            return f"no region is needed: {name!r} is {place} with every region hidden, {chance}"
+        whole = "of" if place == TOP else "in"
+        return f"{name!r} is not {place} {whole} the whole photo ({chance}): there is nothing to take away from it"
     if result.insertion:
         return f"{_these(size, total)} {'is' if size == 1 else 'are'} enough for {name!r}, {chance}"
     return f"without {_these(size, total)} it is no longer {name!r} ({chance})"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxmoxi.cli.report import percent
+from jaxmoxi.cli.report import ABOVE, TOP, percent
 from jaxmoxi.cli.shared import CommandError, load_model, one_line
 from jaxmoxi.errors import NaNValueError
 from jaxmoxi.escape import printable, shorten
@@ -59,6 +59,11 @@ class Task(NamedTuple):
     fill: float | str | None
     v: ValueFn
     stop: Stop
+
+    @property
+    def place(self) -> str:
+        """What a class is that leads."""
+        return ABOVE if self.model.link == "sigmoid" else TOP
 
     def name(self, index: int) -> str:
         """The first name of a class, for print: 60 characters at most."""

@@ -85,6 +85,7 @@ def explanation(
     title: str | None = None,
     caption: str | None = None,
     whole: float | None = None,
+    place: str = "the top class",
 ) -> Figure:
     """One search in four panels: the players, the heat map, the group, and the probability while the group grows.
 
@@ -93,6 +94,7 @@ def explanation(
     upto:    what the group shows. The heat map shows the same, unless `heat_upto` is given.
     caption: a line below the panels, for credits and settings.
     whole:   the probability of the class in the whole photo, in [0, 1], drawn as a level; None draws no level.
+    place:   what a class is that leads; of independent labels (link "sigmoid") "above 50 %".
     """
     if not isinstance(result, GreedyResult):
         raise InputError(
@@ -112,7 +114,7 @@ def explanation(
     what = "alone" if result.insertion else "that were deleted"
     panels[2].set_title(f"the {_regions(len(players))} {what}", fontsize=10)
     panels[3].set_box_aspect(scene.photo.shape[0] / scene.photo.shape[1] / 1.15)
-    draw_search(panels[3], result, flip_size(result), target, whole)
+    draw_search(panels[3], result, flip_size(result), target, whole, place)
     draw_caption(figure, caption)
     return figure
 

@@ -92,7 +92,9 @@ def draw_group(axes: Any, scene: Scene, players: np.ndarray) -> None:
     draw_lines(axes, borders(np.pad(inside, 1).astype(np.int8), origin=-1), GROUP, 1.8)
 
 
-def draw_search(axes: Any, result: GreedyResult, flip: int | None, target: str, whole: float | None) -> None:
+def draw_search(
+    axes: Any, result: GreedyResult, flip: int | None, target: str, whole: float | None, place: str
+) -> None:
     """The probability (or payoff) after each choice, with the flip marked and the whole photo's level."""
     from matplotlib.ticker import MaxNLocator
 
@@ -119,7 +121,7 @@ def draw_search(axes: Any, result: GreedyResult, flip: int | None, target: str, 
                 color=INK,
             )
     if flip is not None:
-        past = "top class" if result.insertion else "no longer the top class"
+        past = place if result.insertion else f"no longer {place}"
         axes.axvline(flip, color=FLIP, linewidth=1.0, linestyle="--")
         axes.plot(flip, heights[flip], "o", color=FLIP, markersize=6)
         axes.set_title(f"{past} {f'from {flip} on' if flip else 'from the start'}", fontsize=10, color=FLIP)
