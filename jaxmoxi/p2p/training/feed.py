@@ -57,16 +57,17 @@ def size_of(data: Source | Batches) -> int:
 def check_batch(batch: Batch, config: Config, *, step: int, first: bool, where: str = "training") -> None:
     """Raises ValueError for images, regions and labels that the model cannot learn from, naming the step.
 
-    first: True looks at everything. False looks only at what is cheap to look at: the labels that lie on the host.
+    first: True looks at everything. False looks only at what is cheap to look at: images and labels on the host. (Of 64
+           float images of 224 x 224 it takes 2.4 ms; what lies on a device would have to be waited for.)
     """
     name = f"the batch of step {step} of the {where}"
     count = len(batch.images)
-    if first:
+    if first or isinstance(batch.images, np.ndarray):
         check_range(batch.images, name=f"the images of {name}")
-        if np.shape(batch.regions) != np.shape(batch.images)[:3] or np.min(np.asarray(batch.regions)) < 0:
-            raise InputError(
-                f"expected superpixels int{list(np.shape(batch.images)[:3])}, numbered from 0, in {name}; got shape "
-                f"{list(np.shape(batch.regions))}"
-            )
+    if first and (np.shape(batch.regions) != np.shape(batch.images)[:3] or np.min(np.asarray(batch.regions)) < 0):
+        raise InputError(
+            f"expected superpixels int{list(np.shape(batch.images)[:3])}, numbered from 0, in {name}; got shape "
+            f"{list(np.shape(batch.regions))}"
+        )
     if first or isinstance(batch.labels, np.ndarray):
         check_labels(batch.labels, count, config.num_classes, name=f"the labels of {name}")

@@ -145,6 +145,13 @@ def test_batches_that_nothing_can_be_learned_from(change, message):
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_images_that_go_wrong_later_are_named():
+    wrong = Batches(lambda b: b._replace(images=b.images / np.float32(255) + 1), at=1)
+    with pytest.raises(ValueError, match="the images of the batch of step 2 of the training as uint8, or as floats"):
+        p2p.fit(CONFIG, wrong, **FIT)
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_labels_are_named_where_they_come():
     wrong = Batches(lambda b: b._replace(labels=b.labels + 1), at=1)
     with pytest.raises(ValueError, match="the labels of the batch of step 2 of the training"):
