@@ -6,7 +6,6 @@ import dataclasses
 import json
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,7 +116,7 @@ class Train:
 
     def run(self) -> int:
         """Trains, evaluates, prints and writes. Returns the exit code; 0 also after SIGTERM, when the work is saved."""
-        with _plain_warnings(), Stopping() as stopping:
+        with Stopping() as stopping:
             where = "before the training"
             try:
                 _command.start_compilation_cache()
@@ -159,23 +158,6 @@ class Train:
         if not self.quiet:
             print(f"trained in {seconds:.0f} s; the model is in {self.out}, its evaluation in evaluation.json")
         return 0
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """What the library warns of becomes a line on stderr, without the place in the code."""
-
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        from tqdm import tqdm
-
-        if issubclass(category, UserWarning):
-            tqdm.write(f"jaxmoxi: warning: {' '.join(str(message).split())}", file=sys.stderr)
-        else:
-            usual(message, category, *place, **more)
-
-    with warnings.catch_warnings():
-        usual, warnings.showwarning = warnings.showwarning, show
-        yield
 
 
 @contextmanager
