@@ -22,7 +22,7 @@ def check_image(image: Any, owner: Any) -> Float[Array, "H W channels"]:
         raise InputError(
             f"expected a float image as the classifier wants it, got {image.dtype}; model.preprocess(photo) makes one"
         )
-    if is_concrete(image):
+    if is_concrete(image) and image.is_fully_addressable:
         _check_numbers(np.asarray(image, np.float32), getattr(owner, "preprocessing", None))
     return image
 
