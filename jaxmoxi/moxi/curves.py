@@ -209,7 +209,7 @@ def _curve(
     )
 
 
-def area_under(values: Shaped[AnyArray, "*batch S"], shares: Float[AnyArray, "*batch S"]) -> Float[Array, "*batch"]:
+def area_under(values: Shaped[AnyArray, "*batch S"], shares: Float[AnyArray, "*#batch S"]) -> Float[Array, "*batch"]:
     """The area under values at ascending shares, by the trapezoid rule; float32[...]."""
     return jnp.trapezoid(jnp.asarray(values, jnp.float32), jnp.asarray(shares, jnp.float32), axis=-1)
 

@@ -29,7 +29,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.tensors import check_tensors
+from jaxmoxi.models.checkpoints.tensors import check_shapes
 
 _CHECKSUMS = "checksums"
 
@@ -62,7 +62,7 @@ def unflatten(like: Any, arrays: Mapping[str, Any], source: str) -> Any:
     Raises ValueError that lists what is missing, extra and misshapen.
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
-    check_tensors({_name(path): leaf.shape for path, leaf in paths}, arrays, source)
+    check_shapes({_name(path): leaf.shape for path, leaf in paths}, arrays, source)
     return structure.unflatten([jnp.asarray(arrays[_name(path)], leaf.dtype) for path, leaf in paths])
 
 

@@ -84,15 +84,11 @@ def _names(labels: Any, key: str, path: Path) -> tuple[str, ...]:
     if not isinstance(labels, list | tuple):
         raise InputError(f"{path}: expected {key} to be names by class; got {brief(repr(labels))}")
     for name in labels:
-        if isinstance(name, bool) or not isinstance(name, str | int | float) or not _is_text(str(name)):
+        if isinstance(name, bool) or not isinstance(name, str | int | float):
             raise InputError(f"{path}: expected a name for every class in {key}; got {brief(repr(name))}")
-    return tuple(map(str, labels))
+    return tuple(_as_text(str(name)) for name in labels)
 
 
-def _is_text(name: str) -> bool:
-    """Whether it can be printed: JSON's escapes can spell halves of characters."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _as_text(name: str) -> str:
+    """The name as text that can be encoded: halves of characters, which JSON's escapes can spell, are spelt out."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -31,6 +31,13 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
     Raises one ValueError that lists all missing, extra and misshapen tensors; and, where there are none of these, for a
     tensor that is not of finite floating-point numbers in float32's range.
     """
+    check_shapes(expected, tensors, source)
+    for name in expected:
+        _check_numbers(name, np.asarray(tensors[name]), source)
+
+
+def check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], source: str) -> None:
+    """The part of `check_tensors` that looks at names and shapes alone; whatever the tensors hold."""
     missing = [f"{name} {_dims(shape)}" for name, shape in expected.items() if name not in tensors]
     extra = [
         f"{name} {_dims(tensor.shape)}"
@@ -49,8 +56,6 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
             f"{source} does not hold the {len(expected)} tensors that the network expects: {'; '.join(complaints)}. "
             "Check that its config describes these weights"
         )
-    for name in expected:
-        _check_numbers(name, np.asarray(tensors[name]), source)
 
 
 def _check_numbers(name: str, tensor: np.ndarray, source: str) -> None:
