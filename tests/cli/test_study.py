@@ -70,6 +70,7 @@ def test_minutes_that_are_over_are_no_error(photos, folder, tmp_path, capsys):
     assert "**Not finished**: 0 of 3" in (tmp_path / "out" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_one_line_or_are_made_anew(photos, folder, tmp_path, capsys):
     out = tmp_path / "out"
     words = [

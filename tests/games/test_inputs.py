@@ -79,7 +79,7 @@ def test_targets_by_name_and_by_the_models_own_answer():
 
 
 def test_images_of_any_number_of_channels():
-    for channels in (1, 2, 4, 13):
+    for channels in (1, 11):
         image = jax.random.normal(jax.random.key(channels), (12, 12, channels))
         weights = jax.random.normal(jax.random.key(7), (channels, 3))
         regions = jm.grid_regions(12, 12, rows=2, cols=2)

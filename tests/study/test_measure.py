@@ -53,6 +53,7 @@ def test_masks_are_where_the_model_sees_them(models, photos, tmp_path):
     np.testing.assert_allclose([n.value for n in out.numbers], [n.value for n in box.numbers], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing_but_rounding(models, photos):
     photo = read_photo(photos / "red" / "0.png")
     one, other = (

@@ -106,6 +106,7 @@ def test_old_keywords_become_settings():
         p2p.fit(CONFIG, Grid(), num_epochs=3)
 
 
+@pytest.mark.slow
 def test_the_old_ways_train_the_same_model_and_models_of_other_epochs_share_a_prediction():
     new = p2p.fit(CONFIG, Grid(), train=dataclasses.replace(TRAIN, num_epochs=2), progress=False)
     with pytest.warns(DeprecationWarning, match="num_epochs"):
