@@ -11,8 +11,9 @@ Where weights are discarded, the lowest share of a layer's joint weights is 0 be
 the first weight, of the class token on itself, stays. That is no part of the paper; it is what popular code of the
 method calls `discard_ratio` (J. Gildenblat, vit-explain).
 
-Deviations: none. A DeiT whose logits are the mean of two heads has two class tokens: the mean of both rows is taken;
-where the second is read by no head, its row is not.
+Deviations: none without discarding; with it, rows are scaled to sum to 1 as above, where vit-explain divides entry
+(i, j) by the sum of row j. A DeiT whose logits are the mean of two heads has two class tokens: the mean of both rows
+is taken; where the second is read by no head, its row is not.
 """
 
 from __future__ import annotations

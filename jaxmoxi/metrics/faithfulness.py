@@ -198,10 +198,15 @@ def _pearson(a: Float[Array, "C"], b: Float[Array, "C"]) -> Float[Array, ""]:
 
 
 def _per_method(explained: Explained) -> Iterator[tuple[str, str, ValueFn, Float[np.ndarray, "P"]]]:
-    """(method, removal, game, scores for deletion) of all methods under all removals."""
+    """(method, removal, game, scores for deletion) of all methods under all removals.
+
+    What a method reads off the network is a mean over each player's pixels; over sets of players such scores add up
+    when each is taken as often as its player has pixels.
+    """
+    sizes = np.asarray(region_sizes(explained.regions, explained.scores.shape[-1]), np.float32)
     for removal, v in explained.games.items():
         for method, scores in zip(explained.methods, explained.scores[:, 1], strict=True):
-            yield method, removal, v, scores
+            yield method, removal, v, scores * sizes if METHODS[method].needs else scores
 
 
 def _measure_correlation(explained: Explained) -> Iterator[Number]:

@@ -179,11 +179,16 @@ def _walk(jaxpr: Any, places: dict[int, int], used: list[int], clock: list[int])
         given = [(i, places[id(x)]) for i, x in enumerate(equation.invars) if id(x) in places]
         for _, place in given:
             used[place] = used[place] or clock[0]
-        for value in equation.params.values():
+        values = [
+            v for value in equation.params.values() for v in (value if isinstance(value, tuple | list) else [value])
+        ]
+        for value in values:
             inner = getattr(value, "jaxpr", value)
-            if given and hasattr(inner, "eqns") and len(inner.invars) == len(equation.invars):
+            # A branch is not given the index by which it is chosen, the first of the equation's operands.
+            skipped = len(equation.invars) - len(inner.invars) if hasattr(inner, "eqns") else -1
+            if given and skipped in (0, 1):
                 for _, place in given:
                     used[place] = 0  # the time inside says more
-                _walk(inner, {id(inner.invars[i]): place for i, place in given}, used, clock)
+                _walk(inner, {id(inner.invars[i - skipped]): place for i, place in given if i >= skipped}, used, clock)
                 for _, place in given:
                     used[place] = used[place] or clock[0]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxmoxi.attribution.methods import METHODS
 from jaxmoxi.errors import InputError
 from jaxmoxi.guards import deliberate
 from jaxmoxi.metrics.registry import Column, Explained, Metric, Number, register
@@ -52,11 +53,16 @@ def _sizes(scores: Float[AnyArray, "P"]) -> Float[Array, "P"]:
     scores = jnp.asarray(scores, jnp.float32)
     if scores.ndim != 1 or not scores.size:
         raise InputError(f"expected scores float32[P] of one explanation; got shape {scores.shape}")
-    return jnp.abs(scores)
+    sizes = jnp.abs(scores)
+    root = jnp.sqrt(jnp.max(sizes))
+    root = jnp.where(root > 0, root, 1)
+    return sizes / root / root  # in [0, 1], so that no sum overflows; in two steps, as 1 / 3e38 is not a normal number
 
 
 def _measure(explained: Explained) -> Iterator[Number]:
     for method, scores in zip(explained.methods, explained.scores[:, 0], strict=True):
+        if METHODS[method].directed:  # its scores are places in an order, which say nothing of sizes
+            continue
         yield Number("sparseness", method, "", float(np.asarray(sparseness(scores))))
         yield Number("complexity", method, "", float(np.asarray(complexity(scores))))
 

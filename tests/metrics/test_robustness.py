@@ -10,7 +10,7 @@ import pytest
 import jaxmoxi as jm
 from jaxmoxi import metrics
 from jaxmoxi.metrics.robustness import rank_correlation
-from support.attribution import GRID, IMAGE, SHALLOW, vit_model
+from support.attribution import GRID, IMAGE, SHALLOW, cnn_model, vit_model
 
 KEY = jax.random.key(0)
 
@@ -74,6 +74,32 @@ def test_an_explanation_that_ignores_the_model_is_found_out():
     np.testing.assert_array_equal(found.similarity, 1)
     assert len(found.layers) > 3
     assert len(set(found.layers)) == len(found.layers)
+
+
+def test_layers_are_ordered_through_branches_and_loops():
+    """What runs by platform, or in a loop, is a layer in its place."""
+
+    def net(w, x):
+        x = jax.lax.platform_dependent(
+            x.mean((1, 2)), w["a"], cpu=lambda x, a: x @ a, default=lambda x, a: (a.T @ x.T).T
+        )
+        x = jax.lax.cond(x.sum() > 0, lambda x, b: x @ b, lambda x, b: -x @ b, x, w["b"])
+        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w["c"]), None), x, None, length=2)[0] @ w["d"]
+
+    weights = {name: {"w": jax.random.normal(jax.random.key(i), (3, 3))} for i, name in enumerate("dabc")}
+    model = jax.tree_util.Partial(lambda w, x: net({name: part["w"] for name, part in w.items()}, x), weights)
+    found = metrics.parameter_randomisation(KEY, lambda m: m(IMAGE[None])[0], model, images=IMAGE[None])
+    assert [name.split(".")[-1] for name in found.layers] == ["d", "c", "b", "a"]
+
+
+def test_a_networks_layers_go_from_its_head_to_its_stem():
+    found = metrics.parameter_randomisation(KEY, lambda model: jnp.arange(9.0), cnn_model())
+    names = list(found.layers)
+    assert names[0].startswith("classifier")
+    blocks = [int(name.split(".")[1]) for name in names if name.startswith("blocks.")]
+    assert blocks == sorted(blocks, reverse=True)
+    assert names.index("head" if "head" in names else names[1]) < names.index(next(n for n in names if "blocks." in n))
+    assert "stem" in names[-1] or "stem" in names[-2]
 
 
 def test_any_pytree_is_a_model():

@@ -28,5 +28,6 @@ def test_the_ends():
     assert np.isnan(metrics.sparseness(jnp.zeros(8)))
     assert np.isnan(metrics.complexity(jnp.zeros(8)))
     assert float(metrics.sparseness(jnp.ones(1))) == 0
+    assert float(metrics.sparseness(jnp.asarray([1e38, 3e38, 3e38]))) == pytest.approx(gini_by_pairs([1, 3, 3]))
     with pytest.raises(ValueError, match=r"scores float32\[P\] of one explanation; got shape \(2, 3\)"):
         metrics.sparseness(jnp.zeros((2, 3)))
