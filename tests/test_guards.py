@@ -43,8 +43,6 @@ DOORS = {
 
 @pytest.mark.parametrize("door", DOORS)
 def test_debugging_nans_and_transfers_does_not_end_a_search(door):
-    keys = jax.random.key(0), jnp.ones(1), IMAGE, REGIONS  # made before the guard
-    del keys
     expected = DOORS[door](game)
     with jax.debug_nans(True):
         got = DOORS[door](game)

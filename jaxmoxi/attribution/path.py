@@ -33,7 +33,7 @@ from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import is_concrete, record
 
 TOLERANCE = 0.05
-"""The completeness gap, as a share of the change of the payoff, at which the number of steps is enough."""
+"""The completeness gap, as a share of `PathAttribution.scale`, at which the number of steps is enough."""
 _FIRST, _LAST = 16, 1024  # steps at first and at most
 
 
@@ -45,6 +45,8 @@ class PathAttribution:
     pixels:    float32[H, W], the attribution of each pixel, summed over its channels.
     change:    float32[], the payoff of the image less that of the baseline: what `pixels` would sum to.
     gap:       float32[], what they sum to less `change`.
+    scale:     float32[], what a gap is measured by: the size of `change`, or, where the payoff hardly changes, a tenth
+               of the payoffs of the image and the baseline.
     num_steps: int32[], into how many parts the line was cut.
     """
 
@@ -52,6 +54,7 @@ class PathAttribution:
     pixels: Float[Array, "H W"]
     change: Float[Array, ""]
     gap: Float[Array, ""]
+    scale: Float[Array, ""]
     num_steps: Int[Array, ""]
 
 
@@ -101,7 +104,7 @@ def integrated_gradients(
         payoff=payoff,
     )
     gap, change = float(found.gap), float(found.change)
-    if abs(gap) > (TOLERANCE if num_steps == "auto" else 0.2) * max(abs(change), float(_scale(found))):
+    if abs(gap) > (TOLERANCE if num_steps == "auto" else 0.2) * float(found.scale):
         warn(
             f"integrated gradients of {int(found.num_steps)} steps sum to {change + gap:.3g}, where the payoff changes "
             f"by {change:.3g}: they have not converged. "
@@ -125,8 +128,8 @@ def path_attribution(
     """Integrated gradients with their completeness gap: pixels, players, and by how much the sum misses.
 
     baseline, num_steps, batch_size, payoff: as for `integrated_gradients`.
-    tolerance: "auto" doubles the steps until the gap is at most this share of the payoff's change, of the trapezoid
-               rule, and twice that of the midpoints alone, which tells a gap that is small by chance.
+    tolerance: "auto" doubles the steps until the gap of the trapezoid rule is at most this share of the `scale`, and
+               that of the midpoints alone twice this share, which tells a gap that is small by chance.
     max_steps: where "auto" ends; at least 32.
 
     Raises ValueError inside `jit` and for arguments that do not fit.
@@ -141,9 +144,9 @@ def path_attribution(
     own = without_game(problem)
     ends = np.asarray(_payoffs(own, jnp.stack([start, problem.image]), payoff), np.float64)
     change = ends[1] - ends[0]
+    scale = max(abs(change), 0.1 * np.abs(ends).sum())
     if isinstance(steps, str):
-        allowed = tolerance * max(abs(change), 0.1 * np.abs(ends).sum())
-        pixels, steps = _doubled(own, start, batch_size, payoff, change, allowed, max_steps)
+        pixels, steps = _doubled(own, start, batch_size, payoff, change, tolerance * scale, max_steps)
     else:
         pixels = _midpoints(own, start, steps, batch_size, payoff)
     return PathAttribution(
@@ -151,6 +154,7 @@ def path_attribution(
         pixels=pixels,
         change=jnp.float32(change),
         gap=jnp.float32(np.asarray(pixels, np.float64).sum() - change),
+        scale=jnp.float32(scale),
         num_steps=jnp.int32(steps),
     )
 
@@ -246,11 +250,6 @@ def _attribute(problem: Problem, start: Any, mean: Any) -> Float[Array, "H W"]:
 @partial(jax.jit, static_argnums=2)
 def _payoffs(problem: Problem, images: Any, payoff: Payoff) -> Float[Array, "B"]:
     return class_scores(problem, problem.logits(images), payoff)
-
-
-def _scale(found: PathAttribution) -> Any:
-    """What a gap is compared with where the payoff hardly changes: the attributions' own size."""
-    return 0.1 * jnp.abs(found.pixels).sum()
 
 
 def _is_black(baseline: Any) -> bool:

@@ -16,7 +16,7 @@ Scores that are ranks or means, whose sum means nothing, can correlate but not b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -81,7 +81,20 @@ def sensitivity_n(
     Source: Ancona et al. 2018, section 3.2.
     """
     scores = _checked(scores)
-    count = len(scores)
+    return _sensitivity(key, v, scores[None], sizes, num_samples, batch_size)[0]
+
+
+def _sensitivity(
+    key: RandomKey,
+    v: ValueFn,
+    scores: Float[AnyArray, "M P"],
+    sizes: Sequence[int],
+    num_samples: int,
+    batch_size: int | None,
+) -> Float[Array, "M S"]:
+    """`sensitivity_n` of M explanations, whose sets are the same and so evaluated once."""
+    scores = jnp.asarray(scores, jnp.float32)
+    count = scores.shape[-1]
     if not len(sizes) or not all(isinstance(n, int | np.integer) and 1 <= n <= count for n in sizes):
         raise InputError(f"expected sets of 1 to {count} players; got sizes {list(sizes)}")
     if num_samples < 3:
@@ -90,7 +103,8 @@ def sensitivity_n(
     ranks = jax.vmap(jax.vmap(lambda k: jnp.argsort(jax.random.permutation(k, count))))(keys)
     hidden = ranks < jnp.asarray(sizes)[:, None, None]
     done = _done(v, hidden.reshape(-1, count), batch_size).reshape(len(sizes), num_samples)
-    return jax.vmap(_pearson)((hidden * scores).sum(-1), done)
+    said = jnp.einsum("snp,mp->msn", hidden.astype(jnp.float32), scores)
+    return jax.vmap(jax.vmap(_pearson), (0, None))(said, done)
 
 
 @deliberate
@@ -116,15 +130,30 @@ def infidelity(
     Source: Yeh et al. 2019, definition 2.1 with a random subset of players set to their baseline.
     """
     scores = _checked(scores)
+    return _infidelity(key, v, scores[None], num_samples, share, scaled, batch_size)[0]
+
+
+def _infidelity(
+    key: RandomKey,
+    v: ValueFn,
+    scores: Float[AnyArray, "M P"],
+    num_samples: int,
+    share: float,
+    scaled: bool,
+    batch_size: int | None,
+) -> Float[Array, "M"]:
+    """`infidelity` of M explanations, whose sets are the same and so evaluated once."""
+    scores = jnp.asarray(scores, jnp.float32)
     if num_samples < 1 or not 0 < share < 1:
         raise InputError(f"expected num_samples of at least 1 and a share in (0, 1); got {num_samples} and {share}")
-    hidden = jax.random.bernoulli(key, share, (num_samples, len(scores)))
+    hidden = jax.random.bernoulli(key, share, (num_samples, scores.shape[-1]))
     done = _done(v, hidden, batch_size)
-    said = hidden.astype(jnp.float32) @ scores
+    said = scores @ hidden.astype(jnp.float32).T
     if scaled:
-        power = jnp.mean(said**2)
-        said = said * jnp.where(power > 0, jnp.mean(said * done) / jnp.where(power > 0, power, 1), 0)
-    return jnp.mean((said - done) ** 2)
+        power = jnp.mean(said**2, axis=1, keepdims=True)
+        fit = jnp.mean(said * done, axis=1, keepdims=True)
+        said = said * jnp.where(power > 0, fit / jnp.where(power > 0, power, 1), 0)
+    return jnp.mean((said - done) ** 2, axis=1)
 
 
 @record
@@ -197,40 +226,52 @@ def _pearson(a: Float[Array, "C"], b: Float[Array, "C"]) -> Float[Array, ""]:
     return jnp.where(undefined, jnp.nan, jnp.sum(a * b) / jnp.where(undefined, 1, power))
 
 
-def _per_method(explained: Explained) -> Iterator[tuple[str, str, ValueFn, Float[np.ndarray, "P"]]]:
-    """(method, removal, game, scores for deletion) of all methods under all removals.
+def _measured(
+    column: str, explained: Explained, ask: Callable[[ValueFn, Float[np.ndarray, "M P"]], Any]
+) -> Iterator[Number]:
+    """A number for each method under each removal. ask: (game, scores for deletion) -> M numbers.
 
     What a method reads off the network is a mean over each player's pixels; over sets of players such scores add up
     when each is taken as often as its player has pixels.
     """
     sizes = np.asarray(region_sizes(explained.regions, explained.scores.shape[-1]), np.float32)
+    pooled = np.array([bool(METHODS[method].needs) for method in explained.methods])
+    scores = explained.scores[:, 1] * np.where(pooled[:, None], sizes, 1)
     for removal, v in explained.games.items():
-        for method, scores in zip(explained.methods, explained.scores[:, 1], strict=True):
-            yield method, removal, v, scores * sizes if METHODS[method].needs else scores
+        for method, value in zip(explained.methods, np.asarray(ask(v, scores)), strict=True):
+            yield Number(column, method, removal, float(value))
 
 
 def _measure_correlation(explained: Explained) -> Iterator[Number]:
     """Over sets of a fifth of the players."""
-    for method, removal, v, scores in _per_method(explained):
-        value = faithfulness_correlation(explained.key, v, scores, batch_size=explained.batch_size)
-        yield Number("faithfulness correlation", method, removal, float(value))
+    size = (max(1, explained.scores.shape[-1] // 5),)
+    return _measured(
+        "faithfulness correlation",
+        explained,
+        lambda v, scores: _sensitivity(explained.key, v, scores, size, 100, explained.batch_size)[:, 0],
+    )
 
 
 def _measure_sensitivity(explained: Explained) -> Iterator[Number]:
-    """The mean over sets of a tenth, a quarter, a half and three quarters of the players."""
+    """The mean over sets of a tenth, a quarter, a half and three quarters of the players; NaN where none is known."""
     count = explained.scores.shape[-1]
     sizes = sorted({max(1, round(count * share)) for share in (0.1, 0.25, 0.5, 0.75)})
-    for method, removal, v, scores in _per_method(explained):
-        values = sensitivity_n(explained.key, v, scores, sizes=sizes, num_samples=50, batch_size=explained.batch_size)
-        known = np.asarray(values)[~np.isnan(values)]
-        yield Number("sensitivity-n", method, removal, float(known.mean()) if len(known) else float("nan"))
+
+    def ask(v: ValueFn, scores: Float[np.ndarray, "M P"]) -> Float[np.ndarray, "M"]:
+        each = np.asarray(_sensitivity(explained.key, v, scores, sizes, 50, explained.batch_size))
+        known = ~np.isnan(each)
+        return np.where(known, each, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
+
+    return _measured("sensitivity-n", explained, ask)
 
 
 def _measure_infidelity(explained: Explained) -> Iterator[Number]:
     """With the best factor, as most methods' scores have no unit."""
-    for method, removal, v, scores in _per_method(explained):
-        value = infidelity(explained.key, v, scores, scaled=True, batch_size=explained.batch_size)
-        yield Number("infidelity", method, removal, float(value))
+    return _measured(
+        "infidelity",
+        explained,
+        lambda v, scores: _infidelity(explained.key, v, scores, 200, 0.5, True, explained.batch_size),
+    )
 
 
 def _measure_completeness(explained: Explained) -> Iterator[Number]:
@@ -268,7 +309,7 @@ for _metric in (
         "faithfulness",
         _measure_correlation,
         columns=(Column("faithfulness correlation", higher=True),),
-        cost=lambda methods, sizes, removals: 101 * methods * removals,
+        cost=lambda methods, sizes, removals: 101 * removals,
         help="whether players with high scores change the payoff much when they are hidden (Bhatt et al.)",
         by_default=False,
         place=50,
@@ -277,7 +318,7 @@ for _metric in (
         "sensitivity-n",
         _measure_sensitivity,
         columns=(Column("sensitivity-n", higher=True),),
-        cost=lambda methods, sizes, removals: 201 * methods * removals,
+        cost=lambda methods, sizes, removals: 201 * removals,
         help="the same over sets of a tenth to three quarters of the players (Ancona et al.)",
         by_default=False,
         place=51,
@@ -286,7 +327,7 @@ for _metric in (
         "infidelity",
         _measure_infidelity,
         columns=(Column("infidelity", higher=False),),
-        cost=lambda methods, sizes, removals: 201 * methods * removals,
+        cost=lambda methods, sizes, removals: 201 * removals,
         help="the squared error of scores as predictions of what hiding players changes (Yeh et al.)",
         by_default=False,
         place=52,

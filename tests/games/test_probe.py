@@ -59,6 +59,19 @@ def test_dependence_on_the_batch_is_noticed_without_chance():
         jm.pixel_value_fn(normalised, IMAGE, 1, REGIONS)
 
 
+def test_dependence_on_the_size_of_the_batch_is_noticed():
+    for shared in (lambda x: x.mean((1, 2)) @ WEIGHTS / len(x), lambda x: (x.mean((1, 2)) @ WEIGHTS) * (len(x) > 1)):
+        with pytest.raises(ValueError, match="depends on chance or on the other images of its batch"):
+            jm.pixel_value_fn(shared, IMAGE, 1, REGIONS)
+
+
+def test_company_that_tells_nothing_is_not_remembered():
+    """A batch of likenesses hides a batch normalisation; the next image of the same shapes shows it."""
+    jm.pixel_value_fn(normalised, jnp.zeros((8, 8, 3)), 1, REGIONS)
+    with pytest.raises(ValueError, match="depends on chance or on the other images of its batch"):
+        jm.pixel_value_fn(normalised, IMAGE, 1, REGIONS)
+
+
 def noisy_values(masks):
     return masks.sum(1) + jax.random.normal(jax.random.key(0), (len(masks),))
 
@@ -97,9 +110,12 @@ def test_shapiq_looks_too():
         as_shapiq_game(noisy_values, P)
 
 
+ANSWERS = [np.array([[1.0], [0.0], [1.0]]), np.array([[1.0], [0.5], [0.5]]), np.array([[1.0]])]
+
+
 def test_one_structure_is_asked_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(probe, "_ask", lambda game, num_players: asked.append(1) or (np.zeros((3, 1)),) * 2)
+    monkeypatch.setattr(probe, "_ask", lambda game, num_players: asked.append(1) or ANSWERS)
 
     @record
     class Weighted:

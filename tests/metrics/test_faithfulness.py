@@ -30,7 +30,7 @@ def recorded(call):
 
     out = call(watched)
     jax.effects_barrier()
-    rows = np.concatenate(asked[2:])  # after the two batches by which a function is tried
+    rows = np.concatenate(asked[3:])  # after the three batches by which a function is tried
     return out, rows, table[rows @ (2 ** np.arange(P))].astype(np.float64)
 
 
@@ -125,3 +125,32 @@ def test_what_is_refused():
     broken = lambda masks: jnp.where(masks.all(1), jnp.nan, 1.0)  # noqa: E731
     with pytest.raises(jm.NaNValueError, match=r"with the players \[\] hidden"):
         metrics.infidelity(KEY, broken, SCORES)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["faithfulness", "sensitivity-n", "infidelity"])
+def test_a_study_asks_about_the_sets_once_and_counts_pixels(name):
+    """Of exact scores the numbers are perfect, whether a method gives them as they are or as means over pixels."""
+    regions = jm.relabel(jnp.asarray([[0, 0, 0, 1], [2, 2, 3, 1], [4, 2, 5, 6]]))
+    asked = []
+
+    def watched(masks):
+        jax.debug.callback(lambda rows: asked.append(len(rows)), masks)
+        return additive(masks)
+
+    means = WEIGHTS / jnp.bincount(regions.ravel(), length=P)
+    scores = np.stack([[WEIGHTS] * 2, [means] * 2, [WEIGHTS[::-1]] * 2]).astype(np.float32)
+    explained = metrics.Explained(
+        key=KEY, model=None, image=jnp.zeros((3, 4, 3)), target=0, regions=regions,
+        methods=("shapley", "gradient", "rise"), scores=scores, orders=np.zeros((3, 2, P), np.int32),
+        games={"zero": watched}, sizes=(0, P),
+    )  # fmt: skip
+    numbers = list(metrics.METRICS[name].measure(explained))
+    jax.effects_barrier()
+    once = sum(asked)
+    assert [n.method for n in numbers] == ["shapley", "gradient", "rise"]
+    right, wrong = (1.0, 0.9) if name != "infidelity" else (0.0, 1.0)
+    assert numbers[0].value == pytest.approx(right, abs=1e-4)
+    assert numbers[1].value == pytest.approx(right, abs=1e-4)
+    assert numbers[2].value < wrong if name != "infidelity" else numbers[2].value > wrong
+    assert once <= metrics.METRICS[name].cost(3, 2, 1) + 7 + 64  # not three times as many: chunks are padded

@@ -151,7 +151,7 @@ def test_stops_computing():
 
     jm.greedy_insertion(v, 40, batch_size=4, stop=jm.Stop(size=2))
     jax.effects_barrier()
-    assert len(rows) == 2 + 1 + 10 + 10  # v is tried, the start, then ceil(40 / 4) and ceil(39 / 4) chunks
+    assert len(rows) == 3 + 1 + 10 + 10  # v is tried, the start, then ceil(40 / 4) and ceil(39 / 4) chunks
 
 
 # Stages
@@ -243,9 +243,9 @@ def test_one_compilation_a_stage_and_none_that_is_not_reached(insertion):
     weights = jnp.asarray(np.random.default_rng(0).permutation(196), jnp.float32)
     run = SEARCHES[insertion]
     run(TracedGame(weights, notes), 196, stop=jm.Stop(size=stages[0].steps), batch_size=16)
-    assert [m for m in notes if m is not None] == [196, stages[0].max_visible]  # at first the function is tried
+    assert [m for m in notes if m is not None] == [196, 196, stages[0].max_visible]  # at first the function is tried
     run(TracedGame(weights, notes), 196, batch_size=16)
-    assert [m for m in notes if m is not None] == [196, *(s.max_visible for s in stages)]
+    assert [m for m in notes if m is not None] == [196, 196, *(s.max_visible for s in stages)]
     count = len(notes)
     result = run(TracedGame(-weights, notes), 196, batch_size=16)
     run(TracedGame(weights, notes), 196, batch_size=16, stop=jm.Stop(value=17.0 * (1 if insertion else -1)))
