@@ -31,7 +31,8 @@ class Readout(NamedTuple):
     """What one forward pass says about each coalition.
 
     values:        float32[C], the payoff.
-    leads:         bool[C], the explained class is the top class; None if the value function cannot tell.
+    leads:         bool[C], the explained class is the top class (of independent labels: above a half); None if the
+                   value function cannot tell.
     probabilities: float32[C] in [0, 1], of the explained class; None if the value function cannot tell.
     """
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmoxi.errors import warn
 from jaxmoxi.files import write_together
 from jaxmoxi.plot.chosen import flip_size
 from jaxmoxi.types import GreedyResult, Stop
@@ -153,9 +154,8 @@ def _save(figure: Any, file: Any) -> None:
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     if missing:
         letters = len(set(missing))
-        warnings.warn(
+        warn(
             f"the font of the picture lacks {letters} letter{'s'[: letters > 1]} of the names in it, which are drawn "
             "as boxes; the record (.json) has the names",
             UserWarning,
-            stacklevel=2,
         )

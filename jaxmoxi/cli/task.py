@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxmoxi.cli.report import ABOVE, TOP, percent
 from jaxmoxi.cli.shared import CommandError, load_model, one_line
-from jaxmoxi.errors import NaNValueError
+from jaxmoxi.errors import NaNValueError, warn
 from jaxmoxi.escape import printable, shorten
 from jaxmoxi.files import PhotoWarning, read_image
 from jaxmoxi.games.base import ValueFn
@@ -136,7 +135,7 @@ def _crop(path: Path | None, model: Classifier) -> np.ndarray:
     def crop(image: Image.Image) -> np.ndarray:
         rgb, notes = converted(image)
         for note in notes:
-            warnings.warn(f"{printable(str(path))}: {note}", PhotoWarning, stacklevel=2)
+            warn(f"{printable(str(path))}: {note}", PhotoWarning)
         return model.crop(rgb)
 
     return read_image(path, crop)

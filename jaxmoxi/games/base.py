@@ -71,7 +71,7 @@ class Game:
         return self.readout(masks, max_visible=max_visible).values
 
     def leads(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Bool[Array, "C"]:
-        """Whether the explained class is the top class, bool[C]. Raises InputError where the game cannot tell."""
+        """Whether the model answers the explained class, bool[C]. Raises InputError where the game cannot tell."""
         leads = self.readout(masks, max_visible=max_visible).leads
         if leads is None:
             raise InputError("this game cannot tell who leads: its value function has neither leads nor readout")

@@ -203,7 +203,7 @@ def pixel_value_fn(
                half, and of a single logit (K = 1) that says yes, class 1, or no, class 0; "probabilities", nothing.
                None means a Classifier's own, and "softmax" for a function.
 
-    Outside `jit` the model is run on three rows, once for each structure and shape: a model in training mode, whose
+    Outside `jit` the model is run on a few rows, once for each structure and shape: a model in training mode, whose
     answers depend on chance or on the batch, is refused, and answers that look like probabilities are warned of. So is
     an image outside the range that a Classifier's preprocessing makes.
     Raises ValueError for those, for shapes that disagree, an unknown payoff, link or fill, an image with NaN, and a

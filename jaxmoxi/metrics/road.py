@@ -38,7 +38,7 @@ class RoadCurve:
     """The prediction with S shares of the image removed and imputed.
 
     shares:        float32[S], of the pixels, as asked for.
-    leads:         bool[S], the class is the top class; their mean over images is the accuracy.
+    leads:         bool[S], the model answers the class; their mean over images is the accuracy.
     probabilities: float32[S] in [0, 1], of the class.
     """
 

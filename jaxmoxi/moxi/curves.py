@@ -5,7 +5,6 @@ Source: Petsiuk, Das and Saenko, "RISE", BMVC 2018, as MoXI uses them: patch by 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.evaluation import read_generated
 from jaxmoxi.pytrees import is_concrete
@@ -226,9 +225,8 @@ def warn_of_ties(scores: Num[np.ndarray, "P"], remedy: str) -> None:
     """
     _, counts = np.unique(scores, return_counts=True)
     if (counts > 1).any():
-        warnings.warn(
+        warn(
             f"{counts[counts > 1].sum()} of {len(scores)} players have the score of another, and stand in the order of "
             f"their indices, not of their importance: {remedy}",
             UserWarning,
-            stacklevel=3,
         )

@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import uuid
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.files import write_whole
 from jaxmoxi.p2p.arrays import (
     DamagedError,
@@ -115,7 +114,7 @@ def _of_run(folder: Path, *, best: bool) -> tuple[Path, Mapping[str, Any]]:
     elif found := checkpoints.last_good():
         step, arrays, damaged = found
         if damaged:
-            warnings.warn(f"{describe_damaged(damaged)}: {folder} gives the model of step {step}", stacklevel=3)
+            warn(f"{describe_damaged(damaged)}: {folder} gives the model of step {step}")
         return folder / STEPS / str(step), arrays
     kind = "validated checkpoint" if best else "checkpoint"
     raise InputError(f"{folder} holds no {kind} yet; expected one under {STEPS}/, which training writes")

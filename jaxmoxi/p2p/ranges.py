@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.pytrees import is_concrete
 
 _ROUNDING = 1e-3  # what rounding to bfloat16 and back may add to a 1
@@ -60,7 +58,7 @@ def check_range(images: ArrayLike, *, name: str = "images") -> None:
 
 
 def _warn_dark(what: str, range_of: str) -> None:
-    warnings.warn(f"{what}, which is almost black: {range_of}; were they divided by 255 twice?", stacklevel=4)
+    warn(f"{what}, which is almost black: {range_of}; were they divided by 255 twice?")
 
 
 def check_labels(labels: ArrayLike, count: int, num_classes: int, *, name: str = "labels") -> Int[np.ndarray, "B"]:

@@ -7,13 +7,12 @@ its result, little memory is taken.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,7 +44,7 @@ def to_rgb(image: Image.Image, *, white: float | int | None = None) -> Image.Ima
     """
     rgb, notes = converted(image, white)
     for note in notes:
-        warnings.warn(note, PhotoWarning, stacklevel=2)
+        warn(note, PhotoWarning)
     return rgb
 
 

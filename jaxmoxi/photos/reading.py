@@ -10,12 +10,11 @@ import io
 import os
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.escape import printable
 from jaxmoxi.photos.convert import PhotoWarning, converted
 from jaxmoxi.photos.formats import is_raw_name, known_formats, pixel_limit, why_not
@@ -56,7 +55,7 @@ def read_photo(path: AnyPath, *, white: float | int | None = None, max_pixels: i
     """
     photo, notes = read_with_notes(path, white=white, max_pixels=max_pixels)
     for note in notes:
-        warnings.warn(f"{printable(str(path))}: {note}", PhotoWarning, stacklevel=2)
+        warn(f"{printable(str(path))}: {note}", PhotoWarning)
     return photo
 
 

@@ -38,7 +38,7 @@ class StudyConfig:
     removals:   how the curves' games hide players, "tokens" only for models that have them; None: as `masking`.
     payoff:     of `jaxmoxi.payoff_values`.
     target:     the class explained: "label" or "prediction".
-    only_correct: leaves out photos whose top class is not their label.
+    only_correct: leaves out photos whose label the model does not answer.
     steps:      how many players MoXI chooses one by one before the rest follow in eight rounds; None: all.
     samples:    evaluations that each sampling method may use for a photo, at least 2.
     sizes:      at about how many group sizes curves are measured; None: at all P + 1.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from etils import epath
 from PIL import Image, ImageOps
 
 import jaxmoxi.files as files
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.files import PHOTO_SUFFIXES, PhotoWarning, UnreadableError
 from jaxmoxi.photos.listing import describe_left_out, find_photos
 from jaxmoxi.study.table import read_rows
@@ -77,7 +76,7 @@ def list_photos(root: epath.PathLike, class_names: Sequence[str], *, need_labels
     """
     found = find_listed(root, class_names, need_labels=need_labels)
     if found.left_out:
-        warnings.warn(f"{as_text(str(root))}: {found.told}", PhotoWarning, stacklevel=2)
+        warn(f"{as_text(str(root))}: {found.told}", PhotoWarning)
     return found.photos
 
 

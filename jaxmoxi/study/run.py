@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,7 +18,7 @@ from etils import epath
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.errors import InputError, NaNValueError, warn
 from jaxmoxi.escape import printable
 from jaxmoxi.files import PhotoWarning, sweep_drafts
 from jaxmoxi.models.classifier import Classifier
@@ -97,7 +96,7 @@ def run_study(
     need_labels = config.only_correct or config.target == "label"
     found = find_listed(photos, names.pop(), need_labels=need_labels)
     if found.left_out:
-        warnings.warn(f"{as_text(str(photos))}: {found.told}", PhotoWarning, stacklevel=2)
+        warn(f"{as_text(str(photos))}: {found.told}", PhotoWarning)
     listed = _chosen(found.photos, config)
     if all(photo.label < 0 for photo in listed) and need_labels:
         raise InputError(
@@ -164,12 +163,11 @@ def _drop_changed(study: Study, pairs: Sequence[tuple[int, int]]) -> None:
             dropped += [result.photo for result in changed]
     if dropped:
         dropped = list(dict.fromkeys(dropped))  # under several models
-        warnings.warn(
+        warn(
             f"{len(dropped)} photo{'s have' if len(dropped) > 1 else ' has'} changed since the study measured "
             f"{'them' if len(dropped) > 1 else 'it'}, and {'are' if len(dropped) > 1 else 'is'} measured again: "
             f"{contents.names(dropped)}",
             UserWarning,
-            stacklevel=3,
         )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.models.checkpoints.json_file import MissingFileError, read_json
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks.registry import Family
@@ -109,9 +108,7 @@ def _of_content(content: Mapping[str, Any], settings: Mapping[str, Any], size: i
             return Preprocessing.from_timm({"input_size": (3, size, size), **content})
         unknown = sorted(brief(key) for key in content if key not in PROCESSOR_KEYS)
         if unknown:
-            warnings.warn(
-                f"{where}: keys that are not known are ignored: {', '.join(unknown[:8])}", UserWarning, stacklevel=5
-            )
+            warn(f"{where}: keys that are not known are ignored: {', '.join(unknown[:8])}", UserWarning)
         kind = {"model_type": settings.get("model_type")}  # names the processor where the file does not
         return Preprocessing.from_huggingface({**kind, **content}, size)
     except InputError as error:
@@ -159,9 +156,8 @@ def _published(
 
 def _tell(folder: Path, found: Preprocessing, what: str) -> None:
     mean, std = (", ".join(f"{x:g}" for x in values) for values in (found.mean, found.std))
-    warnings.warn(
+    warn(
         f"{what}; assuming the preprocessing of the published weights of this name: mean {mean}, std {std}, resize "
         f"{found.resize}, crop {found.crop}. If these weights were trained otherwise, {_WAY_OUT}",
         UserWarning,
-        stacklevel=5,
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.classifier import imagenet_classes
 
@@ -60,11 +59,10 @@ def read_class_names(settings: Mapping[str, Any], count: int, path: Path) -> tup
         architecture = str(settings.get("architecture") or "")
         tags = (architecture.partition(".")[2], str(cfg.get("tag") or ""))
         if not any("in1k" in tag for tag in tags):
-            warnings.warn(
+            warn(
                 f"{path} names none of the 1000 classes, which are taken for those of ImageNet-1k in their usual "
                 "order; if they are others, add id2label to it",
                 UserWarning,
-                stacklevel=3,
             )
         return imagenet_classes()
     return tuple(f"class {i}" for i in range(count))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 
 MOST_PIXELS = 1 << 14  # of a side of an image: far beyond what any network takes
@@ -106,11 +105,10 @@ def check_keys(settings: Mapping[str, Any], *, fixed: Mapping[str, Any], read: C
     unknown = sorted(brief(k) for k in settings if k not in fixed and k not in read and k not in HARMLESS)
     if unknown:
         listed = ", ".join(unknown[:8]) + (" and more" if len(unknown) > 8 else "")
-        warnings.warn(
+        warn(
             f"the config has settings that are not known and are ignored: {listed}; where one of them changes the "
             "network, the answers are wrong",
             UserWarning,
-            stacklevel=2,
         )
 
 

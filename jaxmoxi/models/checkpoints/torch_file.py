@@ -18,7 +18,6 @@ import mmap
 import os
 import struct
 import sys
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.models.checkpoints.torch_pickle import FETCH, SAVE, Refusal, Storage, Tensor, brief, interpret
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the older format begins with
@@ -173,11 +172,10 @@ def _state_dict(tree: Any, entry: str | None) -> dict[str, Tensor]:
         raise Refusal(f"has no entry {brief(repr(entry))} that holds tensors; found {found}: name another entry")
     nested = [name for name in _NESTED if _tensors(tree.get(name))]
     if len(nested) > 1:
-        warnings.warn(
+        warn(
             f"the checkpoint has the weights {' and '.join(nested)}; taking {nested[0]}. "
             f"entry={nested[-1]!r} takes {nested[-1]} instead",
             UserWarning,
-            stacklevel=4,
         )
     if tensors := _tensors(tree.get(nested[0]) if nested else tree):
         return tensors

@@ -8,7 +8,6 @@ as .npy files.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.escape import printable
 from jaxmoxi.files import PhotoWarning, UnreadableError, read_photo
 from jaxmoxi.files import read_image as read_any
@@ -90,7 +89,7 @@ class ImageFolder:
             labels += [label] * len(found.photos)
         if self.left_out:
             told = describe_left_out(len(self._paths), self.left_out)
-            warnings.warn(f"{printable(str(self.root))}: {told}", PhotoWarning, stacklevel=2)
+            warn(f"{printable(str(self.root))}: {told}", PhotoWarning)
         self.labels: Int[np.ndarray, "N"] = np.array(labels, np.int32)
         self._masks = None if masks is None else _pair_masks(Path(masks), self.root, self._paths)
 

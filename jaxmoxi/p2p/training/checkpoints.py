@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.p2p.arrays import (
     DamagedError,
     check_space,
@@ -109,10 +108,9 @@ class Checkpoints:
         tree = unflatten(like, arrays, str(self._folder / str(step)))
         if damaged:
             places = [self._set_aside(bad) for bad, _ in damaged]
-            warnings.warn(
+            warn(
                 f"{describe_damaged(damaged)}: the run goes on from step {step}. What is damaged is now in "
                 f"{', '.join(map(str, places))}, and can be removed",
-                stacklevel=2,
             )
         return step, tree
 
@@ -156,8 +154,7 @@ class Checkpoints:
                     self._score(step)
                 except DamagedError as error:
                     place = self._set_aside(step)
-                    warnings.warn(f"the checkpoint of step {step} is damaged ({error.reason}); it is now in {place}",
-                                  stacklevel=3)  # fmt: skip
+                    warn(f"the checkpoint of step {step} is damaged ({error.reason}); it is now in {place}")
             policies: Any = ocp.training.preservation_policies
             best = policies.BestN(get_metric_fn=lambda m: m["score"], n=1, keep_checkpoints_without_metrics=False)
             self._orbax = ocp.training.Checkpointer(

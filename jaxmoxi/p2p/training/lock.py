@@ -11,11 +11,10 @@ import contextlib
 import errno
 import os
 import platform
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 
 _NAME = ".lock"
 _NONE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}  # what says "no locks here"
@@ -43,9 +42,8 @@ def only_one(folder: Path) -> Iterator[None]:
             holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
             os.close(descriptor)
             if error.errno in _NONE:
-                warnings.warn(
+                warn(
                     f"the file system of {folder} has no locks: take care that no other process trains there",
-                    stacklevel=4,
                 )
                 yield
                 return

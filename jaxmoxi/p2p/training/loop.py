@@ -15,7 +15,6 @@ import dataclasses
 import functools
 import json
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 from tqdm import tqdm
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
 from jaxmoxi.p2p.arrays import local_folder
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.data.example import Batch, Batches, Source
@@ -149,10 +148,9 @@ def fit(
         # A run that was stopped in a validation begins with it: the sums of its epoch are there still.
         ends_first = first > 0 and first % per_epoch == 0 and any(float(x) for x in jax.tree.leaves(sums))
         if len(history) < (ended := first // per_epoch - ends_first):
-            warnings.warn(
+            warn(
                 f"{folder} holds the records of {len(history)} of the {ended} epochs that have ended; the run goes on "
                 "without the others",
-                stacklevel=2,
             )
         # Copies, because the step donates its inputs and the caller may still use the weights to start from.
         state, sums = place.everywhere(_copies((state, sums)))
