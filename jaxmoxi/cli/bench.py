@@ -28,6 +28,7 @@ from jaxmoxi.files import write_whole
 from jaxmoxi.games.image import token_value_fn
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.models.classifier import Classifier
+from jaxmoxi.models.networks.base import image_shape, sides
 from jaxmoxi.models.networks.vit import VisionTransformerConfig, ViT
 from jaxmoxi.models.preprocess import Preprocessing
 
@@ -44,9 +45,7 @@ def random_classifier(config: VisionTransformerConfig) -> Classifier:
     """A vision transformer of this shape with random weights, which is as fast as a trained one."""
     state = nnx.state(ViT(config, rngs=nnx.Rngs(0)), nnx.Param)
     names = tuple(f"class {i}" for i in range(config.num_classes))
-    return Classifier(
-        state, config, Preprocessing(resize=(config.image_size, config.image_size)), names, f"random ViT {config}"
-    )
+    return Classifier(state, config, Preprocessing(resize=sides(config.image_size)), names, f"random ViT {config}")
 
 
 def forward_flops(config: VisionTransformerConfig, num_tokens: int) -> int:
@@ -107,7 +106,7 @@ def throughput(
     if wrong:
         raise InputError(f"expected 2 to {players + 1} tokens (the class token and {players} patches); got {wrong}")
     rng = np.random.default_rng(0)
-    image = jnp.asarray(rng.normal(size=(config.image_size, config.image_size, 3)), jnp.float32)
+    image = jnp.asarray(rng.normal(size=image_shape(config)), jnp.float32)
     for dtype in dtypes:
         rate = matmul_rate(dtype, mesh=mesh)
         v = token_value_fn(model.astype(dtype), image, 0)

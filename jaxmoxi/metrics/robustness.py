@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from jaxmoxi.errors import InputError
 from jaxmoxi.guards import deliberate
 from jaxmoxi.metrics.imputation import RandomKey
+from jaxmoxi.models.networks.base import NetworkConfig, image_shape
 from jaxmoxi.pytrees import is_array, record, static
 from jaxmoxi.types import AnyArray
 
@@ -160,10 +161,10 @@ def _layer_name(path: Any) -> str:
 def _first_uses(model: Any, images: Any, count: int) -> list[int]:
     """Where in the model's program each leaf is first used: later is nearer to the output."""
     if images is None:
-        size = getattr(getattr(model, "config", None), "image_size", None)
-        if size is None:
+        config = getattr(model, "config", None)
+        if not isinstance(config, NetworkConfig):
             raise InputError("expected images, from which the order of the layers can be read; this model has no size")
-        images = jnp.zeros((1, size, size, 3))
+        images = jnp.zeros((1, *image_shape(config)))
     logits = getattr(type(model), "logits", None)
     program = jax.make_jaxpr(lambda m, x: m(x) if logits is None else logits(m, x))(model, jnp.asarray(images))
     places = {id(variable): i for i, variable in enumerate(program.jaxpr.invars[:count])}

@@ -18,7 +18,15 @@ from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import State
-from jaxmoxi.models.networks.base import Carry, ClassifierNetwork, Features, NetworkConfig, Out, TokenLayout
+from jaxmoxi.models.networks.base import (
+    Carry,
+    ClassifierNetwork,
+    Features,
+    NetworkConfig,
+    Out,
+    TokenLayout,
+    image_shape,
+)
 from jaxmoxi.models.networks.registry import family_of
 from jaxmoxi.models.preprocess import Photo, Preprocessing, crop_photo, preprocess
 from jaxmoxi.pytrees import record, static
@@ -60,16 +68,19 @@ class Classifier:
         cast = [(path, leaf if path[0] in kept else leaf.replace(leaf[...].astype(dtype))) for path, leaf in flat]
         return dataclasses.replace(self, params=nnx.from_flat_state(cast))
 
-    def logits(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
-        """Class logits, float32[B, K], of preprocessed images float32[B, H, W, 3]. Pure."""
+    def logits(self, images: Float[Array, "B H W channels"]) -> Float[Array, "B K"]:
+        """Class logits, float32[B, K], of preprocessed images float32[B, H, W, C]. Pure."""
         return self.network()(images)
 
-    def preprocess(self, photo: Photo) -> Float[Array, "H W 3"]:
-        """A photo (PIL image of any mode, or uint8 array) as the network's input, float32[H, W, 3], normalised."""
+    def preprocess(self, photo: Photo) -> Float[Array, "H W channels"]:
+        """A photo (PIL image of any mode, or uint8 array) as the network's input, float32[H, W, C], normalised.
+
+        C is the network's channels: 3, 1 for a network of greys, or as many as the array has.
+        """
         return jnp.asarray(preprocess(photo, self.preprocessing))
 
-    def crop(self, photo: Photo) -> UInt8[np.ndarray, "H W 3"]:
-        """What the network sees of a photo, uint8[H, W, 3]: resized and cropped, not normalised. For pictures."""
+    def crop(self, photo: Photo) -> UInt8[np.ndarray, "H W channels"]:
+        """What the network sees of a photo, uint8[H, W, C]: resized and cropped, not normalised. For pictures."""
         return crop_photo(photo, self.preprocessing)
 
     def find_class(self, target: str | int) -> int:
@@ -109,7 +120,7 @@ class Classifier:
         layout = self.token_layout
         return None if layout is None else layout.grid
 
-    def embed_tokens(self, image: Float[Array, "H W 3"]) -> PyTree[Float[Array, "T ..."]]:
+    def embed_tokens(self, image: Float[Array, "H W channels"]) -> PyTree[Float[Array, "T ..."]]:
         """The patch tokens of one image, arrays [T, ...], position embedding added.
 
         Raises ValueError for a network without tokens and an image of another size.
@@ -127,7 +138,7 @@ class Classifier:
         """
         return self.network().encode(tokens, present)
 
-    def features(self, images: Float[Array, "B H W 3"]) -> Features:
+    def features(self, images: Float[Array, "B H W channels"]) -> Features:
         """What the network makes of preprocessed images before it decides (see `Features`): of a CNN the last
         convolution's maps, of a vision transformer the patch tokens as the last layer's attention reads them."""
         return self.network().features(images)
@@ -138,7 +149,7 @@ class Classifier:
 
     def scan_attention(
         self,
-        image: Float[Array, "H W 3"],
+        image: Float[Array, "H W channels"],
         step: Callable[[Carry, Float[Array, "heads N N"]], tuple[Carry, Out]],
         start: Carry,
     ) -> tuple[Carry, Out]:
@@ -153,7 +164,7 @@ class Classifier:
         self._check_size(image)
         return self.network().scan_attention(image, step, start)
 
-    def attention_maps(self, image: Float[Array, "H W 3"]) -> Float[Array, "L heads N N"]:
+    def attention_maps(self, image: Float[Array, "H W channels"]) -> Float[Array, "L heads N N"]:
         """The attention weights of every layer and head, float32[L, heads, N, N]; see `scan_attention`."""
         return self.scan_attention(image, lambda carry, weights: (carry, weights), ())[1]
 
@@ -162,11 +173,10 @@ class Classifier:
         return nnx.merge(_structure(self.config), self.params)
 
     def _check_size(self, image: Array) -> None:
-        size = self.config.image_size
-        if image.shape != (size, size, 3):
+        shape = image_shape(self.config)
+        if image.shape != shape:
             raise InputError(
-                f"{self.name} takes images [{size}, {size}, 3]; got {list(image.shape)}: "
-                "model.preprocess(photo) makes one"
+                f"{self.name} takes images {list(shape)}; got {list(image.shape)}: model.preprocess(photo) makes one"
             )
 
 

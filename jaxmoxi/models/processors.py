@@ -67,10 +67,10 @@ PROCESSOR_KEYS = {
 }  # fmt: skip
 
 
-def huggingface_fields(config: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+def huggingface_fields(config: Mapping[str, Any], image_size: int, channels: int = 3) -> dict[str, Any]:
     """The fields of a `Preprocessing` that a `preprocessor_config.json` describes; see `from_huggingface`."""
     if isinstance(config.get("pretrained_cfg"), Mapping):  # TimmWrapperImageProcessor
-        return timm_fields(config["pretrained_cfg"])
+        return timm_fields({"input_size": (channels, image_size, image_size), **config["pretrained_cfg"]})
     name = config.get("image_processor_type") or config.get("feature_extractor_type")
     kind = re.sub("(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", str(name))
     if name is None:
@@ -106,29 +106,31 @@ def huggingface_fields(config: Mapping[str, Any], image_size: int) -> dict[str, 
         "resample": _resample(config.get("resample", processor.resample)),
         "rescale_factor": _number(config.get("rescale_factor", 1 / 255), "rescale_factor") if rescales else 1.0,
         "offset": -1.0 if rescales and _flag(config, "rescale_offset", False) else 0.0,
-        "mean": _triple(config.get("image_mean", processor.mean), "image_mean") if normalizes else (0.0, 0.0, 0.0),
-        "std": _triple(config.get("image_std", processor.std), "image_std") if normalizes else (1.0, 1.0, 1.0),
+        "mean": _by_channel(config.get("image_mean", processor.mean) if normalizes else 0.0, "image_mean", channels),
+        "std": _by_channel(config.get("image_std", processor.std) if normalizes else 1.0, "image_std", channels),
     }
 
 
 def timm_fields(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `Preprocessing` that timm's `pretrained_cfg` describes; see `from_timm`."""
     size = pretrained_cfg.get("input_size", (3, 224, 224))
-    channels, *sides = size if isinstance(size, list | tuple) and size else (None,)
-    if channels != 3 or len(sides) != 2 or sides[0] != sides[1] or not is_count(sides[0]):
-        raise InputError(f"expected input_size [3, s, s]; got {str(size)[:80]}")
+    if not isinstance(size, list | tuple) or len(size) != 3 or not all(map(is_count, size)):
+        raise InputError(f"expected input_size [channels, height, width]; got {str(size)[:80]}")
+    channels, height, width = size
     mode = pretrained_cfg.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
         raise InputError(
             f"expected crop_mode 'center' or 'squash'; got {str(mode)[:80]!r}: give preprocessing= as a Preprocessing"
         )
-    side = math.floor(sides[0] / _fraction(pretrained_cfg.get("crop_pct") or 0.875))
+    share = _fraction(pretrained_cfg.get("crop_pct") or 0.875)
+    resized = math.floor(height / share), math.floor(width / share)
     return {
-        "resize": side if mode == "center" else (side, side),
-        "crop": (sides[0], sides[0]),
+        "resize": resized[0] if mode == "center" and height == width else resized,
+        "crop": (height, width),
+        "fit": "squash" if mode == "squash" or height == width else "cover",
         "resample": _resample(pretrained_cfg.get("interpolation") or "bicubic"),
-        "mean": _triple(pretrained_cfg.get("mean", IMAGENET_MEAN), "mean"),
-        "std": _triple(pretrained_cfg.get("std", IMAGENET_STD), "std"),
+        "mean": _by_channel(pretrained_cfg.get("mean", IMAGENET_MEAN), "mean", channels),
+        "std": _by_channel(pretrained_cfg.get("std", IMAGENET_STD), "std", channels),
         "crop_rounding": "even",
     }
 
@@ -157,12 +159,14 @@ def _fraction(value: Any) -> float:
     return float(value)
 
 
-def _triple(value: Any, name: str) -> Triple:
-    values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
-    if len(values) != 3:
-        raise InputError(f"{name} must be three numbers, red, green, blue; got {str(value)[:80]}")
-    red, green, blue = (_number(x, name) for x in values)
-    return red, green, blue
+def _by_channel(value: Any, name: str, channels: int) -> tuple[float, ...]:
+    """A number for each channel; one number alone stands for all."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    values = values * channels if len(values) == 1 else values
+    if len(values) != channels:
+        expected = "three numbers, red, green, blue" if channels == 3 else f"{channels} numbers, one for each channel"
+        raise InputError(f"{name} must be {expected}; got {str(value)[:80]}: give preprocessing= for this network")
+    return tuple(_number(x, name) for x in values)
 
 
 def _resample(value: Any) -> int:

@@ -271,8 +271,8 @@ def test_timm():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"input_size": [1, 28, 28]}, "input_size"),
-        ({"input_size": [3, 28, 32]}, "input_size"),
+        ({"input_size": [1, 28, 28], "mean": [0.5, 0.4]}, "mean must be 1 numbers"),
+        ({"input_size": [3, 28, 0]}, "input_size"),
         ({"crop_mode": "border"}, "crop_mode"),
         ({"interpolation": "random"}, "got 'random'"),
         ({"crop_pct": 1.1}, "crop_pct"),

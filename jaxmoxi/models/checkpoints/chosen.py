@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmoxi.errors import InputError, warn
 from jaxmoxi.models.checkpoints.json_file import MissingFileError, read_json
 from jaxmoxi.models.checkpoints.torch_pickle import brief
+from jaxmoxi.models.networks.base import NetworkConfig, sides
 from jaxmoxi.models.networks.registry import Family
 from jaxmoxi.models.preprocess import Preprocessing
 from jaxmoxi.models.processors import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD, PROCESSOR_KEYS
@@ -43,35 +45,77 @@ def named_preprocessing(name: str, size: int) -> Preprocessing | None:
     return None
 
 
+class Asking(NamedTuple):
+    """What the answer depends on.
+
+    settings, tensors: of the checkpoint.
+    family, config:    of its network.
+    folder:            where it lies.
+    """
+
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray]
+    family: Family
+    config: NetworkConfig
+    folder: Path
+
+    @property
+    def side(self) -> int:
+        """The side of square images for the network, for what says how to treat squares alone."""
+        return sides(self.config.image_size)[0]
+
+    @property
+    def channels(self) -> int:
+        """The channels of the network's images."""
+        return self.config.num_channels
+
+
 def choose_preprocessing(
-    asked: Asked | None, settings: Mapping[str, Any], family: Family, tensors: Mapping[str, np.ndarray], size: int,
-    folder: Path,
-) -> Preprocessing:  # fmt: skip
-    """How photos become images of `size` pixels for this model.
+    asked: Asked | None, model: Asking, image_size: tuple[int, int] | None = None
+) -> Preprocessing:
+    """How photos become images for this model.
+
+    image_size: (height, width) of these images, where the user says so. None: the network's own, or, for a network that
+                takes images of any size, what the preprocessing makes.
 
     Warns of what it takes from neither the user nor the folder. Raises ValueError where nothing tells, with the way
-    out, and where the result would not have the network's size.
+    out, and where the result would not have the network's size or channels.
     """
+    settings, folder, own = model.settings, model.folder, sides(model.config.image_size)
     if asked is not None:
-        found, where = _of_asked(asked, settings, size), "preprocessing"
+        found, where = _of_asked(asked, model), "preprocessing"
     elif (folder / _FILE).exists():
-        found, where = _of_content(read_json(folder / _FILE), settings, size, folder / _FILE), _FILE
+        found, where = _of_content(read_json(folder / _FILE), model, folder / _FILE), _FILE
     elif (cfg := _timm_cfg(settings, folder)) is not None:
-        found, where = _of_timm(cfg, settings, family, tensors, size, folder), "config.json (pretrained_cfg)"
+        found, where = _of_timm(cfg, model), "config.json (pretrained_cfg)"
     else:
-        found, where = _published(settings, family, tensors, size, folder), "the published preprocessing"
-        if found is None:
+        published, where = _published(model), "the published preprocessing"
+        if published is None:
             raise InputError(f"{folder} does not say how a photo becomes the network's input: {_WAY_OUT}")
+        found = published.to_size(own)
         _tell(folder, found, f"{folder} has no {_FILE}")
-    if found.size != (size, size):
+    if found.num_channels != model.channels:
+        raise InputError(
+            f"{folder}: the preprocessing makes images of {found.num_channels} channels, the network takes "
+            f"{model.channels}; give preprocessing= with a mean and a std for each channel"
+        )
+    if image_size is not None:
+        if isinstance(asked, Preprocessing) and asked.size != image_size:
+            raise InputError(
+                f"expected preprocessing to make images of image_size {image_size}; it makes {asked.size}: correct one "
+                "of them"
+            )
+        return found.to_size(image_size)
+    if found.size != own and not model.family.any_size:
         raise InputError(
             f"{folder}: the preprocessing makes images of {found.size} pixels, the network takes "
-            f"{size} x {size}; correct size and crop_size in {where}"
+            f"{own[0]} x {own[1]}; correct size and crop_size in {where}, or say image_size={found.size} for the "
+            "network at that size"
         )
     return found
 
 
-def _of_asked(asked: Asked, settings: Mapping[str, Any], size: int) -> Preprocessing:
+def _of_asked(asked: Asked, model: Asking) -> Preprocessing:
     if isinstance(asked, Preprocessing):
         return asked
     if isinstance(asked, Mapping):
@@ -81,20 +125,26 @@ def _of_asked(asked: Asked, settings: Mapping[str, Any], size: int) -> Preproces
             raise InputError(
                 f"expected preprocessing with image_mean and image_std; got {brief(dict(asked))}: add them"
             )
-        return _of_content(asked, settings, size, "preprocessing")
+        return _of_content(asked, model, "preprocessing")
     if not isinstance(asked, str | os.PathLike):
         raise InputError(f"expected preprocessing as a Preprocessing, a name, a file or a dict; got {brief(asked)!r}")
-    named = named_preprocessing(str(asked), size)
+    named = named_preprocessing(str(asked), model.side)
     if named is not None:
-        return named
+        if model.channels not in (1, 3) or (model.channels == 1 and len({*named.mean, *named.std}) > 2):
+            raise InputError(
+                f"preprocessing={str(asked)!r} is for images of three channels, and the network takes "
+                f'{model.channels}; say preprocessing={{"image_mean": [...], "image_std": [...]}}'
+            )
+        named = dataclasses.replace(named, mean=named.mean[: model.channels], std=named.std[: model.channels])
+        return named.to_size(sides(model.config.image_size))
     path = Path(asked).expanduser()
     path = path / _FILE if path.is_dir() else path
     if not path.exists():
         raise MissingFileError(f"expected preprocessing imagenet, half, clip or a {_FILE}; there is no file {path}")
-    return _of_content(read_json(path), settings, size, path)
+    return _of_content(read_json(path), model, path)
 
 
-def _of_content(content: Mapping[str, Any], settings: Mapping[str, Any], size: int, where: object) -> Preprocessing:
+def _of_content(content: Mapping[str, Any], model: Asking, where: object) -> Preprocessing:
     """What a file of Hugging Face's or timm's says."""
     try:
         if isinstance(content.get("pretrained_cfg"), Mapping):
@@ -105,12 +155,12 @@ def _of_content(content: Mapping[str, Any], settings: Mapping[str, Any], size: i
             silent = [name for name in ("mean", "std") if content.get(name) is None]
             if silent:
                 raise InputError(f"expected mean and std; {' and '.join(silent)} is absent: add it")
-            return Preprocessing.from_timm({"input_size": (3, size, size), **content})
+            return Preprocessing.from_timm({"input_size": (model.channels, *sides(model.config.image_size)), **content})
         unknown = sorted(brief(key) for key in content if key not in PROCESSOR_KEYS)
         if unknown:
             warn(f"{where}: keys that are not known are ignored: {', '.join(unknown[:8])}", UserWarning)
-        kind = {"model_type": settings.get("model_type")}  # names the processor where the file does not
-        return Preprocessing.from_huggingface({**kind, **content}, size)
+        kind = {"model_type": model.settings.get("model_type")}  # names the processor where the file does not
+        return Preprocessing.from_huggingface({**kind, **content}, model.side, model.channels)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
@@ -125,12 +175,12 @@ def _timm_cfg(settings: Mapping[str, Any], folder: Path) -> Mapping[str, Any] | 
     return cfg
 
 
-def _of_timm(
-    cfg: Mapping[str, Any], settings: Mapping[str, Any], family: Family, tensors: Mapping[str, np.ndarray], size: int,
-    folder: Path,
-) -> Preprocessing:  # fmt: skip
+def _of_timm(cfg: Mapping[str, Any], model: Asking) -> Preprocessing:
     """What `pretrained_cfg` says; mean and std, where it is silent about them, as published."""
-    sized = {"input_size": (3, size, size), **cfg}
+    folder = model.folder
+    sized = {"input_size": (model.channels, *sides(model.config.image_size)), **cfg}
+    if model.channels == 1 and isinstance(cfg.get("input_size"), list | tuple) and len(cfg["input_size"]) == 3:
+        sized["input_size"] = (1, *cfg["input_size"][1:])  # timm writes its published weights' three
     try:
         found = Preprocessing.from_timm(sized)
     except InputError as error:
@@ -138,7 +188,7 @@ def _of_timm(
     silent = [name for name in ("mean", "std") if cfg.get(name) is None]
     if not silent:
         return found
-    published = _published(settings, family, tensors, size, folder)
+    published = _published(model)
     if published is None:
         raise InputError(f"{folder / 'config.json'}: pretrained_cfg lacks {' and '.join(silent)}: {_WAY_OUT}")
     found = Preprocessing.from_timm(sized | {name: getattr(published, name) for name in silent})
@@ -146,12 +196,11 @@ def _of_timm(
     return found
 
 
-def _published(
-    settings: Mapping[str, Any], family: Family, tensors: Mapping[str, np.ndarray], size: int, folder: Path
-) -> Preprocessing | None:
-    if family.published is not None:
-        return family.published(settings, tensors, size)
-    return None if family.preprocessing is None else family.preprocessing(size)
+def _published(model: Asking) -> Preprocessing | None:
+    """What is published about the network's name, for squares."""
+    if model.family.published is not None:
+        return model.family.published(model.settings, model.tensors, model.side)
+    return None if model.family.preprocessing is None else model.family.preprocessing(model.side)
 
 
 def _tell(folder: Path, found: Preprocessing, what: str) -> None:

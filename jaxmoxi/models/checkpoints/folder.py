@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.chosen import Asked, choose_preprocessing
+from jaxmoxi.models.checkpoints.chosen import Asked, Asking, choose_preprocessing
 from jaxmoxi.models.checkpoints.json_file import read_json
 from jaxmoxi.models.checkpoints.labels import read_class_names, read_link
 from jaxmoxi.models.checkpoints.source import find_source
@@ -16,10 +16,17 @@ from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.checkpoints.weights import read_tensors
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import families
+from jaxmoxi.models.networks.base import checked_size, sides
 from jaxmoxi.models.networks.registry import Family, find_family, network_kind
 
 
-def load(folder: str | os.PathLike[str], *, preprocessing: Asked | None = None, entry: str | None = None) -> Classifier:
+def load(
+    folder: str | os.PathLike[str],
+    *,
+    preprocessing: Asked | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    entry: str | None = None,
+) -> Classifier:
     """A classifier from a checkpoint folder.
 
     folder:        holds `config.json`, the weights (`model.safetensors`, possibly in shards with an index, or
@@ -31,13 +38,17 @@ def load(folder: str | os.PathLike[str], *, preprocessing: Asked | None = None, 
                    says: a `Preprocessing`; "imagenet", "half" or "clip"; the path of a `preprocessor_config.json`; or
                    its content. Left out: the folder's own, else (with a warning) that of the published weights of the
                    same name.
+    image_size:    (height, width), or a side, of the images in pixels, for the network at another size than its
+                   weights' own. Position embeddings are interpolated as Hugging Face does for weights in its names, and
+                   as timm does for those in timm's; a crop of the preprocessing keeps its share of the photo.
     entry:         which state dict of a training checkpoint to take, such as "state_dict_ema"; see `read_torch`.
 
     The network is of a family that `models/networks` registers, such as Hugging Face's and timm's ViT and DeiT (with or
     without teacher), MobileNetV2 in their names or torchvision's, and EfficientNet-Lite0.
 
     Raises FileNotFoundError for a missing folder or file; ValueError for an unknown network (the error lists those that
-    are known), for a config that describes none or one that is not implemented, for weights whose preprocessing nobody
+    are known), for a config that describes none or one that is not implemented, for a size that the
+    network cannot take, for weights whose preprocessing nobody
     knows, and for tensors that are missing, extra or misshapen, all of them listed. Warns of what it assumes.
     """
     found = find_source(folder)
@@ -53,7 +64,9 @@ def load(folder: str | os.PathLike[str], *, preprocessing: Asked | None = None, 
         raise InputError(f"{path}: {error}") from None
     link = read_link(settings, config.num_classes, path)
     names = read_class_names(settings, config.num_classes, path)
-    chosen = choose_preprocessing(preprocessing, settings, family, tensors, config.image_size, found.folder)
+    size = None if image_size is None else sides(checked_size(image_size))
+    chosen = choose_preprocessing(preprocessing, Asking(settings, tensors, family, config, found.folder), size)
+    config, tensors = family.at_size(config, tensors, chosen.size)
     return Classifier(
         params=family.from_tensors(config, tensors, source=str(found.folder)),
         config=config,

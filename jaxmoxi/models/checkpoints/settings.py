@@ -76,8 +76,18 @@ def side(settings: Mapping[str, Any], name: str, default: int) -> int:
     value = settings.get(name, default)
     sides = value if isinstance(value, list | tuple) else [value]
     if not 1 <= len(sides) <= 2 or any(s != sides[0] for s in sides):
-        raise InputError(f"expected square images and patches; got {name} {brief(repr(value))}")
+        raise InputError(f"expected square patches; got {name} {brief(repr(value))}")
     return whole({name: sides[0]}, name, default, most=MOST_PIXELS)
+
+
+def pair(settings: Mapping[str, Any], name: str, default: int) -> int | tuple[int, int]:
+    """The size of an image in pixels: a side, or a list of height and width."""
+    value = settings.get(name, default)
+    both = list(value) if isinstance(value, list | tuple) else [value]
+    if not 1 <= len(both) <= 2:
+        raise InputError(f"{name} must be pixels, a side or [height, width]; got {brief(repr(value))}: correct it")
+    height, width = (whole({name: s}, name, default, most=MOST_PIXELS) for s in (both[0], both[-1]))
+    return height if height == width else (height, width)
 
 
 def mapping(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -21,19 +22,49 @@ Out = TypeVar("Out")
 Present = Bool[Array, "B N"] | Float[Array, "B N"]
 
 
+# A side of square images, or (height, width), in pixels.
+ImageSize = int | tuple[int, int]
+
+
 @runtime_checkable
 class NetworkConfig(Protocol):
-    """The shape of a network: a frozen dataclass, which says at least these two things.
+    """The shape of a network: a frozen dataclass, which says at least these three things.
 
-    image_size:  the side of the square images that the network is meant for, in pixels.
-    num_classes: how many logits it gives.
+    image_size:   the images that the network is meant for, in pixels: a side, or (height, width).
+    num_channels: the channels of these images.
+    num_classes:  how many logits it gives.
     """
 
     @property
-    def image_size(self) -> int: ...
+    def image_size(self) -> ImageSize: ...
+
+    @property
+    def num_channels(self) -> int: ...
 
     @property
     def num_classes(self) -> int: ...
+
+
+def sides(size: ImageSize) -> tuple[int, int]:
+    """(height, width) of an image size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def checked_size(size: Any, name: str = "image_size") -> ImageSize:
+    """An image size as configs hold it: a side, or (height, width) where these differ.
+
+    Raises ValueError for anything but positive whole numbers.
+    """
+    both = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if len(both) != 2 or any(isinstance(s, bool) or not isinstance(s, int | np.integer) or s < 1 for s in both):
+        raise InputError(f"{name} must be a whole number of pixels of at least 1, or (height, width); got {size!r}")
+    height, width = map(int, both)
+    return height if height == width else (height, width)
+
+
+def image_shape(config: NetworkConfig) -> tuple[int, int, int]:
+    """[H, W, C] of the images that a network of this config is meant for."""
+    return (*sides(config.image_size), config.num_channels)
 
 
 class Features(NamedTuple):
@@ -74,11 +105,11 @@ class ClassifierNetwork(nnx.Module):
     def __init__(self, config: Any, *, rngs: nnx.Rngs):
         raise TypeError(f"{type(self).__name__} must define __init__(config, *, rngs)")
 
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+    def __call__(self, images: Float[Array, "B H W channels"]) -> Float[Array, "B K"]:
         """Logits of preprocessed images."""
         return self.classify(self.features(images))
 
-    def features(self, images: Float[Array, "B H W 3"]) -> Features:
+    def features(self, images: Float[Array, "B H W channels"]) -> Features:
         """What the network makes of images before it decides. Raises ValueError for images it cannot take."""
         self._lacks("features")
 
@@ -91,7 +122,7 @@ class ClassifierNetwork(nnx.Module):
         """Where the tokens of a network of this config stand. The default, None, is for a network without tokens."""
         return None
 
-    def embed(self, images: Float[Array, "B H W 3"]) -> PyTree[Float[Array, "B T ..."]]:
+    def embed(self, images: Float[Array, "B H W channels"]) -> PyTree[Float[Array, "B T ..."]]:
         """The patch tokens of each image, row by row, with all that depends on the image and not on other tokens."""
         self._lacks("tokens")
 
@@ -106,7 +137,7 @@ class ClassifierNetwork(nnx.Module):
 
     def scan_attention(
         self,
-        image: Float[Array, "H W 3"],
+        image: Float[Array, "H W channels"],
         step: Callable[[Carry, Float[Array, "heads N N"]], tuple[Carry, Out]],
         start: Carry,
     ) -> tuple[Carry, Out]:
@@ -115,3 +146,14 @@ class ClassifierNetwork(nnx.Module):
 
     def _lacks(self, what: str) -> NoReturn:
         raise InputError(f"{type(self).__name__} has no {what}; take another model, or another method")
+
+
+def check_images(images: Array, config: NetworkConfig) -> None:
+    """Raises ValueError for images of another shape than a network of this config takes."""
+    shape = image_shape(config)
+    if images.ndim != 4 or images.shape[1:] != shape:
+        height, width, channels = shape
+        raise InputError(
+            f"expected images [B, {height}, {width}, {channels}]; got {list(images.shape)}: model.preprocess(photo) "
+            "makes one"
+        )

@@ -78,18 +78,22 @@ class InvertedResidualNet(ClassifierNetwork):
     def __init__(self, config: InvertedResidualConfig, *, rngs: nnx.Rngs):
         stem, blocks, head = network_shape(config)
         self.padding = config.padding
-        self.stem = Conv(3, 3, stem, rngs=rngs)
+        self.num_channels = config.num_channels
+        self.stem = Conv(3, config.num_channels, stem, rngs=rngs)
         self.blocks = nnx.List([Block(shape, rngs=rngs) for shape in blocks])
         self.head = Conv(1, blocks[-1].fan_out, head, rngs=rngs)
         self.classifier = nnx.Linear(head, config.num_classes, rngs=rngs)
 
-    def features(self, images: Float[Array, "B H W 3"]) -> Features:
+    def features(self, images: Float[Array, "B H W channels"]) -> Features:
         """The last convolution's maps, in [0, 6]: h and w are H and W divided by 32, rounded up.
 
         Raises ValueError for images of another shape.
         """
-        if images.ndim != 4 or images.shape[-1] != 3:
-            raise InputError(f"expected images [B, H, W, 3]; got {list(images.shape)}: image[None] adds a batch axis")
+        if images.ndim != 4 or images.shape[-1] != self.num_channels:
+            raise InputError(
+                f"expected images [B, H, W, {self.num_channels}]; got {list(images.shape)}: image[None] adds a batch "
+                "axis"
+            )
         images = images.astype(self.stem.kernel.dtype)
         # Not chosen by jax.default_backend(): the program may be lowered for another platform than it is traced on.
         native = functools.partial(self._chain, depthwise=_convolve, pointwise=_convolve)
@@ -99,7 +103,7 @@ class InvertedResidualNet(ClassifierNetwork):
         """Logits from `features`."""
         return self.classifier(features.maps.astype(self.classifier.kernel.dtype).mean((1, 2)))
 
-    def _features_cpu(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
+    def _features_cpu(self, images: Float[Array, "B H W channels"]) -> Float[Array, "B h w C"]:
         pair = 2 - len(images) % 2  # an odd batch goes one by one: still faster than all at once
         chain = functools.partial(self._chain, depthwise=_shifted, pointwise=_matmul)
         maps = jax.lax.map(chain, images.reshape(len(images) // pair, pair, *images.shape[1:]))
@@ -192,5 +196,6 @@ register(
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,
         published=published_preprocessing,
+        any_size=True,
     )
 )

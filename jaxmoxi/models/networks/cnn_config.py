@@ -12,6 +12,7 @@ from typing import Literal
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place
+from jaxmoxi.models.networks.base import ImageSize, checked_size
 
 # (expansion, channels, blocks, stride of the first, kernel size) of every stage.
 _STAGES = {
@@ -40,7 +41,7 @@ _STAGES = {
 class InvertedResidualConfig:
     """The shape of a chain of inverted residual blocks.
 
-    image_size: the side of the square images it is meant for, in pixels; the weights do not depend on it.
+    image_size: a side, or (height, width), in pixels, of the images it is meant for; the weights do not depend on it.
     width:      MobileNetV2's multiplier of all channels; EfficientNet-Lite0 has 1.
     padding:    "tf_same" (as TensorFlow: the odd pixel of a stride below and to the right) or "symmetric" (as PyTorch).
     norm_eps:   what BatchNorm adds to the variance. `from_tensors` reads it once, when it folds the weights.
@@ -50,17 +51,19 @@ class InvertedResidualConfig:
 
     arch: Literal["efficientnet_lite0", "mobilenet_v2"]
     num_classes: int = 1000
-    image_size: int = 224
+    image_size: ImageSize = 224
     width: float = 1.0
     padding: Literal["tf_same", "symmetric"] = "tf_same"
     norm_eps: float = 1e-3
+    num_channels: int = 3
 
     def __post_init__(self):
         if self.arch not in _STAGES:
             raise InputError(f"expected arch to be one of {', '.join(_STAGES)}; got {self.arch!r}")
         if self.padding not in ("tf_same", "symmetric"):
             raise InputError(f'expected padding "tf_same" or "symmetric"; got {self.padding!r}')
-        for name in ("num_classes", "image_size"):
+        object.__setattr__(self, "image_size", checked_size(self.image_size))
+        for name in ("num_classes", "num_channels"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}")
         if not self.width > 0 or (self.arch == "efficientnet_lite0" and self.width != 1):
@@ -150,11 +153,18 @@ def classifier_name(naming: Naming) -> str:
     return _ENDS[naming][-1]
 
 
+def stem_name(naming: Naming) -> str:
+    """What the first convolution is called."""
+    return _ENDS[naming][0]
+
+
 def convolutions(config: InvertedResidualConfig, naming: Naming) -> dict[Place, tuple[str, str, tuple[int, ...]]]:
     """Of every convolution, by its place in our network: its name, its BatchNorm's name, the shape of its weight."""
     stem, blocks, head = network_shape(config)
     ends = [name.format(last=len(blocks) + 1) for name in _ENDS[naming]]
-    table: dict[Place, tuple[str, str, tuple[int, ...]]] = {("stem",): (ends[0], ends[1], (stem, 3, 3, 3))}
+    table: dict[Place, tuple[str, str, tuple[int, ...]]] = {
+        ("stem",): (ends[0], ends[1], (stem, config.num_channels, 3, 3))
+    }
     for i, b in enumerate(blocks):
         shapes = {
             "expand": (b.hidden, b.fan_in, 1, 1),

@@ -14,23 +14,24 @@ import numpy as np
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.settings import (
     FIXED,
-    MOST_PIXELS,
     TIMM_CFG,
     check_keys,
     flag,
     mapping,
     number,
-    side,
+    pair,
     text,
     whole,
 )
 from jaxmoxi.models.checkpoints.torch_pickle import brief
+from jaxmoxi.models.networks.base import ImageSize
 from jaxmoxi.models.networks.cnn_config import (
     InvertedResidualConfig,
     Naming,
     classifier_name,
     detect_naming,
     network_shape,
+    stem_name,
 )
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.timm_names import published_cfg
@@ -48,13 +49,12 @@ _FIXED = FIXED | {
     "inverted_residual_setting": None,
     "min_depth": 8,
     "norm_layer": None,
-    "num_channels": 3,
     "output_stride": 32,
     "round_nearest": 8,
 }
 _READ = {
     "architecture", "depth_multiplier", "image_size", "label_descriptions", "label_names", "layer_norm_eps",
-    "model_args", "num_features", "pretrained_cfg", "tf_padding", "width_mult",
+    "model_args", "num_channels", "num_features", "pretrained_cfg", "tf_padding", "width_mult",
 }  # fmt: skip
 
 # Arguments of timm's EfficientNet that change the network, and the one value of each that is implemented.
@@ -69,7 +69,6 @@ _TIMM_FIXED = {
     "fix_stem_head": False,
     "global_pool": "avg",
     "group_size": None,
-    "in_chans": 3,
     "norm_layer": None,
     "output_stride": 32,
     "round_chs_fn": None,
@@ -77,7 +76,7 @@ _TIMM_FIXED = {
     "stem_kernel_size": 3,
     "stem_size": 32,
 }
-_TIMM_READ = {"bn_eps", "num_classes", "num_features", "pad_type"}
+_TIMM_READ = {"bn_eps", "in_chans", "num_classes", "num_features", "pad_type"}
 _TIMM_HARMLESS = {"bn_momentum", "drop_block_rate", "drop_path_rate", "drop_rate"}
 
 
@@ -122,12 +121,29 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
             {**args, **settings}, "bn_eps" if naming == "timm" else "layer_norm_eps", 1e-3 if tensorflow else 1e-5,
             least=0.0, most=1.0,
         ),
+        num_channels=_stem_channels(settings, args, tensors, naming),
     )  # fmt: skip
-    said = {"num_classes": config.num_classes, "num_features": network_shape(config)[2]}
+    said = {
+        "num_classes": config.num_classes,
+        "in_chans": config.num_channels,
+        "num_features": network_shape(config)[2],
+    }
     wrong = [f"{k} is {args[k]} in the config and {v} in the weights" for k, v in said.items() if args.get(k, v) != v]
     if wrong:
         raise InputError(f"the config describes other weights: {'; '.join(wrong)}; correct one of them")
     return config
+
+
+def _stem_channels(
+    settings: Mapping[str, Any], args: Mapping[str, Any], tensors: Mapping[str, np.ndarray], naming: Naming
+) -> int:
+    """The channels of the images: as the stem's weights say; Hugging Face's file must not say otherwise."""
+    stem = tensors[f"{stem_name(naming)}.weight"]
+    found = stem.shape[1] if len(stem.shape) == 4 and stem.shape[1] else 3
+    said = whole(settings, "num_channels", found)
+    if said != found:
+        raise InputError(f"num_channels is {said} in the config and {found} in the weights; correct one of them")
+    return found
 
 
 def _timm_args(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,13 +157,13 @@ def _timm_args(settings: Mapping[str, Any]) -> dict[str, Any]:
     return args
 
 
-def _image_size(settings: Mapping[str, Any]) -> int:
+def _image_size(settings: Mapping[str, Any]) -> ImageSize:
     if "image_size" in settings:
-        return side(settings, "image_size", 224)
+        return pair(settings, "image_size", 224)
     sizes = mapping(settings, "pretrained_cfg").get("input_size", (3, 224, 224))
     if not isinstance(sizes, list | tuple) or len(sizes) != 3:
         raise InputError(f"expected input_size [3, s, s]; got {brief(repr(sizes))}")
-    return whole({"input_size": sizes[-1]}, "input_size", 224, most=MOST_PIXELS)
+    return pair({"input_size": list(sizes[1:])}, "input_size", 224)
 
 
 def published_preprocessing(

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import State
-from jaxmoxi.models.networks.base import ClassifierNetwork, NetworkConfig
+from jaxmoxi.models.networks.base import ClassifierNetwork, NetworkConfig, checked_size, sides
 from jaxmoxi.models.preprocess import Preprocessing
 
 
@@ -31,6 +31,11 @@ class Family:
                           all weights of the family were trained alike; or None.
     published:            `(settings, tensors, side) -> Preprocessing`, where the names in the folder decide how; it
                           returns None for weights that nobody knows, and the folder is refused then.
+    any_size:             whether the network takes images of any size, so that the photos' preprocessing decides on it
+                          where the user does not.
+    resize:               `(config, tensors, (height, width)) -> (config, tensors)`: the same network for images of
+                          another size, where its tensors depend on the size (position embeddings); None where they do
+                          not. Raises ValueError for a size that the network cannot take.
     """
 
     network: type[ClassifierNetwork]
@@ -41,6 +46,20 @@ class Family:
     from_tensors: Callable[..., State]
     preprocessing: Callable[[int], Preprocessing] | None = None
     published: Callable[[Mapping[str, Any], Mapping[str, np.ndarray], int], Preprocessing | None] | None = None
+    any_size: bool = False
+    resize: Callable[[Any, Mapping[str, np.ndarray], tuple[int, int]], tuple[Any, Mapping[str, np.ndarray]]] | None = (
+        None
+    )
+
+    def at_size(
+        self, config: Any, tensors: Mapping[str, np.ndarray], size: tuple[int, int]
+    ) -> tuple[Any, Mapping[str, np.ndarray]]:
+        """The config and the tensors of the same network for images of another size, (height, width)."""
+        if sides(config.image_size) == size:
+            return config, tensors
+        if self.resize is not None:
+            return self.resize(config, tensors, size)
+        return dataclasses.replace(config, image_size=checked_size(size)), tensors
 
     def names(self) -> tuple[str, ...]:
         """All names that the family goes by in a `config.json`."""

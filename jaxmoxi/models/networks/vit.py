@@ -10,6 +10,7 @@ compiles three of them (the first, the last, and one in between), whatever their
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -20,10 +21,19 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
-from jaxmoxi.models.networks.base import Carry, ClassifierNetwork, Features, Out, Present, TokenLayout
+from jaxmoxi.models.networks.base import (
+    Carry,
+    ClassifierNetwork,
+    Features,
+    Out,
+    Present,
+    TokenLayout,
+    check_images,
+    checked_size,
+)
 from jaxmoxi.models.networks.encoder import Block
+from jaxmoxi.models.networks.positions import resize_grid
 from jaxmoxi.models.networks.registry import Family, register
 from jaxmoxi.models.networks.vit_config import (
     Naming,
@@ -67,9 +77,9 @@ class ViT(ClassifierNetwork):
         width, patch = config.hidden_size, config.patch_size
         self.config = config
         init = nnx.initializers.truncated_normal(0.02)
-        self.patch = nnx.Linear(patch * patch * 3, width, rngs=rngs)
+        self.patch = nnx.Linear(patch * patch * config.num_channels, width, rngs=rngs)
         self.prefix = nnx.Param(init(rngs.params(), (config.num_prefix, width)))
-        self.position = nnx.Param(init(rngs.params(), (config.num_prefix + config.grid**2, width)))
+        self.position = nnx.Param(init(rngs.params(), (config.num_prefix + config.num_patches, width)))
 
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap(in_axes=0, out_axes=0)
@@ -83,15 +93,15 @@ class ViT(ClassifierNetwork):
 
     @classmethod
     def token_layout(cls, config: VisionTransformerConfig) -> TokenLayout:
-        """Patches on a square grid. The logits read a DeiT's second class token where it has the teacher's head."""
-        return TokenLayout((config.grid, config.grid), config.num_prefix, 2 if config.teacher else 1)
+        """Patches on a grid. The logits read a DeiT's second class token where it has the teacher's head."""
+        return TokenLayout(config.grid, config.num_prefix, 2 if config.teacher else 1)
 
-    def embed(self, images: Float[Array, "B H W 3"]) -> Tokens:
+    def embed(self, images: Float[Array, "B H W channels"]) -> Tokens:
         """The patch tokens of each image, row by row, position embedding added; see `Tokens`."""
-        batch, grid, patch = images.shape[0], self.config.grid, self.config.patch_size
+        batch, (rows, cols), patch = images.shape[0], self.config.grid, self.config.patch_size
         images = images.astype(self.patch.kernel.dtype)
-        patches = images.reshape(batch, grid, patch, grid, patch, 3).swapaxes(2, 3)
-        x = self.patch(patches.reshape(batch, grid * grid, patch * patch * 3))
+        patches = images.reshape(batch, rows, patch, cols, patch, -1).swapaxes(2, 3)
+        x = self.patch(patches.reshape(batch, rows * cols, -1))
         x = x + self.position[...][self.config.num_prefix :]
         return Tokens(x, self.layer(0).project(x))
 
@@ -128,25 +138,22 @@ class ViT(ClassifierNetwork):
         logits = self.head(x[:, 0])
         return logits if self.teacher_head is None else (logits + self.teacher_head(x[:, 1])) / 2
 
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+    def __call__(self, images: Float[Array, "B H W channels"]) -> Float[Array, "B K"]:
         """Logits of whole images."""
         tokens = self.embed(images)
         return self.encode(tokens, jnp.ones(tokens.x.shape[:2], bool))
 
-    def features(self, images: Float[Array, "B H W 3"]) -> Features:
+    def features(self, images: Float[Array, "B H W channels"]) -> Features:
         """The patch tokens as the last layer's attention reads them; see `Features`.
 
         Raises ValueError for images of another size than the config's.
         """
-        side, count = self.config.image_size, self.config.num_prefix
-        if images.shape[1:] != (side, side, 3):
-            raise InputError(
-                f"expected images [B, {side}, {side}, 3]; got {list(images.shape)}: model.preprocess(photo) makes one"
-            )
+        check_images(images, self.config)
+        count = self.config.num_prefix
         tokens = self.embed(images)
         x, _ = self.before_last(tokens, jnp.ones(tokens.x.shape[:2], bool))
         normed = self.layer(self.config.num_layers - 1).norm1(x)
-        maps = normed[:, count:].reshape(len(images), self.config.grid, self.config.grid, self.config.hidden_size)
+        maps = normed[:, count:].reshape(len(images), *self.config.grid, self.config.hidden_size)
         return Features(maps, (x[:, :count], normed[:, :count]))
 
     def classify(self, features: Features) -> Float[Array, "B K"]:
@@ -159,7 +166,7 @@ class ViT(ClassifierNetwork):
 
     def scan_attention(
         self,
-        image: Float[Array, "H W 3"],
+        image: Float[Array, "H W channels"],
         step: Callable[[Carry, Float[Array, "heads N N"]], tuple[Carry, Out]],
         start: Carry,
     ) -> tuple[Carry, Out]:
@@ -212,12 +219,35 @@ def from_tensors(config: VisionTransformerConfig, tensors: Mapping[str, np.ndarr
             return array.swapaxes(1, 2) if path[-1] == "kernel" else array
         if path == ("prefix",):
             return np.concatenate([slots[k][0] for k in (("cls",), ("dist",)) if k in slots])
-        if path == ("patch", "kernel"):  # [D, 3, p, p] -> [p * p * 3, D], the order in which `embed` flattens
+        if path == ("patch", "kernel"):  # [D, C, p, p] -> [p * p * C, D], the order in which `embed` flattens
             return slots[path].transpose(2, 3, 1, 0).reshape(shape)
         array = slots[path]
         return array[0] if path == ("position",) else array.T if path[-1] == "kernel" else array
 
     return fill_state(functools.partial(ViT, config), convert)
+
+
+def at_size(
+    config: VisionTransformerConfig, tensors: Mapping[str, np.ndarray], size: tuple[int, int]
+) -> tuple[VisionTransformerConfig, dict[str, np.ndarray]]:
+    """The same network for images of another size, (height, width): its position embeddings are interpolated.
+
+    As `interpolate_pos_encoding` of Hugging Face's networks does for tensors in their names, and as timm's
+    `resample_abs_pos_embed`, with its antialiasing, for tensors in timm's.
+
+    Raises ValueError for sides that are not multiples of the patches' side.
+    """
+    resized = dataclasses.replace(config, image_size=checked_size(size))
+    tensors = canonical_names(tensors)
+    naming = detect_naming(tensors)
+    name = "pos_embed" if naming == "timm" else f"{naming}.embeddings.position_embeddings"
+    found, expected = tensors.get(name), expected_tensors(config, naming)[name]
+    if found is None or tuple(found.shape) != expected:
+        return resized, tensors  # reading them tells of it, with all that is missing or misshapen
+    position = np.asarray(found, np.float32)[0]
+    patches = position[config.num_prefix :].reshape(*config.grid, -1)
+    patches = resize_grid(patches, resized.grid, antialias=naming == "timm").reshape(resized.num_patches, -1)
+    return resized, tensors | {name: np.concatenate([position[: config.num_prefix], patches])[None]}
 
 
 register(
@@ -229,5 +259,6 @@ register(
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,
         published=published_preprocessing,
+        resize=at_size,
     )
 )

@@ -6,6 +6,7 @@ The network is in `vit`; what a `config.json` says of it is read in `vit_setting
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Literal, TypeVar
 
@@ -13,6 +14,7 @@ import jax
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place
+from jaxmoxi.models.networks.base import ImageSize, checked_size, sides
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -25,13 +27,14 @@ ACTIVATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class VisionTransformerConfig:
-    """The shape of a vision transformer. Sizes in pixels, positive; `image_size` is a multiple of `patch_size`.
+    """The shape of a vision transformer. Sizes in pixels, positive.
 
-    distilled: a second class token behind the first (DeiT's distillation token).
-    teacher:   a second head reads it, and the logits are the mean of both heads.
+    image_size: a side, or (height, width); multiples of `patch_size`, the side of the square patches.
+    distilled:  a second class token behind the first (DeiT's distillation token).
+    teacher:    a second head reads it, and the logits are the mean of both heads.
     """
 
-    image_size: int = 224
+    image_size: ImageSize = 224
     patch_size: int = 16
     hidden_size: int = 768
     num_layers: int = 12
@@ -43,13 +46,15 @@ class VisionTransformerConfig:
     activation: str = "gelu"
     distilled: bool = False
     teacher: bool = False
+    num_channels: int = 3
 
     def __post_init__(self):
-        for name in ("image_size", "patch_size", "hidden_size", "num_layers", "num_heads", "mlp_dim", "num_classes"):
+        object.__setattr__(self, "image_size", checked_size(self.image_size))
+        for name in ("patch_size", "hidden_size", "num_layers", "num_heads", "mlp_dim", "num_classes", "num_channels"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
-        if self.image_size % self.patch_size:
+        if any(side % self.patch_size for side in sides(self.image_size)):
             raise InputError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.hidden_size % self.num_heads:
             raise InputError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
@@ -59,9 +64,15 @@ class VisionTransformerConfig:
             raise InputError("teacher=True needs the distillation token of distilled=True")
 
     @property
-    def grid(self) -> int:
-        """Patches along one side."""
-        return self.image_size // self.patch_size
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = sides(self.image_size)
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of an image."""
+        return math.prod(self.grid)
 
     @property
     def num_prefix(self) -> int:
@@ -112,7 +123,7 @@ def expected_tensors(config: VisionTransformerConfig, naming: Naming) -> dict[st
 def tensor_table(config: VisionTransformerConfig, naming: Naming) -> list[tuple[str, tuple[int, ...], Place]]:
     """(their name, their shape, our slot) of every tensor."""
     width, mlp, classes = config.hidden_size, config.mlp_dim, config.num_classes
-    tokens = config.num_prefix + config.grid**2
+    tokens = config.num_prefix + config.num_patches
     rows: list[tuple[str, tuple[int, ...], Place]] = []
 
     def linear(theirs: str, slot: Place, fan_out: int, fan_in: int, bias: bool = True) -> None:
@@ -131,7 +142,9 @@ def tensor_table(config: VisionTransformerConfig, naming: Naming) -> list[tuple[
         rows.append((f"{root}dist_token" if timm else f"{root}distillation_token", (1, 1, width), ("dist",)))
     rows.append((f"{root}pos_embed" if timm else f"{root}position_embeddings", (1, tokens, width), ("position",)))
     patch = "patch_embed.proj" if timm else f"{root}patch_embeddings.projection"
-    rows.append((f"{patch}.weight", (width, 3, config.patch_size, config.patch_size), ("patch", "kernel")))
+    rows.append(
+        (f"{patch}.weight", (width, config.num_channels, config.patch_size, config.patch_size), ("patch", "kernel"))
+    )
     rows.append((f"{patch}.bias", (width,), ("patch", "bias")))
     for i in range(config.num_layers):
         layer = f"blocks.{i}" if timm else f"{naming}.encoder.layer.{i}"

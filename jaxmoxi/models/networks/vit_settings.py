@@ -20,11 +20,13 @@ from jaxmoxi.models.checkpoints.settings import (
     flag,
     mapping,
     number,
+    pair,
     side,
     text,
     whole,
 )
 from jaxmoxi.models.checkpoints.torch_pickle import brief
+from jaxmoxi.models.networks.base import ImageSize, sides
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.timm_names import known_heads, published_cfg
 from jaxmoxi.models.networks.vit_config import VisionTransformerConfig, canonical_names
@@ -36,7 +38,6 @@ _HUGGINGFACE = ("vit", "deit", "vit_msn")
 _HUGGINGFACE_FIXED = FIXED | {
     "layer_scale_init_value": None,
     "layerscale_value": None,
-    "num_channels": 3,
     "num_register_tokens": 0,
     "qk_norm": False,
     "use_absolute_position_embeddings": True,
@@ -49,7 +50,7 @@ _HUGGINGFACE_FIXED = FIXED | {
 }
 _HUGGINGFACE_READ = {
     "hidden_act", "hidden_size", "image_size", "intermediate_size", "layer_norm_eps", "num_attention_heads",
-    "num_hidden_layers", "patch_size", "qkv_bias",
+    "num_channels", "num_hidden_layers", "patch_size", "qkv_bias",
 }  # fmt: skip
 
 # Arguments of timm's VisionTransformer that change the network, and the one value of each that is implemented.
@@ -62,7 +63,6 @@ _TIMM_FIXED = {
     "fc_norm": None,
     "final_norm": True,
     "global_pool": "token",
-    "in_chans": 3,
     "init_values": None,
     "mlp_layer": None,
     "no_embed_class": False,
@@ -78,7 +78,8 @@ _TIMM_FIXED = {
     "use_naflex": None,
 }
 _TIMM_READ = {
-    "act_layer", "depth", "embed_dim", "img_size", "mlp_ratio", "num_classes", "num_heads", "patch_size", "qkv_bias",
+    "act_layer", "depth", "embed_dim", "img_size", "in_chans", "mlp_ratio", "num_classes", "num_heads", "patch_size",
+    "qkv_bias",
 }  # fmt: skip
 # Arguments that matter in training alone, or for images of other sizes than the network's own.
 _TIMM_HARMLESS = {
@@ -115,7 +116,7 @@ def _huggingface(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, n
     if layers != found:  # found out here, as listing the tensors of a billion layers takes all memory
         raise InputError(f"expected the tensors of {layers} layers (num_hidden_layers); the weights have {found}")
     return VisionTransformerConfig(
-        image_size=side(settings, "image_size", 224),
+        image_size=pair(settings, "image_size", 224),
         patch_size=side(settings, "patch_size", 16),
         hidden_size=whole(settings, "hidden_size", 768),
         num_layers=layers,
@@ -127,6 +128,7 @@ def _huggingface(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, n
         activation=text(settings, "hidden_act", "gelu"),
         distilled=kind == "deit",
         teacher=teacher,
+        num_channels=whole(settings, "num_channels", 3),
     )
 
 
@@ -150,7 +152,7 @@ def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarr
     check_keys(args, fixed=_TIMM_FIXED, read=_TIMM_READ | _TIMM_HARMLESS)
     check_keys(settings, fixed={}, read=args.keys() | _TIMM_SPEAKS_OF | _TIMM_HARMLESS | TIMM_CFG)
     try:
-        width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+        width, channels, patch, _ = tensors["patch_embed.proj.weight"].shape
         mlp = tensors["blocks.0.mlp.fc1.weight"].shape[0]
         classes = tensors["head.weight"].shape[0]
         tokens = tensors["pos_embed"].shape[1]
@@ -164,7 +166,7 @@ def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarr
         expected = ", ".join(_TIMM_ACTIVATIONS)
         raise InputError(f"expected act_layer {expected}; got {brief(args['act_layer'])!r}: not implemented")
     config = VisionTransformerConfig(
-        image_size=max(1, round(max(tokens - 1 - distilled, 0) ** 0.5)) * max(patch, 1),
+        image_size=_timm_size(settings, args, tokens - 1 - distilled, max(patch, 1)),
         patch_size=patch,
         hidden_size=width,
         num_layers=_count_layers(tensors, r"blocks\.(\d+)\."),
@@ -176,9 +178,22 @@ def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarr
         activation=activation,
         distilled=distilled,
         teacher="head_dist.weight" in tensors,
+        num_channels=max(channels, 1),
     )
     _check_sizes(args, config)
     return config
+
+
+def _timm_size(settings: Mapping[str, Any], args: Mapping[str, Any], count: int, patch: int) -> ImageSize:
+    """The size of the images that `count` patches make: as the file says, if that fits, else a square."""
+    sizes = mapping(settings, "pretrained_cfg").get("input_size", settings.get("input_size"))
+    said = [args.get("img_size"), list(sizes[1:]) if isinstance(sizes, list | tuple) and len(sizes) == 3 else None]
+    for size in said:
+        if size is not None:
+            height, width = sides(pair({"img_size": size}, "img_size", 1))
+            if (height // patch) * (width // patch) == count:
+                return pair({"img_size": [height // patch * patch, width // patch * patch]}, "img_size", 1)
+    return max(1, round(max(count, 0) ** 0.5)) * patch
 
 
 def _timm_heads(kind: str, args: Mapping[str, Any]) -> int:
@@ -197,14 +212,14 @@ def _check_sizes(args: Mapping[str, Any], config: VisionTransformerConfig) -> No
     """Raises ValueError where timm's arguments contradict the network that the tensors make."""
     found = {
         "img_size": config.image_size,
+        "in_chans": config.num_channels,
         "patch_size": config.patch_size,
         "embed_dim": config.hidden_size,
         "depth": config.num_layers,
         "num_classes": config.num_classes,
     }
-    said: dict[str, float] = {
-        name: (side if name.endswith("_size") else whole)(args, name, found[name]) for name in found
-    }
+    readers = {"img_size": pair, "patch_size": side}
+    said: dict[str, Any] = {name: readers.get(name, whole)(args, name, found[name]) for name in found}
     found |= {"qkv_bias": config.qkv_bias, "mlp width": config.mlp_dim}
     said["qkv_bias"] = flag(args, "qkv_bias", config.qkv_bias)
     ratio = number(args, "mlp_ratio", config.mlp_dim / config.hidden_size, least=0.0, most=1e4)

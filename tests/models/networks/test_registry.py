@@ -33,6 +33,7 @@ from jaxmoxi.models.preprocess import Preprocessing
 class ToyConfig:
     num_classes: int
     image_size: int = 8
+    num_channels: int = 3
 
 
 class ToyNet(ClassifierNetwork):
@@ -145,7 +146,11 @@ def test_a_name_belongs_to_one_family(toy_file):
 def test_configs_of_no_family_are_refused():
     assert family_of(InvertedResidualConfig("mobilenet_v2")).network is InvertedResidualNet
     with pytest.raises(jm.InputError, match="of a registered network .*VisionTransformerConfig.*; got OtherConfig"):
-        family_of(dataclasses.make_dataclass("OtherConfig", [("image_size", int), ("num_classes", int)])(8, 2))
+        family_of(
+            dataclasses.make_dataclass(
+                "OtherConfig", [(name, int) for name in ("image_size", "num_channels", "num_classes")]
+            )(8, 3, 2)
+        )
 
 
 def test_what_a_network_lacks_is_said():

@@ -49,8 +49,8 @@ def reference(config, tensors, images, root):
     emb, p, g = f"{root}.embeddings", config.patch_size, config.grid
     patches = [
         images[:, i * p : i * p + p, j * p : j * p + p].transpose(0, 3, 1, 2).reshape(len(images), -1)
-        for i in range(g)
-        for j in range(g)
+        for i in range(g[0])
+        for j in range(g[1])
     ]
     weight = t[f"{emb}.patch_embeddings.projection.weight"]
     x = np.stack(patches, 1) @ weight.reshape(len(weight), -1).T + t[f"{emb}.patch_embeddings.projection.bias"]
