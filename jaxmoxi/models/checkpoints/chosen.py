@@ -160,7 +160,8 @@ def _of_content(content: Mapping[str, Any], model: Asking, where: object) -> Pre
         if unknown:
             warn(f"{where}: keys that are not known are ignored: {', '.join(unknown[:8])}", UserWarning)
         kind = {"model_type": model.settings.get("model_type")}  # names the processor where the file does not
-        return Preprocessing.from_huggingface({**kind, **content}, model.side, model.channels)
+        found = Preprocessing.from_huggingface({**kind, **content}, model.side, model.channels)
+        return found if {"size", "crop_size"} & content.keys() else found.to_size(sides(model.config.image_size))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -47,9 +47,9 @@ def load(
     without teacher), MobileNetV2 in their names or torchvision's, and EfficientNet-Lite0.
 
     Raises FileNotFoundError for a missing folder or file; ValueError for an unknown network (the error lists those that
-    are known), for a config that describes none or one that is not implemented, for a size that the
-    network cannot take, for weights whose preprocessing nobody
-    knows, and for tensors that are missing, extra or misshapen, all of them listed. Warns of what it assumes.
+    are known), for a config that describes none or one that is not implemented, for a size that the network cannot
+    take, for weights whose preprocessing nobody knows, and for tensors that are missing, extra or misshapen, all of
+    them listed. Warns of what it assumes.
     """
     found = find_source(folder)
     path = found.folder / "config.json"
