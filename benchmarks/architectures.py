@@ -28,7 +28,7 @@ from variants import Variant, every
 import jaxmoxi as jm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.networks import made_images, made_tensors  # noqa: E402
+from support.networks import made_images, made_tensors
 
 
 @dataclasses.dataclass

@@ -40,7 +40,7 @@ class Variant:
     forward: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, folder: Path, tensors_of: Callable[[dict[str, tuple[int, ...]]], dict[str, np.ndarray]]) -> Any:
-        """A checkpoint folder with weights of `tensors_of(shapes)`, and the PyTorch module that has them, evaluating."""
+        """A checkpoint folder with weights of `tensors_of(shapes)`, and the PyTorch module that has them."""
         import torch
         from safetensors.numpy import load_file, save_file
 

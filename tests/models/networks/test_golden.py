@@ -21,9 +21,10 @@ def test_the_logits_are_pytorchs(tmp_path, path):
     height, width, channels = golden["image"]
     write_folder(tmp_path, golden["settings"], made_tensors(golden["shapes"]), None)
     preprocessing = jm.models.Preprocessing(resize=(height, width), mean=(0.5,) * channels, std=(0.5,) * channels)
+    size = golden["image_size"] and tuple(golden["image_size"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = jm.models.load(tmp_path, preprocessing=preprocessing, image_size=golden["image_size"])
+        model = jm.models.load(tmp_path, preprocessing=preprocessing, image_size=size)
     images, expected = made_images((height, width), channels), np.array(golden["logits"])
     logits = jax.jit(type(model).logits)(model, images)
     np.testing.assert_allclose(logits, expected, atol=2e-4 * max(1.0, np.abs(expected).max()))
