@@ -1,9 +1,9 @@
 """Swin transformers (v1): attention within windows that shift from block to block, on maps that shrink stage by stage.
 
 Source: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021. Checkpoints:
-Hugging Face's `SwinForImageClassification`, timm's `swin_*` (in both of its layouts) and torchvision's `swin_t`, `swin_s`
-and `swin_b`. Inference only: no dropout. Images of any size that the framework of the weights takes; where windows and
-map do not fit, each framework has a rule of its own (`SwinConfig.rule`).
+Hugging Face's `SwinForImageClassification`, timm's `swin_*` (in both of its layouts), torchvision's `swin_t`, `swin_s`,
+`swin_b`. Inference only: no dropout. Images of any size that the framework of the weights takes; where windows and map
+do not fit, each framework has a rule of its own (`SwinConfig.rule`).
 
 The blocks of a stage are stacked and looped over in pairs (windows that stand still, windows that are shifted), so that
 XLA compiles one pair of each stage. Relative position biases are gathered from their tables when weights are read.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +22,35 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
 from jaxmoxi.models.networks.base import ClassifierNetwork, Features, check_images, checked_size
 from jaxmoxi.models.networks.hidden_act import ACTIVATIONS
-from jaxmoxi.models.networks.registry import Family, register
-from jaxmoxi.models.networks.swin_config import Stage, SwinConfig, parameters, tensor_table
-from jaxmoxi.models.networks.swin_windows import attend, gather_bias, join_windows, shift_mask, split_windows
+from jaxmoxi.models.networks.positions import resize_grid
+from jaxmoxi.models.networks.registry import Family, network_kind, register
+from jaxmoxi.models.networks.swin_config import (
+    ABSOLUTE,
+    Stage,
+    SwinConfig,
+    detect_naming,
+    parameters,
+    table_name,
+    tensor_table,
+)  # fmt: skip
+from jaxmoxi.models.networks.swin_settings import config_from_settings
+from jaxmoxi.models.networks.swin_windows import (
+    attend,
+    gather_bias,
+    join_windows,
+    resize_table,
+    shift_mask,
+    split_windows,
+)  # fmt: skip
+from jaxmoxi.models.networks.timm_names import published_cfg
+from jaxmoxi.models.preprocess import Preprocessing
+from jaxmoxi.models.processors import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["Block", "Merge", "Swin", "SwinConfig", "from_tensors"]
+__all__ = ["Block", "Merge", "Swin", "SwinConfig", "config_from_settings", "from_tensors"]
 
 
 class Block(nnx.Module):
@@ -172,3 +194,71 @@ def from_tensors(config: SwinConfig, tensors: Mapping[str, np.ndarray], *, sourc
         return array.reshape(shape) if path == ("position",) else array.T if path[-1] == "kernel" else array
 
     return fill_state(functools.partial(Swin, config), convert)
+
+
+def at_size(
+    config: SwinConfig, tensors: Mapping[str, np.ndarray], size: tuple[int, int]
+) -> tuple[SwinConfig, Mapping[str, np.ndarray]]:
+    """The same network for images of another size, (height, width).
+
+    Of weights in Hugging Face's names position embeddings, where there are any, are interpolated as by
+    `interpolate_pos_encoding`. Of weights in timm's the network is the one that `timm.create_model(name, img_size=size,
+    pretrained=True)` builds: windows are cut to smaller maps, and their tables of biases interpolated.
+
+    Raises ValueError for a size that the network cannot take.
+    """
+    resized = dataclasses.replace(config, image_size=checked_size(size))
+    found = {name: shape for name, shape, _ in tensor_table(config, tensors)}
+    tables: dict[str, np.ndarray] = {}
+    if config.absolute:
+        if any(s % config.patch_size for s in size) or len({*config.grid()}) > 1:
+            raise InputError(
+                "expected position embeddings of a square, and images whose sides are multiples of "
+                f"{config.patch_size} pixels; got embeddings of {config.grid()} patches and images of {size}"
+            )
+        position = tensors.get(ABSOLUTE)
+        if position is not None and tuple(position.shape) == found[ABSOLUTE]:  # else reading them tells of it
+            grid = np.asarray(position, np.float32).reshape(*config.grid(), -1)
+            tables[ABSOLUTE] = resize_grid(grid, resized.grid()).reshape(1, -1, config.embed_dim)
+    naming = detect_naming(tensors)
+    for i, (old, new) in enumerate(zip(config.stages(), resized.stages(), strict=True)):
+        for j in range(config.depths[i]):
+            name = table_name(naming, i, j)
+            if old.window != new.window and name in tensors and tuple(tensors[name].shape) == found[name]:
+                tables[name] = resize_table(tensors[name], old.window, new.window)
+    return resized, {**tensors, **tables}
+
+
+# The short side of a photo before torchvision's crop of 224 pixels.
+_TORCHVISION_RESIZE = {"swin_t": 232, "swin_s": 246, "swin_b": 238}
+
+
+def published_preprocessing(
+    settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray], size: int
+) -> Preprocessing | None:
+    """How the published weights of this name see a photo, for images of `size` pixels; None where nobody knows."""
+    naming, kind = detect_naming(tensors), network_kind(settings)
+    if naming == "huggingface":  # all of microsoft/swin-*
+        return Preprocessing(resize=(size, size), resample=3, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    if naming == "timm":
+        cfg = published_cfg(kind)
+        return None if cfg is None else Preprocessing.from_timm({**cfg, "input_size": (3, size, size)})
+    if kind not in _TORCHVISION_RESIZE:
+        return None
+    resize, crop = _TORCHVISION_RESIZE[kind] * size // 224, (size, size)
+    return Preprocessing(resize, crop, resample=3, mean=IMAGENET_MEAN, std=IMAGENET_STD, crop_rounding="even")
+
+
+register(
+    Family(
+        network=Swin,
+        config=SwinConfig,
+        model_types=("swin",),
+        architectures=("swin_*",),
+        config_from_settings=config_from_settings,
+        from_tensors=from_tensors,
+        published=published_preprocessing,
+        any_size=True,
+        resize=at_size,
+    )
+)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple, TypeVar
 
 from jaxmoxi.errors import InputError
@@ -90,7 +90,9 @@ class SwinConfig:
         round_up = self.patch_size - 1 if self.rule == "huggingface" else 0
         grid = (height + round_up) // self.patch_size, (width + round_up) // self.patch_size
         if min(grid) < 1:
-            raise InputError(f"images of {height} x {width} have no patch of {self.patch_size} pixels; take larger ones")
+            raise InputError(
+                f"images of {height} x {width} have no patch of {self.patch_size} pixels; take larger ones"
+            )
         return grid
 
     def stages(self) -> tuple[Stage, ...]:
@@ -132,7 +134,7 @@ def _stages(config: SwinConfig) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def _per_axis(rule, *pairs: Pair) -> Pair:
+def _per_axis(rule: Callable[..., int], *pairs: Pair) -> Pair:
     rows, columns = zip(*pairs, strict=True)
     return rule(*rows), rule(*columns)
 
@@ -166,7 +168,8 @@ _ENDS: dict[Naming, tuple[str, str, str]] = {
 }
 ABSOLUTE = "swin.embeddings.position_embeddings"
 # What checkpoints hold besides parameters; it follows from the sizes. timm before 0.9 saved it.
-_BUFFERS = ("relative_position_index", "attn_mask")
+# The mask token is for training alone.
+_BUFFERS = ("relative_position_index", "attn_mask", "embeddings.mask_token")
 
 
 def detect_naming(tensors: Mapping[str, object]) -> Naming:
@@ -201,6 +204,11 @@ def table_name(naming: Naming, stage: int, block: int) -> str:
 def part_name(naming: Naming, stage: int, part: str) -> str:
     """The name of a part of a stage's first block."""
     return f"{block_name(naming, stage, 0)}.{_PARTS[naming][part]}"
+
+
+def patch_name(naming: Naming) -> str:
+    """The name of the patches' projection."""
+    return _ENDS[naming][0]
 
 
 def old_layout(tensors: Mapping[str, object]) -> bool:

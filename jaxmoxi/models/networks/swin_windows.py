@@ -72,51 +72,58 @@ def gather_bias(table: Float[np.ndarray, "R heads"], window: Pair) -> Float[np.n
     return np.ascontiguousarray(np.asarray(table, np.float32)[_differences(window)].transpose(2, 0, 1))
 
 
+def resize_table(table: Float[np.ndarray, "R heads"], window: Pair, new: Pair) -> Float[np.ndarray, "R2 heads"]:
+    """A table for windows of another size, as timm's `resize_rel_pos_bias_table` makes it.
+
+    The old differences are spread so that they lie dense near 0 and reach the largest new difference; between them the
+    numbers are interpolated linearly. The place of each in float32, as there.
+    """
+    if window == new:
+        return np.asarray(table, np.float32)
+    inner = np.asarray(table, np.float32).reshape(2 * window[0] - 1, 2 * window[1] - 1, -1)
+    rows, columns = (_spread(2 * old - 1, 2 * wanted - 1) for old, wanted in zip(window, new, strict=True))
+    return np.einsum("Rr,rch,Cc->RCh", rows, inner, columns).reshape(-1, table.shape[1]).astype(np.float32)
+
+
+def _spread(old: int, new: int) -> Float[np.ndarray, "new old"]:
+    """What each new difference takes of each old one."""
+    low, high, ratio = 1.01, 1.5, 1.01
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        reach = (1.0 - ratio ** (old // 2)) / (1.0 - ratio)
+        low, high = (low, ratio) if reach > new // 2 else (ratio, high)
+    distances, distance = [], 1.0
+    for i in range(old // 2):
+        distances.append(distance)
+        distance += ratio ** (i + 1)
+    places = np.array([-d for d in reversed(distances)] + [0] + distances, np.float32)
+    weights = np.zeros((new, old))
+    for i in range(new):
+        wanted = np.float32(i - new // 2)
+        right = min(int(np.searchsorted(places, wanted)), old - 1)
+        left = max(right - 1, 0)
+        near, far = max(wanted - places[left], 0), max(places[right] - wanted, 0)
+        if near == far == 0:
+            near = far = 1
+        weights[i, left] += far / (near + far)
+        weights[i, right] += near / (near + far)
+    return weights
+
+
 def attend(
     qkv: Float[Array, "B M N D3"], bias: Float[Array, "heads N N"], mask: Float[np.ndarray, "M N N"] | None
 ) -> Float[Array, "B M N D"]:
-    """Multi-head attention in each window, with a bias for each head and a mask for each window."""
-    return jax.lax.platform_dependent(
-        qkv, bias, cpu=functools.partial(attend_by_head, mask=mask), default=functools.partial(attend_at_once, mask=mask)
-    )
+    """Multi-head attention in each window, with a bias for each head and a mask for each window.
 
-
-def attend_at_once(qkv: Array, bias: Array, *, mask: np.ndarray | None) -> Array:
-    """`attend` as one product over windows and heads."""
-    heads = len(bias)
-    query, key, value = jnp.moveaxis(qkv.reshape(*qkv.shape[:3], 3, heads, -1), 3, 0)
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    scores = jnp.einsum("bmqhd,bmkhd->bmhqk", query, key).astype(jnp.float32) + bias
-    scores = scores if mask is None else scores + mask[:, None]
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bmhqk,bmkhd->bmqhd", weights, value).reshape(*qkv.shape[:3], -1)
-
-
-def attend_by_head(qkv: Array, bias: Array, *, mask: np.ndarray | None) -> Array:
-    """`attend` head by head: XLA's CPU backend is faster at products with one batch axis."""
-    batch, count, size, width = qkv.shape
-    flat, width = qkv.reshape(batch * count, size, width), width // 3
-    head = width // len(bias)
-    outputs = []
-    for i, start in enumerate(range(0, width, head)):
-        query, key, value = (flat[..., part + start : part + start + head] for part in (0, width, 2 * width))
-        scores = jnp.einsum("mqd,mkd->mqk", query * jnp.asarray(head**-0.5, query.dtype), key)
-        scores = scores.astype(jnp.float32).reshape(batch, count, size, size)
-        scores = scores + (bias[i] if mask is None else bias[i] + mask)
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype).reshape(-1, size, size)
-        outputs.append(jnp.einsum("mqk,mkd->mqd", weights, value))
-    return jnp.concatenate(outputs, axis=-1).reshape(batch, count, size, width)
-
-
-def attend_flat(qkv: Array, bias: Array, *, mask: np.ndarray | None) -> Array:
-    """flat"""
+    Heads, images and windows are one axis of the products: XLA's CPU backend is slower where there are several, and
+    takes three times as long to compile a loop over the heads.
+    """
     (batch, count, size, width), heads = qkv.shape, len(bias)
-    parts = qkv.reshape(batch * count, size, 3, heads, -1).transpose(2, 3, 0, 1, 4)
-    head = parts.shape[-1]
-    query, key, value = parts.reshape(3, -1, size, head)
-    scores = jnp.einsum("mqd,mkd->mqk", query * jnp.asarray(head**-0.5, query.dtype), key)
+    parts = qkv.reshape(batch * count, size, 3, heads, width // (3 * heads)).transpose(2, 3, 0, 1, 4)
+    query, key, value = parts.reshape(3, -1, size, parts.shape[-1])
+    scores = jnp.einsum("mqd,mkd->mqk", query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype), key)
     scores = scores.astype(jnp.float32).reshape(heads, batch, count, size, size) + bias[:, None, None]
     scores = scores if mask is None else scores + mask
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype).reshape(-1, size, size)
-    out = jnp.einsum("mqk,mkd->mqd", weights, value).reshape(heads, batch * count, size, head)
-    return out.transpose(1, 2, 0, 3).reshape(batch, count, size, -1)
+    attended = jnp.einsum("mqk,mkd->mqd", weights, value).reshape(heads, batch * count, size, -1)
+    return attended.transpose(1, 2, 0, 3).reshape(batch, count, size, -1)

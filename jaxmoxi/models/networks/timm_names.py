@@ -1,11 +1,13 @@
 """What timm's names stand for: the attention heads of an architecture, and how its published weights see a photo.
 
-Source: timm 1.0 (Apache 2.0), `vision_transformer.py`, `deit.py` and `efficientnet.py`: all architectures whose
-networks are implemented here. `tests/models/networks/test_timm_names.py` compares the tables with timm itself.
+Source: timm 1.0 (Apache 2.0), `vision_transformer.py`, `deit.py`, `swin_transformer.py` and `efficientnet.py`: all
+architectures whose networks are implemented here. `tests/models/networks/test_timm_names.py` compares the tables with
+timm itself.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -56,6 +58,8 @@ _CNNS = {
     "tf_efficientnet_lite0": _HALF,
 }
 
+_SWIN = r"swin_(tiny|small|base|large)_patch4_window(7_224|12_384)|swin_s3_(tiny|small|base)_224"
+
 # Weights that see photos as no others of their architecture do, by the tag behind the dot: mean and std, crop_pct.
 _TAGS = {
     ("vit_base_patch16_224", "bamboo"): (_CLIP, 1.0),
@@ -90,6 +94,8 @@ def published_cfg(name: str) -> dict[str, Any] | None:
         numbers, crop_pct = _TAGS[architecture, tag]
     elif architecture in _CNNS:
         numbers, crop_pct = _CNNS[architecture], 0.875
+    elif re.fullmatch(_SWIN, architecture):
+        numbers, crop_pct = _IMAGENET, 1.0 if architecture.endswith("_384") else 0.9
     elif architecture == "vit_base_patch16_224_miil":
         numbers, crop_pct, interpolation = _UNIT, 0.875, "bilinear"
     elif architecture in HEADS:
