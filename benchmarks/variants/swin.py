@@ -65,7 +65,6 @@ TINY = [
         (32, 56),
         interpolate_pos_encoding=True,
     ),
-    of_timm("swin", "swin_tiny_patch4_window7_224", 36, **_args),
     of_timm("swin-oblong", "swin_tiny_patch4_window7_224", (20, 50), **_args | dict(img_size=[20, 50], in_chans=4)),
     of_timm("swin-partition", "swin_tiny_patch4_window7_224", 28, **_args | dict(img_size=28, always_partition=True)),
     of_timm("swin-windows", "swin_tiny_patch4_window7_224", 36, **_args | dict(window_size=[[4, 3], [2, 5]])),
@@ -74,6 +73,5 @@ TINY = [
         of_timm("swin-any-size", "swin_tiny_patch4_window7_224", 36, **_args, strict_img_size=False, head_dim=5),
         (20, 64),
     ),
-    small_torchvision("swin", (36, 36)),
     small_torchvision("swin-oblong", (30, 17), window_size=[4, 3], mlp_ratio=3.0),
 ]

@@ -123,15 +123,17 @@ def _of_tensors(naming: Naming, tensors: Mapping[str, np.ndarray]) -> SwinConfig
             mlp_dims=tuple(tensors[f"{part_name(naming, i, 'fc1')}.weight"].shape[0] for i in stages),
             num_classes=tensors[f"{head_name(naming, tensors)}.weight"].shape[0],
         )
+        largest = max(w for w, _ in config["windows"])
     except (KeyError, ValueError, IndexError) as error:
-        raise InputError(f"expected a Swin transformer's tensors in the names of {naming}; missing or misshapen: "
-                         f"{error}") from None  # fmt: skip
+        raise InputError(
+            f"expected a Swin transformer's tensors in the names of {naming}; missing or misshapen: {error}"
+        ) from None
     return SwinConfig(
         **config,
         qkv_bias=f"{block_name(naming, 0, 0)}.{_qkv(naming)}.bias" in tensors,
         absolute=ABSOLUTE in tensors,
         rule=naming,
-        image_size=patch[2] * 2 ** len(depths) * max(w for w, _ in config["windows"]),
+        image_size=patch[2] * 2 ** len(depths) * largest,
     )
 
 
