@@ -171,8 +171,8 @@ class Bench:
     Without --model: a vision transformer of 14 x 14 patches with random weights.
     """
 
-    model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
-    """A checkpoint folder of a vision transformer."""
+    model: Annotated[Path | None, _OPTION(metavar="FOLDER|NAME", help_behavior_hint="")] = None
+    """A checkpoint folder of a vision transformer, or a name of the Hugging Face hub."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --model: how a photo becomes the network's input, by name or as a preprocessor_config.json. Left out: as the
     folder says."""
@@ -188,6 +188,7 @@ class Bench:
     """Timed runs of each row; the median counts."""
     out: Annotated[Path | None, _OPTION(metavar="FILE", help_behavior_hint="")] = None
     """A JSON file to write as well."""
+    hub: tyro.conf.OmitArgPrefixes[_command.HubOptions] = _command.NO_HUB_OPTIONS
 
     def run(self) -> int:
         """Measures and prints. Returns the exit code."""
@@ -199,8 +200,8 @@ class Bench:
                 self.out.parent.mkdir(parents=True, exist_ok=True)
                 self.out.touch()
             model = random_classifier(SIZES[self.size])
-            if self.model is not None or self.preprocessing is not None:
-                model = _command.load_model(self.model, self.preprocessing)
+            if self.model is not None or self.preprocessing is not None or self.hub != _command.NO_HUB_OPTIONS:
+                model = _command.load_model(self.model, self.preprocessing, hub=self.hub)
                 if model.token_grid is None:
                     raise InputError(f"--model: {model.name} has no tokens; expected a vision transformer")
             rows = throughput(

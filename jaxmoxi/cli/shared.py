@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import tyro
 from jax.sharding import Mesh
 
 from jaxmoxi.errors import InputError
@@ -64,14 +66,39 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def load_model(folder: Path | None, preprocessing: str | None = None) -> Classifier:
-    """The classifier of a folder; for None the demonstration's. `preprocessing` is what `--preprocessing` says."""
+@dataclasses.dataclass(frozen=True)
+class HubOptions:
+    """For a --model that is a name of the Hugging Face hub."""
+
+    revision: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """A branch, a tag or a commit of the model. Left out: main."""
+    cache_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Where downloaded models are kept. Left out: as HF_HOME or HF_HUB_CACHE says, else ~/.cache/huggingface/hub."""
+    local_files_only: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take the model as it is there, and ask nothing of the network."""
+
+
+NO_HUB_OPTIONS = HubOptions()
+
+
+def load_model(
+    folder: Path | None, preprocessing: str | None = None, *, hub: HubOptions = NO_HUB_OPTIONS, quiet: bool = False
+) -> Classifier:
+    """The classifier of a folder, or of a name of the hub; for None the demonstration's.
+
+    preprocessing: what `--preprocessing` says. quiet: without the progress of a download.
+    """
     import jaxmoxi as jm
+    from jaxmoxi.models.checkpoints.hub import without_bars
 
     if folder is not None:
-        return jm.models.load(folder, preprocessing=preprocessing)
+        bars = without_bars() if quiet and not folder.expanduser().exists() else nullcontext()
+        with bars:
+            return jm.models.load(folder, preprocessing=preprocessing, **dataclasses.asdict(hub))
     if preprocessing is not None:
         raise CommandError("--preprocessing needs --model: the demonstration model has its own")
+    if hub != NO_HUB_OPTIONS:
+        raise CommandError("--revision, --cache-dir and --local-files-only need --model, a name of the hub")
     return jm.models.demo()
 
 

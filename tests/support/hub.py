@@ -98,8 +98,6 @@ def serving(hub: Hub):
     """The hub at its `url`, while the block runs."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
         def do_GET(self):
             path, bearer = urlsplit(self.path).path, self.headers.get("Authorization")
             token = None if bearer is None else bearer.removeprefix("Bearer ")
@@ -107,6 +105,9 @@ def serving(hub: Hub):
                 hub.requests.append((self.command, path))
                 hub.tokens.append(token)
             status, headers, content = hub.answer(path, token)
+            begun = self.headers.get("Range")
+            if begun is not None and status == 200:
+                status, content = 206, content[int(begun.removeprefix("bytes=").partition("-")[0]) :]
             self.send_response(status)
             for key, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(key, value)

@@ -52,6 +52,24 @@ class HubError(MissingFileError):
         self.reason, self.way_out, self.is_unknown = reason, way_out, is_unknown
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Downloads show no progress while the block runs."""
+    if not is_installed():
+        yield
+        return
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
 def endpoint() -> str:
     """The address of the hub. Raises InputError for an HF_ENDPOINT that is no address."""
     address = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
@@ -137,7 +155,7 @@ def _ask(name: str, revision: str | None) -> tuple[set[str], str]:
     odd = HubError(
         f"{endpoint()} does not answer as the hub does", "check HF_ENDPOINT, and the network's proxy or sign-in page"
     )
-    with _one_error(name, revision, "the list of its files"):
+    with _one_error(name, revision, "the list of files"):
         try:
             info = api.model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         except (TypeError, KeyError):
@@ -159,12 +177,13 @@ def _download(name: str, file: str, commit: str, cache: Path) -> Path:
     if there.exists():
         return there
     with _one_error(name, commit, file, cache):
+        cache.mkdir(parents=True, exist_ok=True)
         path = Path(
             hf_hub_download(
                 name, file, revision=commit, cache_dir=str(cache), endpoint=endpoint(), library_name="jaxmoxi"
             )
         )
-    _check_content(path, file)
+    _check_content(path, f"{file} of {name}")
     return path
 
 
@@ -212,7 +231,7 @@ def _refusal(error: Exception, name: str, revision: str | None, what: str, cache
     if isinstance(error, errors.RepositoryNotFoundError):
         return HubError(
             f"{where} has no model {name}, or keeps it private",
-            f"check the name at {where}/{name}; for a private model {login.replace('that', 'an')} that may read it",
+            f"check the name at {where}/{name}; for a private one set HF_TOKEN (or run: hf auth login)",
             is_unknown=True,
         )
     if isinstance(error, errors.RevisionNotFoundError):
@@ -259,7 +278,7 @@ def _of_status(status: int, where: str, name: str, login: str) -> HubError:
     if status == 401:
         return HubError(f"{where} does not accept the token", "set HF_TOKEN to a valid one, or unset it")
     if status == 403:
-        return HubError(f"{where} forbids {name} to this token", f"ask for access at {where}/{name}, then {login}")
+        return HubError(f"{where} forbids access to {name}", f"ask for it at {where}/{name}, then {login}")
     if status == 429:
         return HubError(f"{where} has had too many requests", "wait some minutes, or set HF_TOKEN for a higher limit")
     return HubError(f"{where} answers {status} for {name}", "try again later, and check HF_ENDPOINT")
