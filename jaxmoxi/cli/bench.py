@@ -199,8 +199,9 @@ class Bench:
             if self.out is not None:  # a place that cannot be written shows before the measuring
                 self.out.parent.mkdir(parents=True, exist_ok=True)
                 self.out.touch()
-            model = random_classifier(SIZES[self.size])
-            if self.model is not None or self.preprocessing is not None or self.hub != _command.NO_HUB_OPTIONS:
+            if (self.model, self.preprocessing, self.hub) == (None, None, _command.NO_HUB_OPTIONS):
+                model = random_classifier(SIZES[self.size])
+            else:
                 model = _command.load_model(self.model, self.preprocessing, hub=self.hub)
                 if model.token_grid is None:
                     raise InputError(f"--model: {model.name} has no tokens; expected a vision transformer")

@@ -24,7 +24,7 @@ class Hub:
     """The repositories, what is wrong with them, and what was asked.
 
     repositories: the folder of each revision of each name. requests: (method, path). tokens: of each request.
-    gated, private: names that need `token`. status: answers every request with this number. cut: files whose content
+    gated, private: names that need `token`. moved: the new name of a model that was renamed. status: answers every request with this number. cut: files whose content
     is sent without its last bytes. flipped: files whose content differs in a bit.
     """
 
@@ -33,6 +33,7 @@ class Hub:
         self.requests: list[tuple[str, str]] = []
         self.tokens: list[str | None] = []
         self.gated, self.private, self.cut, self.flipped = set(), set(), set(), set()
+        self.moved: dict[str, str] = {}
         self.token, self.status, self.url, self.page = "hf_good", None, "", False
 
     def add(self, name, folder, revision="main"):
@@ -65,6 +66,8 @@ class Hub:
             name, revision, file = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
         else:
             return 404, {}, b""
+        if name in self.moved:
+            return 307, {"Location": path.replace(name, self.moved[name])}, b""
         if name not in self.repositories or (name in self.private and token is None):
             return 401 if token is None else 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
         folder = self.folder(name, revision)

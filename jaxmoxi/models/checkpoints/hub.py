@@ -222,13 +222,14 @@ def _one_error(name: str, revision: str | None, what: str, cache: Path | None = 
 
 
 def _refusal(error: Exception, name: str, revision: str | None, what: str, cache: Path | None) -> HubError:
-    from huggingface_hub import errors
+    from huggingface_hub import errors, get_token
 
     where = endpoint()
     login = "set HF_TOKEN to a token of that account (or run: hf auth login)"
     if isinstance(error, errors.GatedRepoError):
         return HubError(f"{name} is gated on {where}", f"accept its conditions at {where}/{name}, then {login}")
-    if isinstance(error, errors.RepositoryNotFoundError):
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    if isinstance(error, errors.RepositoryNotFoundError) or (status == 401 and get_token() is None):
         return HubError(
             f"{where} has no model {name}, or keeps it private",
             f"check the name at {where}/{name}; for a private one set HF_TOKEN (or run: hf auth login)",
@@ -243,8 +244,8 @@ def _refusal(error: Exception, name: str, revision: str | None, what: str, cache
         return HubError(f"{where} has disabled access to {name}", "take another model")
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return HubError(f"{name} on {where} lists {what} and does not have it", "try again later")
-    if isinstance(error, errors.HfHubHTTPError):
-        return _of_status(error.response.status_code, where, name, login)
+    if status is not None:
+        return _of_status(status, where, name, login)
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
     if isinstance(cause, errors.HfHubHTTPError):
         return _of_status(cause.response.status_code, where, name, login)
