@@ -24,8 +24,9 @@ class Hub:
     """The repositories, what is wrong with them, and what was asked.
 
     repositories: the folder of each revision of each name. requests: (method, path). tokens: of each request.
-    gated, private: names that need `token`. moved: the new name of a model that was renamed. status: answers every request with this number. cut: files whose content
-    is sent without its last bytes. flipped: files whose content differs in a bit.
+    gated, private: names that need `token`. moved: the new name of a model that was renamed. status: answers every
+    request with this number. page: answers with a web page. cut: files whose content is sent without its last bytes.
+    flipped: files whose content differs in a bit.
     """
 
     def __init__(self):

@@ -209,15 +209,15 @@ def _one_error(name: str, revision: str | None, what: str, cache: Path | None = 
     from huggingface_hub import errors
 
     # The package's own errors extend those of the HTTP client that it uses, which differs between its releases.
-    transport = errors.HfHubHTTPError.__bases__[0]
-    of_xet = getattr(errors, "XetDownloadError", RuntimeError)
+    transport, of_xet = errors.HfHubHTTPError.__bases__[0], getattr(errors, "XetDownloadError", RuntimeError)
+    kinds = tuple(k for k in (transport, of_xet, OSError, RuntimeError, ValueError) if issubclass(k, Exception))
     try:
         yield
     except HubError:
         raise
     except errors.HFValidationError as error:
         raise InputError(f"expected the name of a model as org/name; got {brief(name)}: {_text(error)}") from None
-    except (transport, OSError, RuntimeError, ValueError, of_xet) as error:
+    except kinds as error:
         raise _refusal(error, name, revision, what, cache) from None
 
 
