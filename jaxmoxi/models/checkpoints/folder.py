@@ -26,14 +26,20 @@ def load(
     preprocessing: Asked | None = None,
     image_size: int | tuple[int, int] | None = None,
     entry: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
 ) -> Classifier:
-    """A classifier from a checkpoint folder.
+    """A classifier from a checkpoint folder, or by its name on the Hugging Face hub.
 
     folder:        holds `config.json`, the weights (`model.safetensors`, possibly in shards with an index, or
                    `pytorch_model.bin` / `.pth`, read without PyTorch and without running what they pickle), and
                    `preprocessor_config.json`. It may also be the path of a weights file in such a folder, a model's
-                   folder in the cache of the Hugging Face hub, or the hub's name of a model that lies in this cache.
-                   Nothing is downloaded.
+                   folder in the cache of the hub, or a name or address of the hub: "google/vit-base-patch16-224",
+                   "hf-hub:timm/vit_tiny_patch16_224.augreg_in21k". What is on disk comes before a name. The files that
+                   are missing in the hub's cache are downloaded, where `pip install 'jaxmoxi[hub]'` was run; without it
+                   a model in the cache is read as it is there. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and
+                   HF_HUB_OFFLINE mean what they mean to huggingface_hub.
     preprocessing: how a photo becomes the network's input, where the folder does not say so, or instead of what it
                    says: a `Preprocessing`; "imagenet", "half" or "clip"; the path of a `preprocessor_config.json`; or
                    its content. Left out: the folder's own, else (with a warning) that of the published weights of the
@@ -42,16 +48,27 @@ def load(
                    weights' own. Position embeddings are interpolated as Hugging Face does for weights in its names, and
                    as timm does for those in timm's; a crop of the preprocessing keeps its share of the photo.
     entry:         which state dict of a training checkpoint to take, such as "state_dict_ema"; see `read_torch`.
+    revision:      the branch, tag or commit of a model of the hub; left out, its branch main.
+    cache_dir:     the folder of the hub's cache; left out, what the environment says, else ~/.cache/huggingface/hub.
+    local_files_only: takes a model of the hub from the cache alone, without asking whether there is a newer commit.
 
     The network is of a family that `models/networks` registers, such as Hugging Face's and timm's ViT and DeiT (with or
     without teacher), MobileNetV2 in their names or torchvision's, and EfficientNet-Lite0.
 
-    Raises FileNotFoundError for a missing folder or file; ValueError for an unknown network (the error lists those that
-    are known), for a config that describes none or one that is not implemented, for a size that the network cannot
-    take, for weights whose preprocessing nobody knows, and for tensors that are missing, extra or misshapen, all of
-    them listed. Warns of what it assumes.
+    Raises FileNotFoundError for a missing folder or file, and for a model that the hub does not have, keeps from this
+    user or cannot be asked for, each in one line that says what to do; where the cache holds the model, it is taken
+    with a warning instead. Raises ValueError for an unknown network (the error lists those that are known), for a
+    config that describes none or one that is not implemented, for a size that the network cannot take, for weights
+    whose preprocessing nobody knows, and for tensors that are missing, extra or misshapen, all of them listed. Warns of
+    what it assumes.
     """
-    found = find_source(folder)
+    found = find_source(
+        folder,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        check=lambda config: _family(read_json(config), config),  # before the weights are downloaded
+    )
     path = found.folder / "config.json"
     settings = read_json(path)
     family = _family(settings, path)
