@@ -9,11 +9,10 @@ from typing import Any
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.chosen import Asked, choose_preprocessing
-from jaxmoxi.models.checkpoints.json_file import read_json
 from jaxmoxi.models.checkpoints.labels import read_class_names, read_link
+from jaxmoxi.models.checkpoints.reading import read_network, read_settings
 from jaxmoxi.models.checkpoints.source import find_source
 from jaxmoxi.models.checkpoints.torch_pickle import brief
-from jaxmoxi.models.checkpoints.weights import read_tensors
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import families
 from jaxmoxi.models.networks.registry import Family, find_family, network_kind
@@ -23,15 +22,17 @@ def load(folder: str | os.PathLike[str], *, preprocessing: Asked | None = None, 
     """A classifier from a checkpoint folder.
 
     folder:        holds `config.json`, the weights (`model.safetensors`, possibly in shards with an index, or
-                   `pytorch_model.bin` / `.pth`, read without PyTorch and without running what they pickle), and
-                   `preprocessor_config.json`. It may also be the path of a weights file in such a folder, a model's
+                   `pytorch_model.bin` / `.pth` / `.ckpt`, read without PyTorch and without running what they pickle;
+                   or one file of another name), and `preprocessor_config.json`. Wrapped weights are unwrapped, see
+                   `checkpoints.unwrap`. A `.npz` of Google's JAX code needs no other file. It may also be the path of a weights file in such a folder, a model's
                    folder in the cache of the Hugging Face hub, or the hub's name of a model that lies in this cache.
                    Nothing is downloaded.
     preprocessing: how a photo becomes the network's input, where the folder does not say so, or instead of what it
                    says: a `Preprocessing`; "imagenet", "half" or "clip"; the path of a `preprocessor_config.json`; or
                    its content. Left out: the folder's own, else (with a warning) that of the published weights of the
                    same name.
-    entry:         which state dict of a training checkpoint to take, such as "state_dict_ema"; see `read_torch`.
+    entry:         which state dict of a training checkpoint to take, such as "state_dict_ema", or which of several
+                   networks in one, such as "state_dict.model"; see `read_torch`.
 
     The network is of a family that `models/networks` registers, such as Hugging Face's and timm's ViT and DeiT (with or
     without teacher), MobileNetV2 in their names or torchvision's, and EfficientNet-Lite0.
@@ -41,12 +42,9 @@ def load(folder: str | os.PathLike[str], *, preprocessing: Asked | None = None, 
     knows, and for tensors that are missing, extra or misshapen, all of them listed. Warns of what it assumes.
     """
     found = find_source(folder)
-    path = found.folder / "config.json"
-    settings = read_json(path)
+    path, settings = read_settings(found)
     family = _family(settings, path)
-    tensors = read_tensors(found.folder, file=found.file, entry=entry)
-    if settings.get("model_type") == "timm_wrapper":  # timm's network in one of Hugging Face's
-        tensors = {name.removeprefix("timm_model."): tensor for name, tensor in tensors.items()}
+    tensors = read_network(found, settings, entry=entry)
     try:
         config = family.config_from_settings(settings, tensors)
     except InputError as error:

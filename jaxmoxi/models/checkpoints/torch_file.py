@@ -125,7 +125,9 @@ def _describe(head: bytes) -> str:
     if head[8:10] == b'{"':
         return "looks like a safetensors file, not a PyTorch checkpoint; name it .safetensors"
     if head[4:6] == b"ET":
-        return f"is an ExecuTorch program, which is compiled code and is not read; take the model it came from and {SAVE}"
+        return (
+            f"is an ExecuTorch program, which is compiled code and is not read; take the model it came from and {SAVE}"
+        )
     for start, name in _OTHER_FILES.items():
         if head.lstrip().startswith(start):
             return f"is not a PyTorch checkpoint but {name}"
@@ -148,6 +150,7 @@ def _read_zip(file: BinaryIO, size: int, entry: str | None, name: str) -> Opened
     roots = [name.removesuffix("data.pkl") for name in entries if name.split("/")[-1] == "data.pkl"]
     if len(roots) != 1:
         raise Refusal(f"is a zip archive with {len(roots)} entries data.pkl; a PyTorch checkpoint has one: {SAVE}")
+
     def read(name: str) -> bytes:
         info = entries.get(roots[0] + name)
         if info is None:

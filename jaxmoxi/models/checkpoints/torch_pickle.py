@@ -23,7 +23,14 @@ _DTYPES: dict[str, Any] = {"Float": "f4", "Double": "f8", "Half": "f2", "BFloat1
 _DTYPES |= {"Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
 _DTYPES |= {"ComplexFloat": "c8", "ComplexDouble": "c16"}
 # Quantised numbers, and bytes that `_rebuild_tensor_v3` gives a dtype: their sizes are known, so that they can be skipped.
-_BYTES: dict[str, Any] = {"QInt8": "i1", "QUInt8": "u1", "QInt32": "i4", "QUInt4x2": "u1", "QUInt2x4": "u1", "Untyped": "u1"}
+_BYTES: dict[str, Any] = {
+    "QInt8": "i1",
+    "QUInt8": "u1",
+    "QInt32": "i4",
+    "QUInt4x2": "u1",
+    "QUInt2x4": "u1",
+    "Untyped": "u1",
+}
 _STORAGES = {
     f"{place}.{n}Storage": np.dtype(d)
     for place in ("torch", "torch.cuda", "torch.storage")
@@ -41,7 +48,20 @@ _MAX_STEPS = 2_000_000  # of the interpreter; an ordinary tensor takes about 40
 _MAX_DIMS, _MAX_NAME = 32, 4096
 
 # What only a file that is meant to run code asks for. Nothing would be run, but whoever has it should know.
-_CODE = {"os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "runpy", "pty", "ctypes", "importlib", "commands"}
+_CODE = {
+    "os",
+    "posix",
+    "nt",
+    "subprocess",
+    "sys",
+    "shutil",
+    "socket",
+    "runpy",
+    "pty",
+    "ctypes",
+    "importlib",
+    "commands",
+}
 _EVALUATE = {"eval", "exec", "execfile", "compile", "open", "__import__", "input", "breakpoint"}
 
 SAVE = "save one with torch.save(model.state_dict(), ...)"
