@@ -152,7 +152,7 @@ def _listed(tree: dict[str, Any]) -> str:
 def _describe_list(tensors: list[Any], entry: str) -> str:
     where = f" under {brief(entry)}" if entry else ""
     return (
-        f"holds a list of {len(tensors)} tensors without names{where}, as averages of weights are kept by some trainers; "
+        f"holds a list of {len(tensors)} tensors without names{where}, as some trainers keep averages of weights; "
         f"which belongs where is not told: copy them into the model (ema.copy_to(model.parameters())) and {SAVE}"
     )
 

@@ -24,9 +24,9 @@ def load(folder: str | os.PathLike[str], *, preprocessing: Asked | None = None, 
     folder:        holds `config.json`, the weights (`model.safetensors`, possibly in shards with an index, or
                    `pytorch_model.bin` / `.pth` / `.ckpt`, read without PyTorch and without running what they pickle;
                    or one file of another name), and `preprocessor_config.json`. Wrapped weights are unwrapped, see
-                   `checkpoints.unwrap`. A `.npz` of Google's JAX code needs no other file. It may also be the path of a weights file in such a folder, a model's
-                   folder in the cache of the Hugging Face hub, or the hub's name of a model that lies in this cache.
-                   Nothing is downloaded.
+                   `checkpoints.unwrap`. It may also be the path of a weights file in such a folder, a model's folder in
+                   the cache of the Hugging Face hub, or the hub's name of a model that lies in this cache. A `.npz` of
+                   Google's JAX code needs no other file. Nothing is downloaded.
     preprocessing: how a photo becomes the network's input, where the folder does not say so, or instead of what it
                    says: a `Preprocessing`; "imagenet", "half" or "clip"; the path of a `preprocessor_config.json`; or
                    its content. Left out: the folder's own, else (with a warning) that of the published weights of the

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network, and its tensors by the names that were published, out of whatever wraps them."""
+"""What a checkpoint says of its network, and its tensors by their published names, out of whatever wraps them."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 A checkpoint is a pickle that describes containers and tensors, and beside it the tensors' raw bytes. Unpickling would
 run whatever the file asks for. `torch_pickle` walks the opcodes instead: it knows a list of names, imports nothing,
-and passes over objects of other classes. `entries` chooses the state dict. A tensor stays a description until all of the pickle is read. Its bytes are read then, after the
-description has been checked against the file's size, and only if the tensor is returned.
+and passes over objects of other classes. `entries` chooses the state dict. A tensor stays a description until all of
+the pickle is read. Its bytes are read then, after the description has been checked against the file's size, and only if
+the tensor is returned.
 
 Source: torch/serialization.py and torch/_utils.py of PyTorch 2.13 (its zip format, and the older one with pickles back
 to back). Deviations: entries that are no tensors (bytes, devices, sets) are left out, and their values never built. The

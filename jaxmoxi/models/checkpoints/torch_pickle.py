@@ -22,15 +22,9 @@ from jaxmoxi.errors import InputError
 _DTYPES: dict[str, Any] = {"Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": ml_dtypes.bfloat16, "Long": "i8"}
 _DTYPES |= {"Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
 _DTYPES |= {"ComplexFloat": "c8", "ComplexDouble": "c16"}
-# Quantised numbers, and bytes that `_rebuild_tensor_v3` gives a dtype: their sizes are known, so that they can be skipped.
-_BYTES: dict[str, Any] = {
-    "QInt8": "i1",
-    "QUInt8": "u1",
-    "QInt32": "i4",
-    "QUInt4x2": "u1",
-    "QUInt2x4": "u1",
-    "Untyped": "u1",
-}
+# Quantised numbers, and bytes that `_rebuild_tensor_v3` gives a dtype: their sizes are known, so they can be skipped.
+_BYTES: dict[str, Any] = {"QInt8": "i1", "QUInt8": "u1", "QInt32": "i4", "QUInt4x2": "u1", "QUInt2x4": "u1"}
+_BYTES |= {"Untyped": "u1"}
 _STORAGES = {
     f"{place}.{n}Storage": np.dtype(d)
     for place in ("torch", "torch.cuda", "torch.storage")
