@@ -9,8 +9,9 @@ import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -28,6 +29,9 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, ArithmeticError, EOFEr
 _DAMAGED += (SyntaxError, TypeError, UnicodeError, ValueError, NotImplementedError)
 
 
+Part = TypeVar("Part")
+
+
 class _Header(NamedTuple):
     shape: tuple[int, ...]
     fortran: bool
@@ -39,7 +43,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
     Raises FileNotFoundError, and ValueError for a file that is none, is damaged, or holds objects (which are pickled).
     """
-    return _read(path, lambda file, header: _array(file, header))
+    return _read(path, _array)
 
 
 def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -47,7 +51,7 @@ def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return _read(path, lambda _, header: header.shape)
 
 
-def _read(path: Path, part):
+def _read(path: Path, part: Callable[[zipfile.ZipExtFile, _Header], Part]) -> dict[str, Part]:
     if not path.exists():
         raise MissingFileError(f"expected weights at {path}, found no file there; check the path")
     if not path.is_file():
@@ -85,7 +89,7 @@ def _check_claims(path: Path, archive: zipfile.ZipFile, count: int, size: int) -
         raise InputError(f"{path} holds no arrays; expected NumPy's .npz with the weights of a network")
 
 
-def _header(path: Path, name: str, file: IO[bytes], size: int) -> _Header:
+def _header(path: Path, name: str, file: zipfile.ZipExtFile, size: int) -> _Header:
     version = np.lib.format.read_magic(file)
     reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if reader is None:
@@ -103,6 +107,6 @@ def _header(path: Path, name: str, file: IO[bytes], size: int) -> _Header:
     return _Header(shape, fortran, dtype)
 
 
-def _array(file: IO[bytes], header: _Header) -> np.ndarray:
+def _array(file: zipfile.ZipExtFile, header: _Header) -> np.ndarray:
     flat = np.frombuffer(bytearray(file.read()), header.dtype)
     return flat.reshape(header.shape, order="F" if header.fortran else "C")

@@ -125,7 +125,7 @@ def _written(names: Mapping[str, object], prefix: str) -> str:
             if len(kept) > len(prefix):
                 break
             written += f"{part}."
-        if (written and _bare(written) + "." == prefix) or not prefix:
+        if written and _bare(written) == prefix:
             return written
     return prefix
 
