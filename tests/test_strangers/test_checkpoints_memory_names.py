@@ -67,7 +67,10 @@ def test_names_in_memory_become_those_of_files(tmp_path, name):
     assert wrapped.tensors.keys() == memory.keys()
 
 
-@pytest.mark.parametrize("name", ["ViT", "DeiT", "DeiT teacher", "ViTMSN", "MobileNetV2"])
+@pytest.mark.parametrize(
+    "name",
+    ["ViT", "DeiT teacher", "ViTMSN", *(pytest.param(n, marks=pytest.mark.slow) for n in ("DeiT", "MobileNetV2"))],
+)
 def test_a_state_dict_that_was_saved_from_memory(tmp_path, name):
     """What a user has beside a config.json: `torch.save(model.state_dict(), ...)`, wrapped by Lightning or not."""
     model = network(name, NETWORKS[name])

@@ -140,7 +140,9 @@ def test_what_may_belong_to_the_network_is_not_left_out(tmp_path):
     [
         (TIMM, vit_tensors("timm"), "module."),
         (MOBILENET, mobilenet_tensors(), "model."),
-        (MOBILENET | {"tf_padding": False}, mobilenet_tensors("torchvision"), "net."),
+        pytest.param(
+            MOBILENET | {"tf_padding": False}, mobilenet_tensors("torchvision"), "net.", marks=pytest.mark.slow
+        ),
         (HUGGINGFACE, vit_tensors(), "vit_model."),
     ],
 )
