@@ -13,14 +13,17 @@ from jaxmoxi.errors import InputError, warn
 from jaxmoxi.models.checkpoints import hub, hub_cache
 from jaxmoxi.models.checkpoints.json_file import MissingFileError
 from jaxmoxi.models.checkpoints.torch_pickle import brief
-from jaxmoxi.models.checkpoints.weights import SAFETENSORS, TORCH, WEIGHTS
+from jaxmoxi.models.checkpoints.weights import NPZ, SAFETENSORS, TORCH, WEIGHTS, describe_unread
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/{1,2}|(?:hf|hf[-_]hub):", re.IGNORECASE)
 
 
 class Source(NamedTuple):
-    """A folder with a `config.json`, the weights file in it that was asked for, and what to call the model."""
+    """A folder with a `config.json`, the weights file in it that was asked for, and what to call the model.
+
+    Beside a `.npz` of Google's JAX code there may be no `config.json`.
+    """
 
     folder: Path
     file: str | None
@@ -94,11 +97,16 @@ def _at(path: Path, revision: str | None) -> Source | None:
         return None
     if path.name == "config.json":
         return Source(path.parent, None, path.resolve().parent.name)
-    if not path.name.endswith(SAFETENSORS + TORCH):
+    if not path.name.endswith(SAFETENSORS + TORCH + NPZ):
+        if what := describe_unread(path.name):
+            raise InputError(f"{path} is {what}")
         raise InputError(
-            f"{path} is no folder and no weights file ({', '.join(SAFETENSORS + TORCH)}); expected a checkpoint folder"
+            f"{path} is no folder and no weights file ({', '.join(SAFETENSORS + TORCH + NPZ)}); expected a checkpoint "
+            "folder"
         )
     if not (path.parent / "config.json").exists():
+        if path.name.endswith(NPZ):
+            return Source(path.parent, path.name, path.stem)
         raise MissingFileError(
             f"{path} has no config.json beside it, which says what network the weights are of; write one such as "
             '{"architecture": "vit_tiny_patch16_224", "num_classes": 1000}'
