@@ -2,5 +2,6 @@
 
 from jaxmoxi.plot.chosen import flip_size, heat
 from jaxmoxi.plot.figures import curves, explanation, group, groups, heatmap, interactions
+from jaxmoxi.plot.pictures import picture
 
-__all__ = ["curves", "explanation", "flip_size", "group", "groups", "heat", "heatmap", "interactions"]
+__all__ = ["curves", "explanation", "flip_size", "group", "groups", "heat", "heatmap", "interactions", "picture"]

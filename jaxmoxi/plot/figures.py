@@ -5,7 +5,10 @@ inside the functions, because the import takes most of a second and most users o
 
 In every function
 
-    photo:   uint8[H, W, 3], what the model sees: `model.crop(photo)`.
+    photo:   what the model sees, as `model.crop(photo)` makes it: uint8[H, W, 3]. Or [H, W], [H, W, 1] or [H, W, C]
+             of any numbers, as `jaxmoxi.plot.picture` takes it.
+    channels, stretch: what is drawn of a photo that is no uint8[H, W, 3]: which channels, and from which level of black
+             to which of white. See `jaxmoxi.plot.picture`.
     regions: int32[H, W], labels 0 .. P-1 (see `regions`).
     result:  a `GreedyResult` of one image, or the order alone: int[<=P], players in the order chosen.
     upto:    how much of the order to show. "flip" (default) is the paper's choice: the players chosen until the
@@ -28,6 +31,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.escape import plain
 from jaxmoxi.moxi.curves import area_under
 from jaxmoxi.plot.chosen import chosen_players, flip_size, heat
+from jaxmoxi.plot.pictures import Channels, Stretch, picture
 from jaxmoxi.plot.strokes import (
     FLIP,
     INK,
@@ -56,18 +60,36 @@ if TYPE_CHECKING:
 __all__ = ["curves", "explanation", "group", "groups", "heatmap", "interactions"]
 
 
-def heatmap(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: str | None = None) -> Figure:
+def heatmap(
+    photo: Any,
+    regions: Any,
+    result: Any,
+    *,
+    upto: Any = "flip",
+    title: str | None = None,
+    channels: Channels = None,
+    stretch: Stretch = False,
+) -> Figure:
     """MoXI's heat map over the photo: the earlier a region was chosen, the hotter (`heat`)."""
-    scene = _scene(photo, regions)
+    scene = _scene(photo, regions, channels, stretch)
     figure = new_figure(4.6, 4.9, title)
     axes = figure.add_subplot()
     draw_heat(figure, axes, scene, heat(result, scene.num_players, upto=upto))
     return figure
 
 
-def group(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: str | None = None) -> Figure:
+def group(
+    photo: Any,
+    regions: Any,
+    result: Any,
+    *,
+    upto: Any = "flip",
+    title: str | None = None,
+    channels: Channels = None,
+    stretch: Stretch = False,
+) -> Figure:
     """The chosen group: the other regions fade to grey, and a line runs around the group."""
-    scene = _scene(photo, regions)
+    scene = _scene(photo, regions, channels, stretch)
     figure = new_figure(4.6, 4.7, title)
     axes = figure.add_subplot()
     draw_group(axes, scene, chosen_players(result, scene.num_players, upto))
@@ -86,6 +108,8 @@ def explanation(
     caption: str | None = None,
     whole: float | None = None,
     place: str = "the top class",
+    channels: Channels = None,
+    stretch: Stretch = False,
 ) -> Figure:
     """One search in four panels: the players, the heat map, the group, and the probability while the group grows.
 
@@ -100,7 +124,7 @@ def explanation(
         raise InputError(
             f"expected a GreedyResult; got {type(result).__name__}: for an order alone use heatmap or group"
         )
-    scene = _scene(photo, regions)
+    scene = _scene(photo, regions, channels, stretch)
     players = chosen_players(result, scene.num_players, upto)
     heats = heat(result, scene.num_players, upto=upto if heat_upto is None else heat_upto)
     figure = new_figure(14.0, 4.35, title)
@@ -127,6 +151,8 @@ def groups(
     titles: Sequence[str] | None = None,
     title: str | None = None,
     caption: str | None = None,
+    channels: Channels = None,
+    stretch: Stretch = False,
 ) -> Figure:
     """The players, and beside them one group or several: the other regions fade to grey, a line runs around the group.
 
@@ -134,7 +160,7 @@ def groups(
     titles:  one for each group; None writes how many regions it has.
     caption: a line below the panels.
     """
-    scene = _scene(photo, regions)
+    scene = _scene(photo, regions, channels, stretch)
     rows = np.atleast_2d(np.asarray(groups))
     if rows.dtype != bool or rows.ndim != 2 or rows.shape[1] != scene.num_players or not len(rows):
         raise InputError(
@@ -156,7 +182,15 @@ def groups(
 
 
 def interactions(
-    photo: Any, regions: Any, matrix: Any, *, top: int = 30, limit: float | None = None, title: str | None = None
+    photo: Any,
+    regions: Any,
+    matrix: Any,
+    *,
+    top: int = 30,
+    limit: float | None = None,
+    title: str | None = None,
+    channels: Channels = None,
+    stretch: Stretch = False,
 ) -> Figure:
     """The strongest pairwise interactions as lines between the regions' centroids.
 
@@ -172,7 +206,7 @@ def interactions(
     from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.lines import Line2D
 
-    scene = _scene(photo, regions)
+    scene = _scene(photo, regions, channels, stretch)
     count = scene.num_players
     matrix = np.array(matrix, np.float64)
     if matrix.shape != (count, count):
@@ -278,19 +312,15 @@ def curves(
     return figure
 
 
-def _scene(photo: Any, regions: Any) -> Scene:
-    photo, regions = np.asarray(photo), np.asarray(regions)
-    if photo.ndim != 3 or photo.shape[-1] != 3 or photo.dtype != np.uint8:
+def _scene(photo: Any, regions: Any, channels: Channels, stretch: Stretch) -> Scene:
+    size, regions = np.shape(photo), np.asarray(regions)
+    if regions.shape != size[:2] or not np.issubdtype(regions.dtype, np.integer):
+        first = ": the photo has its channels first; give numpy.moveaxis(photo, 0, -1)"
         raise InputError(
-            f"expected a photo uint8[H, W, 3]; got {photo.dtype} of shape {photo.shape}: "
-            "model.crop(photo) makes what the model sees"
+            f"expected regions of integers {size[:2]}, the size of the photo; got {regions.dtype} of shape "
+            f"{regions.shape}{first if len(size) == 3 and regions.shape == size[1:] else ''}"
         )
-    if regions.shape != photo.shape[:2] or not np.issubdtype(regions.dtype, np.integer):
-        raise InputError(
-            f"expected regions of integers {photo.shape[:2]}, the size of the photo; "
-            f"got {regions.dtype} of shape {regions.shape}"
-        )
-    return Scene(photo, regions, count_regions(regions))
+    return Scene(picture(photo, channels=channels, stretch=stretch), regions, count_regions(regions))
 
 
 def _regions(count: int) -> str:
