@@ -19,11 +19,11 @@ _TAILS = (1, 99)  # percent
 def picture(photo: Any, *, channels: Channels = None, stretch: Stretch = False) -> UInt8[np.ndarray, "H W 3"]:
     """What is drawn of an image, uint8[H, W, 3].
 
-    photo:    [H, W] or [H, W, 1], drawn grey; [H, W, 3], drawn as red, green and blue; [H, W, C] of any other number of
-              channels, of which `channels` says what is drawn. Without `stretch`: uint8, bool, or floats in [0, 1].
-    channels: an index i in 0 .. C-1, drawn grey, or three, (red, green, blue), of which None stays black. None draws one
-              and three channels as they are; four may be red, green, blue and transparency, or infrared, so they are
-              asked for.
+    photo:    [H, W] or [H, W, 1], drawn grey; [H, W, 3], drawn as red, green and blue; [H, W, C] of any other
+              number of channels, of which `channels` says what is drawn. Without `stretch`: uint8, bool, or floats in [0, 1].
+    channels: an index i in 0 .. C-1, drawn grey, or three, (red, green, blue), of which None stays black. Left out, one
+              and three channels are drawn as they are; of others you have to say which, for four may be red, green,
+              blue and transparency, or red, green, blue and infrared.
     stretch:  False draws levels as they are. (low, high), numbers in the photo's own units, draws low black and high
               white, in all channels drawn. True draws each of them from its first percentile to its 99th, so that dead
               pixels and clouds do not leave the rest dark; brightness then says nothing between pictures, and colours
@@ -34,9 +34,9 @@ def picture(photo: Any, *, channels: Channels = None, stretch: Stretch = False) 
     image = _checked(photo)
     count = image.shape[-1]
     drawn = _chosen(channels, count)
-    planes = [None if i is None else _levels(image[..., i], stretch) for i in drawn]
-    if not stretch:
+    if stretch is False:
         _check_range(image[..., [i for i in drawn if i is not None]])
+    planes = [None if i is None else _levels(image[..., i], stretch) for i in drawn]
     black = np.zeros(image.shape[:2], np.uint8)
     return np.stack([black if plane is None else plane for plane in planes], axis=-1)
 
@@ -54,8 +54,8 @@ def _checked(photo: Any) -> np.ndarray:
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         broken = int((~np.isfinite(image)).sum())
         raise InputError(
-            f"expected a photo of finite numbers; {broken} of its {image.size} are NaN or infinite: replace them, as by "
-            "numpy.nan_to_num"
+            f"expected a photo of finite numbers; {broken} of its {image.size} are NaN or infinite: replace them, as "
+            "by numpy.nan_to_num"
         )
     return image[..., None] if image.ndim == 2 else image
 
@@ -91,17 +91,16 @@ def _check_range(image: np.ndarray) -> None:
     hint += "photo / 255, if 255 is white, or " if image.dtype.kind == "f" and low >= 0 and 1 < high <= 255 else ""
     raise InputError(
         f"expected a photo of uint8, or of floats in [0, 1]; got {image.dtype} from {low:.4g} to {high:.4g}. Give "
-        f"model.crop(photo), which is what the model sees, or {hint}stretch=(black, white), the levels that become black "
-        "and white, or stretch=True, which draws every channel from its darkest to its brightest"
+        f"model.crop(photo), which is what the model sees, or {hint}stretch=(black, white), the levels that become "
+        "black and white, or stretch=True, which draws every channel from its darkest to its brightest"
     )
 
 
 def _levels(plane: np.ndarray, stretch: Stretch) -> UInt8[np.ndarray, "H W"]:
     """One channel as levels 0 .. 255."""
-    if stretch is False or stretch is None:
-        return (
-            plane if plane.dtype == np.uint8 else np.round(255 * plane.clip(0, 1).astype(np.float32)).astype(np.uint8)
-        )
+    if stretch is False:
+        bright = plane if plane.dtype == np.uint8 else np.round(255 * plane.astype(np.float32).clip(0, 1))
+        return bright.astype(np.uint8)
     plane = plane.astype(np.float64)
     if stretch is True:
         low, high = np.percentile(plane, _TAILS)
