@@ -20,7 +20,8 @@ def picture(photo: Any, *, channels: Channels = None, stretch: Stretch = False) 
     """What is drawn of an image, uint8[H, W, 3].
 
     photo:    [H, W] or [H, W, 1], drawn grey; [H, W, 3], drawn as red, green and blue; [H, W, C] of any other
-              number of channels, of which `channels` says what is drawn. Without `stretch`: uint8, bool, or floats in [0, 1].
+              number of channels, of which `channels` says what is drawn. Without `stretch`: uint8, bool, or floats in
+              [0, 1].
     channels: an index i in 0 .. C-1, drawn grey, or three, (red, green, blue), of which None stays black. Left out, one
               and three channels are drawn as they are; of others you have to say which, for four may be red, green,
               blue and transparency, or red, green, blue and infrared.

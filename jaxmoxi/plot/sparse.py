@@ -84,7 +84,8 @@ def prediction(
     probability that each superpixel is kept, and the clusters of the embeddings. A model of independent groups has
     no fourth panel.
 
-    photo:   [H, W, 3], uint8 or floats in [0, 1], as predicted. regions: int[H, W]. result: of `predict` at one certainty.
+    photo:   [H, W, 3], uint8 or floats in [0, 1], as predicted. regions: int[H, W].
+    result:  of `predict` at one certainty.
     index:   the place of this image in the prediction.
     class_names: for the title; None numbers the classes.
     fill:    the value of hidden pixels, in [0, 1] (`Config.fill`).
