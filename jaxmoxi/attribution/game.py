@@ -86,7 +86,8 @@ def problem(
     """
     if not hasattr(model, "logits") and not callable(model):
         raise InputError(
-            f"expected a Classifier or a function images [B, H, W, channels] -> logits [B, K]; got {type(model).__name__}"
+            "expected a Classifier or a function images [B, H, W, channels] -> logits [B, K]; got "
+            f"{type(model).__name__}"
         )
     given = None if v is None else as_game(v)
     link = given.link if link is None and given is not None else link

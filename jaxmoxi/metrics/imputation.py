@@ -51,7 +51,8 @@ def noisy_linear_imputation(
     Visible pixels stay. Every channel is guessed by itself.
 
     key:            a JAX random key, for the noise.
-    image:          float[H, W, channels] of any number of channels, in any units; the values of hidden pixels are not used.
+    image:          float[H, W, channels] of any number of channels, in any units; the values of hidden pixels are
+                    not used.
     hidden:         bool[H, W], True where a pixel is to be guessed. Where all are, the guess is 0.
     noise:          standard deviation of the noise on hidden pixels, in the image's units; 0 for none.
     num_iterations: of preconditioned conjugate gradients, at least 1.
