@@ -9,7 +9,6 @@ link="sigmoid", target 1 explains "yes" and target 0 "no". The place of the spot
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from training import train
 
@@ -48,10 +47,13 @@ v = jm.pixel_value_fn(model, image, 1, regions, link="sigmoid")
 enough = jm.greedy_insertion(v, 64, stop=jm.Stop(probability=0.9))
 print("enough for yes:", enough.order[: enough.num_steps].tolist(), "spot at", place.tolist())
 
-# The other side of the same logit: the region whose removal makes the model say no.
+# The other side of the same logit: what has to be hidden until the answer is no, class 0?
+needed = jm.greedy_deletion(v, 64, stop=jm.Stop(flip=True))
 no = jm.pixel_value_fn(model, image, 0, regions, link="sigmoid")
-masks = jnp.stack([jnp.ones(64, bool), jnp.arange(64) != enough.order[0]])
-print("probability of no, with and without that region:", np.round(jax.nn.sigmoid(no(masks)), 2).tolist())
+shown = ~np.isin(np.arange(64), needed.order[: int(needed.num_steps)])
+print(
+    "no without:", np.flatnonzero(~shown).tolist(), "probability", round(float(jax.nn.sigmoid(no(shown[None]))[0]), 2)
+)
 
 jm.plot.explanation(
     np.asarray(image), regions, enough, target="a spot", place="above 50 %", stretch=True

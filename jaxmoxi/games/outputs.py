@@ -22,8 +22,8 @@ def logits_of(out: Any, count: int) -> Float[Array, "B K"]:
         return jnp.asarray(found)
     if _shape(found) == (count,):
         raise InputError(
-            f"expected a model that returns logits [B, K]; got shape [{count}] for {count} images. If it is one logit of "
-            'yes or no for each, return logits[:, None] and say link="sigmoid"'
+            f"expected a model that returns logits [B, K]; got shape [{count}] for {count} images. If it is one logit "
+            'of yes or no for each, return logits[:, None] and say link="sigmoid"'
         )
     raise InputError(
         f"expected a model that returns logits [B, K] for {count} images, or an object, a dictionary or a tuple with "
