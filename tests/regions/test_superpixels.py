@@ -66,9 +66,7 @@ def test_errors():
     for shape in ((8,), (0, 8, 8, 3), (1, 2, 8, 8, 3)):
         with pytest.raises(ValueError, match=r"\[H, W\] or \[H, W, C\], or a batch .*; got shape \("):
             jm.slic_regions(np.zeros(shape, np.uint8))
-    with pytest.raises(
-        ValueError, match=r'uint8, or of floats in \[0, 1\]; got int64: rescale it, or say space="given"'
-    ):
+    with pytest.raises(ValueError, match=r'uint8, or of floats in \[0, 1\]; got int64: .*space="given"'):
         jm.slic_regions(np.zeros((8, 8, 3), np.int64))
     with pytest.raises(ValueError, match="CIELAB is of three channels.*got 4"):
         jm.slic_regions(np.zeros((8, 8, 4)), space="lab")
