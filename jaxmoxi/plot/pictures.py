@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from jaxmoxi.errors import InputError
 
 Channels = int | Sequence[int | None] | None
-Stretch = bool | Sequence[float]
+Stretch = bool | Sequence[float | int]
 
 _TAILS = (1, 99)  # percent
 
