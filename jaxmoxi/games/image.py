@@ -14,12 +14,12 @@ from typing import Any, ClassVar, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game
-from jaxmoxi.games.fill import fill_image
-from jaxmoxi.games.inputs import check_fits, check_image, check_target, link_of
+from jaxmoxi.games.fill import fill_image, of_kind
+from jaxmoxi.games.inputs import check_fits, check_image, check_layout, check_target, link_of
 from jaxmoxi.games.outputs import logits_of
 from jaxmoxi.games.payoff import Link, Payoff, answers_class, as_logits, check_payoff, payoff_values
 from jaxmoxi.games.probe import check_rows
@@ -93,8 +93,8 @@ class PixelValueFn(ImageGame):
     blends: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
 
     logits_fn: Packed
-    image: Float[Array, "*batch H W channels"]
-    fill: Float[Array, "*batch H W channels"]
+    image: Num[Array, "*batch H W channels"]
+    fill: Num[Array, "*batch H W channels"]
     regions: Int[Array, "*batch H W"]
     target: Int[Array, "*batch"]
     payoff: Payoff = static()
@@ -107,12 +107,19 @@ class PixelValueFn(ImageGame):
         shown = visible_pixels(masks, self.regions)[..., None]
         return self.known(self.classify(jnp.where(shown, self.image, self.fill)), self.regions, masks.shape[1])
 
-    def classify(self, images: Float[Array, "C H W channels"]) -> Float[Array, "C K"]:
+    def classify(self, images: Num[Array, "C H W channels"]) -> Float[Array, "C K"]:
         """What the classifier answers for images, as an array (see `jaxmoxi.games.outputs`)."""
         return logits_of(self.logits_fn(images), len(images))
 
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
-        """The logits of images blended, player by player, between the fill (gate 0) and the image (1)."""
+        """The logits of images blended, player by player, between the fill (gate 0) and the image (1).
+
+        Raises InputError for an image of integers, of which a blend has no derivative.
+        """
+        if jnp.issubdtype(self.image.dtype, jnp.integer):
+            raise InputError(
+                f"an image of {self.image.dtype} has no gradient; give floats and a function of float images"
+            )
         logits = self._blended_logits(jnp.take(gates, self.regions, axis=1))
         return self.known(logits, self.regions, gates.shape[1])
 
@@ -125,7 +132,10 @@ class PixelValueFn(ImageGame):
         return region_sizes(self.regions, num_players)
 
     def _blended_logits(self, shares: Float[Array, "C H W"]) -> Float[Array, "C K"]:
-        return self.classify(self.fill + shares[..., None] * (self.image - self.fill))
+        image, fill = self.image, self.fill
+        if jnp.issubdtype(image.dtype, jnp.integer):  # of which differences would overflow
+            image, fill = image.astype(jnp.float32), fill.astype(jnp.float32)
+        return self.classify(of_kind(fill + shares[..., None] * (image - fill), self.image.dtype))
 
 
 @record
@@ -187,16 +197,19 @@ def pixel_value_fn(
 ) -> PixelValueFn:
     """The game whose hidden players' pixels are replaced by `fill`.
 
-    logits_fn: float32[C, H, W, channels] -> [C, K], any pure function; or what it returns has the array in it, as
-               `.logits`, as the entry "logits", or as the only one of its shape. Arrays it holds as a pytree (a
-               `jax.tree_util.Partial` over parameters, an Equinox or NNX module, `model.logits`) are arguments of the
-               compiled search; arrays in a plain closure are constants of it, and every new closure compiles anew.
-    image:     float[H, W, channels], as the classifier wants it (normalised).
+    logits_fn: images [C, H, W, channels], of the image's dtype -> [C, K], any pure function; or what it returns has the
+               array in it, as `.logits`, as the entry "logits", or as the only one of its shape. Arrays it holds as a
+               pytree (a `jax.tree_util.Partial` over parameters, an Equinox or NNX module, `model.logits`) are
+               arguments of the compiled search; arrays in a plain closure are constants of it, and every new closure
+               compiles anew.
+    image:     [H, W, channels] of any number of channels, channels last, as the classifier wants it: float, normalised
+               as in its training; for a function that takes integers, of those (a warning tells of the range).
     target:    the class explained: an integer; a name, where `logits_fn` is a Classifier's; None for the class that
                the model answers for the whole image.
     regions:   int[H, W], labels 0 .. P-1.
     fill:      what a hidden pixel becomes, in the image's own (normalised) units: a number, one number a channel, an
-               image [H, W, channels], "mean" (the image's mean colour) or "blur" (`blur_image`, its default width).
+               image [H, W, channels], "mean" (the image's mean in each channel) or "blur" (`blur_image`, its default
+               width). Of an image of integers, what integers of that kind can hold.
     payoff:    see `payoff_values`.
     link:      what makes probabilities of the model's answers: "softmax", of logits of which one class is true;
                "sigmoid", of the logits of independent labels, of which one leads where its probability is above a
@@ -211,6 +224,7 @@ def pixel_value_fn(
     """
     owner = getattr(logits_fn, "__self__", logits_fn)
     image = check_image(image, owner)
+    check_layout(image, regions)
     regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
     v = PixelValueFn(
         logits_fn=pack(logits_fn),
