@@ -6,10 +6,10 @@ and `from_callable` turn a model into the `logits_fn` that `pixel_value_fn` take
 shapiq, Equinox and torchax are optional and imported on use, Flax with them.
 """
 
-from jaxmoxi.bridges.from_torch import TorchLogits, from_torch
 from jaxmoxi.bridges.host import CallableLogits, from_callable
 from jaxmoxi.bridges.models import EquinoxLogits, LinenLogits, NnxLogits, from_equinox, from_linen, from_nnx
 from jaxmoxi.bridges.shapiq_game import as_shapiq_game
+from jaxmoxi.bridges.torch_logits import TorchLogits, from_torch
 
 __all__ = [
     "CallableLogits",

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import linecache
 import os
 import re
 import sys
 import threading
 import traceback
+import types
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -133,12 +135,14 @@ def environment() -> Any:
     class Environment(tensor.Environment):
         """Tells at which operation it failed, and takes tensors that a forward pass makes on the CPU as constants."""
 
-        def dispatch(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        def dispatch(self, func: Any, classes: Any, args: Any, kwargs: Any) -> Any:
             try:
-                return super().dispatch(func, types, args, kwargs)
+                return super().dispatch(func, classes, args, kwargs)
             except tensor.OperatorNotFound:  # torchax tries the operation's parts, and the message has its name
                 raise
             except Exception as error:
+                if isinstance(error, TypeError) and not hasattr(func, "name") and "keyword argument" in str(error):
+                    raise tensor.OperatorNotFound(str(error)) from error  # a name that torchax's own lacks: as parts
                 if not hasattr(error, "operation"):
                     error.operation = func.name() if hasattr(func, "name") else func.__name__  # pyright: ignore
                 raise
@@ -201,13 +205,17 @@ def explain_failure(error: BaseException) -> str:
     else:
         what = f"the operation {operation}" if operation else "it"
         what += f" ({type(error).__name__}: {first_line(error)})"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_library(f.filename)]
-    return what + (f', in {frames[-1].name}, line {frames[-1].lineno}: "{frames[-1].line}"' if frames else "")
+    walked = [(f, line) for f, line in traceback.walk_tb(error.__traceback__) if not _is_library(f)]
+    if not walked:
+        return what
+    frame, line = walked[-1]
+    code = linecache.getline(frame.f_code.co_filename, line).strip()
+    return f'{what}, in {frame.f_code.co_name}, line {line}: "{code}"'
 
 
-def _is_library(filename: str) -> bool:
-    parts = filename.replace(os.sep, "/").split("/")
-    return filename.startswith("<") or any(part.removesuffix(".py") in _LIBRARIES for part in parts[:-1] + parts[-1:])
+def _is_library(frame: types.FrameType) -> bool:
+    name = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0] in _LIBRARIES or frame.f_code.co_filename.startswith("<")
 
 
 def first_line(error: BaseException) -> str:

@@ -26,7 +26,9 @@ def check_not_torch(fn: Any) -> None:
 
 def needs_numbers(error: TypeError) -> bool:
     """Whether an error comes of a function that wants the numbers of what JAX traces, as NumPy and PyTorch do."""
-    return isinstance(error, jax.errors.TracerArrayConversionError) or "Tracer" in str(error)
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return True
+    return "Tracer" in str(error) and any(words in str(error) for words in _TORCH_REFUSES)
 
 
 def no_trace_error(error: TypeError) -> InputError:
@@ -37,6 +39,7 @@ def no_trace_error(error: TypeError) -> InputError:
     )
 
 
+_TORCH_REFUSES = ("must be Tensor, not", "invalid combination of arguments", "expected np.ndarray")
 _BRIDGES = (
     "For a PyTorch module there are from_torch(module), traced into JAX, and from_callable(module, num_classes), "
     "called back on the host; for a function of NumPy arrays there is from_callable(fn, num_classes)"

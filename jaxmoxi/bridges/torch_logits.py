@@ -180,27 +180,20 @@ def _try_shapes(
 
 
 def _likely_shapes(module: Any) -> Iterator[tuple[int, int, int]]:
-    """What the module says about its images, then usual sizes."""
+    """What the module says about its images, then usual sizes; of as many channels as it says, or first takes."""
+    torch = sys.modules["torch"]
     config = getattr(module, "config", None)
     config = getattr(config, "vision_config", None) or config
-    channels = getattr(config, "num_channels", None)
     published = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
-    size = published.get("input_size") if isinstance(published, Mapping) else None
-    if not isinstance(channels, int):
-        channels = int(size[0]) if size else _first_channels(module)
-    if size:
-        yield int(size[1]), int(size[2]), int(size[0])
-    side = getattr(config, "image_size", None)
-    if isinstance(side, Mapping) and {"height", "width"} <= side.keys():
-        side = side["height"], side["width"]
-    if isinstance(side, list | tuple) and len(side) == 2:
-        yield int(side[0]), int(side[1]), channels
-    elif isinstance(side, int):
-        yield side, side, channels
-    for side in _SIDES:
-        yield side, side, channels
-
-
-def _first_channels(module: Any) -> int:
-    torch = sys.modules["torch"]
-    return next((part.in_channels for part in module.modules() if isinstance(part, torch.nn.Conv2d)), 3)
+    published = published.get("input_size") if isinstance(published, Mapping) else None
+    convolutions = (part.in_channels for part in module.modules() if isinstance(part, torch.nn.Conv2d))
+    channels = [getattr(config, "num_channels", None), next(convolutions, None), published[0] if published else None, 3]
+    embedding = getattr(module, "patch_embed", None)  # of timm's transformers: what they were made for
+    sides = [getattr(embedding, "img_size", None), getattr(config, "image_size", None), published and published[1:]]
+    for side in [*sides, *_SIDES]:
+        if isinstance(side, Mapping):
+            side = (side.get("height"), side.get("width"))
+        side = (side, side) if isinstance(side, int) else side
+        for count in channels:
+            if isinstance(side, list | tuple) and all(isinstance(n, int) for n in (*side, count)) and len(side) == 2:
+                yield side[0], side[1], count
