@@ -3,10 +3,10 @@
     python benchmarks/torch_modules.py [--models resnet18 ...] [--repeats 3] [--out FILE.json]
 
 Networks of timm with random weights (needs timm, PyTorch and torchax: `pip install 'jaxmoxi[torch]' timm`). Each is
-measured in one coalition evaluation (`jm.evaluate`, all chunks of one size) and in a greedy search (`jm.greedy_insertion`
-over a 3 x 3 grid, whose chunks are smaller and run in a compiled loop). PyTorch itself does the evaluation with the same
-masks, in batches of the same size. The native network takes part where `jm.models.load` reads the folder that timm saves.
-All sides take turns. Compiling is the first call less a later one.
+measured in one coalition evaluation (`jm.evaluate`, all chunks of one size) and in a greedy search over a small grid
+(`jm.greedy_insertion`, whose chunks are smaller and run in a compiled loop). PyTorch itself does the evaluation, with
+the same masks in batches of the same size. The native network takes part where `jm.models.load` reads the folder that
+timm saves. All sides take turns. Compiling is the first call less a later one.
 """
 
 # pyright: reportMissingImports=false
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import timm
 import torch
 import torchax
 import tyro
-from _common import environment, summary, write
+from _common import environment, seconds, summary, write
 from timm.models._hub import save_for_hf
 
 import jaxmoxi as jm
@@ -37,16 +38,15 @@ from jaxmoxi.errors import InputError
 @dataclasses.dataclass
 class Args:
     models: tuple[str, ...] = ("resnet18", "convnext_tiny", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")
-    """timm's names."""
+    """Names of timm's."""
     coalitions: int = 32
+    side: int = 3
+    """The search's players are a grid of this many rows and columns."""
     batch: int = 8
     repeats: int = 3
-    seconds: float = 480.0
+    limit: float = 480.0
     """No further network is begun after this time."""
     out: Path | None = None
-
-
-PLAYERS = 9
 
 
 def native(module: torch.nn.Module) -> Callable[..., Any] | str:
@@ -61,7 +61,7 @@ def native(module: torch.nn.Module) -> Callable[..., Any] | str:
 
 def in_torch(module: torch.nn.Module, image: np.ndarray, regions: np.ndarray, masks: np.ndarray, batch: int) -> None:
     """The evaluation as one would write it in PyTorch, masking included."""
-    shown = torch.from_numpy(masks)[:, torch.from_numpy(regions).long()][:, None]
+    shown = torch.from_numpy(masks)[:, torch.from_numpy(regions.copy()).long()][:, None]
     x = torch.from_numpy(image.transpose(2, 0, 1).copy())
     with torch.inference_mode():
         for start in range(0, len(masks), batch):
@@ -70,17 +70,11 @@ def in_torch(module: torch.nn.Module, image: np.ndarray, regions: np.ndarray, ma
 
 def in_turns(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:
     """Seconds of each side: compiling, then the runs, one side after another."""
-
-    def timed(run: Callable[[], Any]) -> float:
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        return time.perf_counter() - start
-
-    first = {name: timed(run) for name, run in sides.items()}
+    first = {name: seconds(run, repeats=1)[0] for name, run in sides.items()}
     runs: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, run in sides.items():
-            runs[name].append(timed(run))
+            runs[name] += seconds(run, repeats=1)
     return {name: summary(times) | {"compile": max(first[name] - min(times), 0.0)} for name, times in runs.items()}
 
 
@@ -89,8 +83,9 @@ def measure(name: str, args: Args) -> dict[str, Any]:
     module = timm.create_model(name).eval()
     rng = np.random.default_rng(0)
     image = rng.normal(size=(224, 224, 3)).astype(np.float32)
-    regions = jm.grid_regions(224, 224, rows=3, cols=3)
-    masks = rng.random((args.coalitions, PLAYERS)) < 0.5
+    players = args.side**2
+    regions = jm.grid_regions(224, 224, rows=args.side, cols=args.side)
+    masks = rng.random((args.coalitions, players)) < 0.5
     start = time.perf_counter()
     fns: dict[str, Callable[..., Any]] = {"torchax": jm.from_torch(module, fallback=False)}
     row: dict[str, Any] = {"model": name, "from_torch seconds": time.perf_counter() - start}
@@ -111,28 +106,29 @@ def measure(name: str, args: Args) -> dict[str, Any]:
     }
     games = {side: jm.pixel_value_fn(fn, image, int(expected.argmax()), regions) for side, fn in fns.items()}
     evaluations: dict[str, Callable[[], Any]] = {
-        side: lambda v=v: jm.evaluate(v, jnp.asarray(masks), batch_size=args.batch) for side, v in games.items()
+        side: partial(jm.evaluate, v, jnp.asarray(masks), batch_size=args.batch) for side, v in games.items()
     }
-    evaluations["PyTorch"] = lambda: in_torch(module, image, np.asarray(regions), masks, args.batch)
-    searches: dict[str, Callable[[], Any]] = {
-        side: lambda v=v: jm.greedy_insertion(v, PLAYERS) for side, v in games.items()
-    }
-    found = {side: run() for side, run in searches.items()}
+    evaluations["PyTorch"] = partial(in_torch, module, image, np.asarray(regions), masks, args.batch)
+    found: dict[str, jm.GreedyResult] = {}
+
+    def search(side: str) -> jm.GreedyResult:
+        found[side] = jm.greedy_insertion(games[side], players)
+        return found[side]
+
+    row["evaluation"] = in_turns(evaluations, args.repeats)
+    row["search"] = in_turns({side: partial(search, side) for side in games}, args.repeats)
     row["orders"] = {side: r.order.tolist() for side, r in found.items()}
-    row["same order"] = len({tuple(order) for order in row["orders"].values()}) == 1
     counts = {"evaluation": args.coalitions, "search": int(found["torchax"].num_evaluations)}
-    jax.clear_caches()  # so that the search's compiling is measured as well
-    for what, sides in (("evaluation", evaluations), ("search", searches)):
-        row[what] = in_turns(sides, args.repeats)
+    for what, count in counts.items():
         for times in row[what].values():
-            times["images per second"] = counts[what] / times["median"]
+            times["images per second"] = count / times["median"]
     return row
 
 
 def main(args: Args) -> int:
     began, rows = time.perf_counter(), []
     for name in args.models:
-        if time.perf_counter() - began > args.seconds:
+        if time.perf_counter() - began > args.limit:
             print(f"torch_modules: no time for {name}", file=sys.stderr)
             continue
         rows.append(measure(name, args))
@@ -144,10 +140,10 @@ def main(args: Args) -> int:
         print(name, rates, file=sys.stderr, flush=True)
     result: dict[str, Any] = {
         "question": "images per second of PyTorch modules inside an explanation",
-        "environment": environment() | {"torch": torch.__version__, "timm": timm.__version__, "torchax": torchax.__version__},
+        "environment": environment() | {m.__name__: m.__version__ for m in (torch, timm, torchax)},
         "coalitions": args.coalitions,
         "batch": args.batch,
-        "players of the search": PLAYERS,
+        "players of the search": args.side**2,
         "rows": rows,
     }  # fmt: skip
     write(result, args.out)

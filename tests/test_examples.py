@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ def run(name, tmp_path, *arguments):
 
 
 def test_every_example_is_tested():
-    names = {"explain_photo.py", "draw_interactions.py", "scenes_report.py", "shapiq_indices.py", *MODELS}
+    named = {"explain_photo.py", "draw_interactions.py", "scenes_report.py", "shapiq_indices.py", "torch_module.py"}
+    names = {*named, *MODELS}
     assert {p.name for p in EXAMPLES.glob("*.py")} == names
 
 
@@ -53,6 +55,15 @@ def test_models_of_other_libraries(tmp_path, name):
         assert orders[0] != orders[1]
     if name == "nnx_model.py":
         assert [len(set(order)) for order in orders[1]] == [4] * 5
+
+
+def test_torch_module(tmp_path):
+    if find_spec("torch") is None or find_spec("torchax") is None:
+        pytest.skip("needs the extra torch")
+    traced, called, slope = run("torch_module.py", tmp_path).splitlines()
+    assert traced.removeprefix("traced:") == called.removeprefix("called back:")
+    assert sorted(json.loads(traced.split(":")[1])) == list(range(16))
+    assert float(slope.split(":")[1]) > 0
 
 
 def test_shapiq_indices(tmp_path):
