@@ -3,8 +3,8 @@
     pip install 'jaxmoxi[torch]'
     python examples/torch_module.py
 
-On accelerators, and for methods that need gradients. On a CPU a convolutional network is faster called back on the host,
-`jm.from_callable(module, num_classes)`, and that also takes what can run nowhere else:
+For accelerators, and for methods that need gradients. On a CPU a convolutional network is faster called back on the
+host, `jm.from_callable(module, num_classes)`, and that also takes what can run nowhere else:
 
     # an ONNX file (pip install onnxruntime)
     session = onnxruntime.InferenceSession("net.onnx")
@@ -33,9 +33,7 @@ net = torch.nn.Sequential(
     torch.nn.Dropout(0.5),
     torch.nn.Linear(16, 10),
 )
-logits_fn = jm.from_torch(
-    net, image_shape=(32, 32, 3)
-)  # in evaluation mode, and compared with net before it is returned
+logits_fn = jm.from_torch(net, image_shape=(32, 32, 3))  # in evaluation mode; compared with net first
 
 image = jax.random.uniform(jax.random.key(0), (32, 32, 3))
 v = jm.pixel_value_fn(logits_fn, image, 3, jm.grid_regions(32, 32, rows=4, cols=4), fill="mean")

@@ -195,5 +195,6 @@ def _likely_shapes(module: Any) -> Iterator[tuple[int, int, int]]:
             side = (side.get("height"), side.get("width"))
         side = (side, side) if isinstance(side, int) else side
         for count in channels:
-            if isinstance(side, list | tuple) and all(isinstance(n, int) for n in (*side, count)) and len(side) == 2:
-                yield side[0], side[1], count
+            match side, count:
+                case (int(height), int(width)) | [int(height), int(width)], int(channel):
+                    yield height, width, channel

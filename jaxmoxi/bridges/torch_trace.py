@@ -169,7 +169,7 @@ def _import_torchax() -> Any:
     fast_path, telemetry = torch.backends.mha.get_fastpath_enabled(), os.environ.get(_TELEMETRY)
     try:
         tensor = importlib.import_module("torchax.tensor")
-        device = importlib.import_module("torchax.device_module")
+        device: Any = importlib.import_module("torchax.device_module")
         device.is_available, device.device_count = (lambda: False), (lambda: 0)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
