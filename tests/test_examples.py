@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,8 @@ def run(name, tmp_path, *arguments):
 
 
 def test_every_example_is_tested():
-    names = {"explain_photo.py", "draw_interactions.py", "scenes_report.py", "shapiq_indices.py", *MODELS, *MADE}
-    names.add("training.py")  # what those of made-up data share
+    named = {"explain_photo.py", "draw_interactions.py", "scenes_report.py", "shapiq_indices.py", "torch_module.py"}
+    names = {*named, *MODELS, *MADE, "training.py"}  # the last is what those of made-up data share
     assert {p.name for p in EXAMPLES.glob("*.py")} == names
 
 
@@ -70,6 +71,15 @@ def test_heads_and_channels_of_other_kinds(tmp_path, name):
     assert re.search(r"right answers: (0\.9\d|1\.0)", printed)
     assert re.search(MADE[name], printed), printed
     assert min(Image.open(tmp_path / "out.png").size) > 300
+
+
+def test_torch_module(tmp_path):
+    if find_spec("torch") is None or find_spec("torchax") is None:
+        pytest.skip("needs the extra torch")
+    traced, called, slope = run("torch_module.py", tmp_path).splitlines()
+    assert traced.removeprefix("traced:") == called.removeprefix("called back:")
+    assert sorted(json.loads(traced.split(":")[1])) == list(range(16))
+    assert float(slope.split(":")[1]) > 0
 
 
 def test_shapiq_indices(tmp_path):

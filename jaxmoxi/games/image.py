@@ -19,7 +19,16 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.fill import fill_image, of_kind
-from jaxmoxi.games.inputs import check_fits, check_image, check_layout, check_target, link_of
+from jaxmoxi.games.inputs import (
+    check_fits,
+    check_image,
+    check_layout,
+    check_not_torch,
+    check_target,
+    link_of,
+    needs_numbers,
+    no_trace_error,
+)
 from jaxmoxi.games.outputs import logits_of
 from jaxmoxi.games.payoff import Link, Payoff, answers_class, as_logits, check_payoff, payoff_values
 from jaxmoxi.games.probe import check_rows
@@ -223,6 +232,7 @@ def pixel_value_fn(
     label map with gaps. Inside `jit` nobody can look: what is wrong there gives NaN, as does a target that is no class.
     """
     owner = getattr(logits_fn, "__self__", logits_fn)
+    check_not_torch(owner)
     image = check_image(image, owner)
     check_layout(image, regions)
     regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
@@ -310,7 +320,12 @@ def _checked(v: Logits, *, seek: bool) -> Logits:
     seek: explain the class that the model answers for the whole image.
     """
     check_fits(v.payoff, v.link)
-    shape = output_shapes(_one_row, v).shape
+    try:
+        shape = output_shapes(_one_row, v).shape
+    except TypeError as error:
+        if not needs_numbers(error):
+            raise
+        raise no_trace_error(error) from error
     fewest = 1 if v.link == "sigmoid" else 2
     if len(shape) != 2 or shape[0] != 1 or shape[1] < fewest:
         hint = '. A single logit of yes or no has link="sigmoid"' if shape == (1, 1) else ""

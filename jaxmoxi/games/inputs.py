@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Num
@@ -11,6 +13,37 @@ from jaxtyping import Array, Int, Num
 from jaxmoxi.errors import InputError, warn
 from jaxmoxi.games.payoff import Link, Payoff, check_link
 from jaxmoxi.pytrees import is_concrete
+
+
+def check_not_torch(fn: Any) -> None:
+    """Raises InputError for a PyTorch module, which no function of JAX can be."""
+    torch = sys.modules.get("torch")  # a module of it can only be met where it has been imported
+    if torch is not None and isinstance(fn, torch.nn.Module):
+        raise InputError(
+            f"expected a function that JAX can trace; got {type(fn).__name__}, a PyTorch module. {_BRIDGES}"
+        )
+
+
+def needs_numbers(error: TypeError) -> bool:
+    """Whether an error comes of a function that wants the numbers of what JAX traces, as NumPy and PyTorch do."""
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return True
+    return "Tracer" in str(error) and any(words in str(error) for words in _TORCH_REFUSES)
+
+
+def no_trace_error(error: TypeError) -> InputError:
+    """The error for a classifier that asks for its images' numbers while JAX traces it."""
+    return InputError(
+        "expected a function that JAX can trace; this one asks for the images' numbers, as NumPy and PyTorch do "
+        f"({str(error).splitlines()[0]}). {_BRIDGES}"
+    )
+
+
+_TORCH_REFUSES = ("must be Tensor, not", "invalid combination of arguments", "expected np.ndarray")
+_BRIDGES = (
+    "For a PyTorch module there are from_torch(module), traced into JAX, and from_callable(module, num_classes), "
+    "called back on the host; for a function of NumPy arrays there is from_callable(fn, num_classes)"
+)
 
 
 def check_image(image: Any, owner: Any) -> Num[Array, "H W channels"]:
