@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxmoxi.models.networks import resnet
-from jaxmoxi.models.networks.resnet import ResidualNetConfig
+from jaxmoxi.models.networks import trainable_resnet as resnet
+from jaxmoxi.models.networks.trainable_resnet import ResidualNetConfig
 from support.games import golden_tensor
 
 CONFIG = ResidualNetConfig(depth=18, num_classes=5)
