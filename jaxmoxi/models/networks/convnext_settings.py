@@ -50,12 +50,12 @@ _FIXED = {
     "output_stride": 32,
 }
 _READ = {
-    "act_layer", "depths", "dims", "head_hidden_size", "head_norm_first", "in_chans", "kernel_sizes", "ls_init_value",
-    "norm_eps", "num_classes", "patch_size", "stem_type", "use_grn",
+    "act_layer", "depths", "dims", "head_hidden_size", "head_norm_first", "in_chans", "kernel_sizes", "norm_eps",
+    "num_classes", "patch_size", "stem_type", "use_grn",
 }  # fmt: skip
 _HARMLESS = {
     "block_setting", "conv_mlp", "drop_path_rate", "drop_rate", "dtype", "head_init_scale", "layer_scale",
-    "stochastic_depth_prob",
+    "ls_init_value", "stochastic_depth_prob",
 }  # fmt: skip
 _SPEAKS_OF = {
     "architecture", "image_size", "label_descriptions", "label_names", "model_args", "num_channels", "num_features",
@@ -86,8 +86,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
     else:
         args = _arguments(settings)
         known = 1e-5 if kind.startswith("convnext_xxlarge") and naming == "timm" else 1e-6
-        norm_eps = head_eps = number({k: v for k, v in args.items() if v is not None}, "norm_eps", known, least=0.0,
-                                     most=1.0)  # fmt: skip
+        norm_eps = head_eps = number(args, "norm_eps", known, least=0.0, most=1.0)
     config = _measured(
         naming,
         tensors,
@@ -103,7 +102,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
 def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in `model_args`, and those that stand beside it."""
     beside = {k: v for k, v in settings.items() if k in _FIXED.keys() | _READ | _HARMLESS}
-    args = {**beside, **mapping(settings, "model_args")}
+    args = {k: v for k, v in {**beside, **mapping(settings, "model_args")}.items() if v is not None}  # as timm does
     unheard = sorted(args.keys() - _FIXED.keys() - _READ - _HARMLESS)
     if unheard:
         raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
@@ -194,8 +193,6 @@ def _compare(args: Mapping[str, Any], config: ConvNextConfig, huggingface: bool)
             "use_grn": (args.get("use_grn"), config.grn),
             "stem_type of patches": (stem == "patch", not config.stem_width),
         }
-        if "ls_init_value" in args:
-            said["ls_init_value"] = (args["ls_init_value"] is not None, config.layer_scale)
     differ = {k: (a, b) for k, (a, b) in said.items() if a is not None and a != b}
     wrong = [f"{k} is {brief(a)} in the config and {b} in the weights" for k, (a, b) in differ.items()]
     if wrong:
