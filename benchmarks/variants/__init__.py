@@ -50,9 +50,9 @@ class Variant:
             saved = load_file(folder / "model.safetensors")
             made = {n: t for n, t in saved.items() if t.dtype.kind != "f"}
             made |= tensors_of({n: t.shape for n, t in saved.items() if t.dtype.kind == "f"})
-            save_file(
-                {n: np.ascontiguousarray(t) for n, t in made.items()}, folder / "model.safetensors", {"format": "pt"}
-            )
+            # A counter without axes would be given one by np.ascontiguousarray.
+            whole = {n: np.ascontiguousarray(t).reshape(t.shape) for n, t in made.items()}
+            save_file(whole, folder / "model.safetensors", {"format": "pt"})
             return type(module).from_pretrained(folder).eval()
         state = module.state_dict()
         made = tensors_of({n: tuple(t.shape) for n, t in state.items() if t.is_floating_point()})

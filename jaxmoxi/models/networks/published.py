@@ -58,6 +58,25 @@ _TIMM: tuple[tuple[str, _Cfg], ...] = (
     ("convnextv2_*.fcmae_*_384", _Cfg(_IMAGENET, 384, 1.0, crop_mode="squash")),
     ("convnextv2_huge.fcmae_*_512", _Cfg(_IMAGENET, 512, 1.0, crop_mode="squash")),
     ("convnextv2_*.fcmae_*", _Cfg(_IMAGENET, 224, 0.875)),
+    ("efficientnet_b0.ra4_e3600_r224_in1k", _Cfg(_HALF, 224, 0.9)),
+    ("efficientnet_b0.*", _Cfg(_IMAGENET, 224, 0.875)),
+    ("efficientnet_b1.ft_in1k", _Cfg(_IMAGENET, 224, 0.875)),
+    ("efficientnet_b1.*", _Cfg(_HALF, 240, 0.9)),
+    ("efficientnet_b2.*", _Cfg(_IMAGENET, 256, 0.875)),
+    ("efficientnet_b3.*", _Cfg(_IMAGENET, 288, 0.875)),
+    ("efficientnet_b4.*", _Cfg(_IMAGENET, 320, 0.875)),
+    ("efficientnet_b5.sw_in12k", _Cfg(_IMAGENET, 416, 0.95)),
+    ("efficientnet_b5.*", _Cfg(_IMAGENET, 448, 1.0, crop_mode="squash")),
+    *((f"tf_efficientnet_b{i}{end}", _Cfg(numbers, side, crop_pct))
+      for i, (side, crop_pct) in enumerate((
+          (224, 0.875), (240, 0.882), (260, 0.89), (300, 0.904), (380, 0.922), (456, 0.934), (528, 0.942), (600, 0.949),
+          (672, 0.954)))
+      for end, numbers in ((".ap_in1k", _HALF), ("_ap.@", _HALF), ("_ns.@", _IMAGENET), (".*", _IMAGENET))),
+    ("mobilenetv3_large_100.ra4_*", _Cfg(_HALF, 224, 0.95)),
+    ("mobilenetv3_large_100.miil_*", _Cfg(_UNIT, 224, 0.875, "bilinear")),
+    ("mobilenetv3_large_100.*", _Cfg(_IMAGENET, 224, 0.875)),
+    ("mobilenetv3_small_*.*", _Cfg(_IMAGENET, 224, 0.875)),
+    ("tf_mobilenetv3_*.*", _Cfg(_HALF, 224, 0.875, "bilinear")),
 )  # fmt: skip
 
 # (resize, crop, filter) of torchvision's default weights, its newest; 2 is bilinear, 3 bicubic.
@@ -66,6 +85,16 @@ _TORCHVISION = {
     "convnext_small": (230, 224, 2),
     "convnext_base": (232, 224, 2),
     "convnext_large": (232, 224, 2),
+    "efficientnet_b0": (256, 224, 3),
+    "efficientnet_b1": (255, 240, 2),
+    "efficientnet_b2": (288, 288, 3),
+    "efficientnet_b3": (320, 300, 3),
+    "efficientnet_b4": (384, 380, 3),
+    "efficientnet_b5": (456, 456, 3),
+    "efficientnet_b6": (528, 528, 3),
+    "efficientnet_b7": (600, 600, 3),
+    "mobilenet_v3_large": (232, 224, 2),
+    "mobilenet_v3_small": (256, 224, 2),
 }
 
 
