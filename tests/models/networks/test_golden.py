@@ -19,7 +19,7 @@ FILES = sorted((Path(__file__).parents[2] / "golden" / "networks").glob("*.json"
 def test_the_logits_are_pytorchs(tmp_path, path):
     golden = json.loads(path.read_text())
     height, width, channels = golden["image"]
-    write_folder(tmp_path, golden["settings"], made_tensors(golden["shapes"]), None)
+    write_folder(tmp_path, golden["settings"], made_tensors(golden["shapes"], golden.get("variance", 1.0)), None)
     preprocessing = jm.models.Preprocessing(resize=(height, width), mean=(0.5,) * channels, std=(0.5,) * channels)
     size = golden["image_size"] and tuple(golden["image_size"])
     with warnings.catch_warnings():
