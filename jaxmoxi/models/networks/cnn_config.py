@@ -191,13 +191,13 @@ class NetworkShape(NamedTuple):
     activation: str
 
 
-def _round_channels(wanted: float, divisor: int = 8) -> int:
+def _round_channels(wanted: float | int, divisor: int = 8) -> int:
     """A multiple of the divisor near the number wanted, at least the divisor and never below 90 % of it."""
     rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * wanted else rounded
 
 
-def _counts(stage: tuple[Row, ...], depth: float) -> list[int]:
+def _counts(stage: tuple[Row, ...], depth: float | int) -> list[int]:
     """The blocks of each row at a depth: as many as the stage needs, the last rows first (as timm shares them out)."""
     left, wanted, counts = sum(row.count for row in stage), math.ceil(sum(row.count for row in stage) * depth), []
     for row in reversed(stage):
@@ -213,7 +213,7 @@ def network_shape(config: InvertedResidualConfig) -> NetworkShape:
     activation = config.activation or arch.activation
     third = config.arch.startswith("mobilenet_v3")
 
-    def scale(channels: float) -> int:
+    def scale(channels: int) -> int:
         return _round_channels(channels * config.width, config.divisor)
 
     # timm's MobileNetV3 keeps its stem where it is narrower than three quarters.

@@ -115,13 +115,12 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
     Raises ValueError for variants that are not implemented. Warns of settings that are not known.
     """
     naming, kind = detect_naming(tensors), network_kind(settings)
-    ours = "efficientnet" if "efficientnet" in stem_name(tensors) else "mobilenet_v2"
-    if (naming == "huggingface") != (kind in ("efficientnet", "mobilenet_v2")) or (
-        naming == "huggingface" and kind != ours
-    ):
-        raise InputError(f"the config says {brief(kind)!r}, the tensors are named as in {naming}; correct one of them")
-    if kind == "efficientnet":
-        return _huggingface_efficientnet(settings, tensors)
+    if naming == "huggingface":
+        ours = "efficientnet" if "efficientnet" in stem_name(tensors) else "mobilenet_v2"
+        if kind != ours:
+            raise InputError(f"the config says {brief(kind)!r}, the tensors are those of {ours}; correct one of them")
+        if kind == "efficientnet":
+            return _huggingface_efficientnet(settings, tensors)
     named = _Named("mobilenet_v2") if naming == "huggingface" else _of_name(kind, naming)
     tensorflow = kind.startswith("tf_") if naming == "timm" else naming != "torchvision"
     args: dict[str, Any] = _timm_args(settings, named.arch) if naming == "timm" else {}
@@ -147,7 +146,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
         ),
         num_channels=_stem_channels(settings, tensors),
         activation=activation_name(args, "act_layer", "relu6") if args.get("act_layer") else "",
-        scaled="all" if naming == "torchvision" else "inputs",
+        scaled="all" if naming == "torchvision" and "v3" in named.arch else "inputs",
     )  # fmt: skip
     shape = network_shape(config)
     _compare(
@@ -181,7 +180,7 @@ def _of_name(kind: str, naming: Naming) -> _Named:
         "efficientnet_pytorch": "efficientnet-b0 to -b8, or efficientnet_lite0",
     }[naming]
     raise InputError(
-        f"expected an architecture {known}, in the names of {naming}; got {brief(kind)!r}: not implemented"
+        f"the tensors are named as in {naming}; expected an architecture {known}; got {brief(kind)!r}: not implemented"
     )
 
 
