@@ -28,7 +28,7 @@ from jaxmoxi.models.networks.activations import activation_name
 from jaxmoxi.models.networks.base import ImageSize
 from jaxmoxi.models.networks.cnn_config import InvertedResidualConfig, network_shape
 from jaxmoxi.models.networks.cnn_names import Naming, classifier_name, detect_naming, stem_name
-from jaxmoxi.models.networks.cnn_stages import stages_of_settings
+from jaxmoxi.models.networks.cnn_stages import blocks_of_settings, stages_of_settings
 from jaxmoxi.models.networks.published import published_photos, published_size, torchvision_photos
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.timm_names import published_cfg
@@ -193,7 +193,7 @@ def _huggingface_efficientnet(settings: Mapping[str, Any], tensors: Mapping[str,
         width=number(settings, "width_coefficient", 2.0, least=0.01, most=100.0),
         depth=number(settings, "depth_coefficient", 3.1, least=0.01, most=100.0),
         padding="keras",
-        symmetric_blocks=tuple(settings.get("depthwise_padding") or ()),
+        symmetric_blocks=blocks_of_settings(settings),
         norm_eps=number(settings, "batch_norm_eps", 1e-3, least=0.0, most=1.0),
         num_channels=_stem_channels(settings, tensors),
         activation=activation_name(settings, "hidden_act", "silu"),

@@ -21,6 +21,15 @@ _DEFAULTS = {
 }
 
 
+def blocks_of_settings(settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """The blocks with equal margins. Raises ValueError for what is no list of whole numbers."""
+    value = settings.get("depthwise_padding")
+    value = [] if value is None else value
+    if not isinstance(value, list | tuple) or not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        raise InputError(f"depthwise_padding must be a list of blocks, counted from 0; got {brief(repr(value))}")
+    return tuple(value)
+
+
 def stages_of_settings(settings: Mapping[str, Any]) -> Stages:
     """The stages, at width and depth 1; () where they are EfficientNet's own.
 
