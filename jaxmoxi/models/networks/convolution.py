@@ -16,8 +16,8 @@ Billions of a direct convolution's operations a second on two AVX2 cores, two im
     windows side by side           46        67        92       78
     Winograd                      118       144       115       24    its weights no longer stay in the cache
 
-Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. The transforms hold only 0, 1 and
-1/2, so results differ from a direct convolution's by rounding alone, about 1e-6 of their size.
+Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. The transforms hold 0, 1 and
+1/2 alone, so results differ from a direct convolution's by rounding alone, about 1e-6 of their size.
 """
 
 from __future__ import annotations

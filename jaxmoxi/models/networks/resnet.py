@@ -53,16 +53,34 @@ class Block(nnx.Module):
         self.shortcut = None if shape.shortcut is None else Conv(*shape.shortcut, rngs=rngs)
 
 
+class Stage(nnx.Module):
+    """Residual blocks: the first, which may change the shape, and the others, stacked, so that XLA compiles two."""
+
+    def __init__(self, first: BlockShape, other: BlockShape | None, count: int, *, rngs: nnx.Rngs):
+        @nnx.split_rngs(splits=count)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def stack(rngs: nnx.Rngs) -> Block:
+            assert other is not None
+            return Block(other, rngs=rngs)
+
+        self.first = Block(first, rngs=rngs)
+        self.others = None if other is None else stack(rngs)
+
+
 class ResNet(ClassifierNetwork):
-    """Stem, four stages of residual blocks, mean over positions, linear classifier."""
+    """Stem, stages of residual blocks, mean over positions, linear classifier."""
 
     float32_parameters = frozenset({"classifier"})
 
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
         self.num_channels = config.num_channels
-        self.activation = config.activation
+        self.activation, self.within = config.activation, config.within
         self.stem = Conv(7, config.num_channels, config.stem, 2, rngs=rngs)
-        self.blocks = nnx.List([Block(shape, rngs=rngs) for shape in block_shapes(config)])
+        self.stages = nnx.List([])
+        shapes = block_shapes(config)
+        for stage, depth in enumerate(config.depths):
+            blocks = [shape for shape in shapes if shape.stage == stage]
+            self.stages.append(Stage(blocks[0], blocks[1] if depth > 1 else None, depth - 1, rngs=rngs))
         self.classifier = nnx.Linear(config.widths[-1], config.num_classes, rngs=rngs)
 
     def features(self, images: Float[Array, "B H W channels"]) -> Features:
@@ -86,18 +104,24 @@ class ResNet(ClassifierNetwork):
         return self.classifier(features.maps.astype(self.classifier.kernel.dtype).mean((1, 2)))
 
     def _chain(self, x: Array, *, convolution: Callable[..., Array]) -> Array:
-        act = ACTIVATIONS[self.activation]
+        act, within = ACTIVATIONS[self.activation], ACTIVATIONS[self.within]
 
         def apply(conv: Conv, x: Array) -> Array:
             margin = conv.kernel.shape[0] // 2
             return convolution(x, conv.kernel[...], conv.stride, ((margin, margin),) * 2) + conv.bias[...]
 
-        x = max_pool(act(apply(self.stem, x)), 3, 2, 1)
-        for block in self.blocks:
+        def through(block: Block, x: Array) -> Array:
             y = x
             for i, conv in enumerate(block.convolutions):
-                y = apply(conv, act(y) if i else y)
-            x = act(y + (x if block.shortcut is None else apply(block.shortcut, x)))
+                y = apply(conv, within(y) if i else y)
+            return act(y + (x if block.shortcut is None else apply(block.shortcut, x)))
+
+        x = max_pool(act(apply(self.stem, x)), 3, 2, 1)
+        for stage in self.stages:
+            x = through(stage.first, x)
+            if stage.others is not None:
+                block, parameters = nnx.split(stage.others)
+                x, _ = jax.lax.scan(lambda x, p, block=block: (through(nnx.merge(block, p), x), None), x, parameters)
         return x
 
 
@@ -123,7 +147,17 @@ def from_tensors(config: ResNetConfig, tensors: Mapping[str, np.ndarray], *, sou
         scale = scale / np.sqrt(variance + config.norm_eps)
         kernel = np.asarray(tensors[f"{conv}.weight"], np.float64).transpose(2, 3, 1, 0)  # OIHW -> HWIO
         slots[*slot, "kernel"], slots[*slot, "bias"] = kernel * scale, shift - mean * scale
-    return fill_state(functools.partial(ResNet, config), lambda path, shape: slots[path])
+
+    def convert(path: Place, shape: tuple[int, ...]) -> np.ndarray:
+        if path[0] != "stages":
+            return slots[path]
+        _, stage, which, *rest = path
+        assert isinstance(stage, int)
+        if which == "first":
+            return slots["blocks", stage, 0, *rest]
+        return np.stack([slots["blocks", stage, place, *rest] for place in range(1, config.depths[stage])])
+
+    return fill_state(functools.partial(ResNet, config), convert)
 
 
 register(

@@ -24,6 +24,8 @@ class ResNetConfig:
     first_stride:  of the first stage: 1, as published, or 2.
     stride_in_1x1: where a bottleneck strides: in its first 1x1 convolution (v1) or in its 3x3 one (v1.5, as published
                    by torchvision, timm and Hugging Face).
+    activation:    of the stem and at the end of each block.
+    within:        the activation within a block; Hugging Face keeps it "relu" whatever the other is.
     image_size:    a side, or (height, width), of the images it is meant for; the weights do not depend on it.
     """
 
@@ -34,6 +36,7 @@ class ResNetConfig:
     first_stride: int = 1
     stride_in_1x1: bool = False
     activation: str = "relu"
+    within: str = "relu"
     num_classes: int = 1000
     image_size: ImageSize = 224
     num_channels: int = 3
@@ -48,8 +51,9 @@ class ResNetConfig:
             raise InputError(f"expected a depth and a width for each stage; got {self.depths} and {self.widths}")
         if self.first_stride not in (1, 2):
             raise InputError(f"first_stride must be 1 or 2; got {self.first_stride}")
-        if self.activation not in ACTIVATIONS:
-            raise InputError(f"expected an activation of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
+        for name in (self.activation, self.within):
+            if name not in ACTIVATIONS:
+                raise InputError(f"expected an activation of {', '.join(ACTIVATIONS)}; got {name!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +105,8 @@ def detect_naming(tensors: Mapping[str, object]) -> Naming:
         if f"{stem}.weight" in tensors:
             return naming  # type: ignore[return-value]
     raise InputError(
-        "expected a ResNet's tensors in the names of Hugging Face (resnet.embedder.embedder.convolution.weight, ...) or "
-        f"timm and torchvision (conv1.weight, ...); got {', '.join(sorted(tensors)[:4]) or 'none'}, ...: rename them"
+        "expected a ResNet's tensors in the names of Hugging Face (resnet.embedder.embedder.convolution.weight, ...) "
+        f"or timm and torchvision (conv1.weight, ...); got {', '.join(sorted(tensors)[:4]) or 'none'}, ...: rename them"
     )
 
 
@@ -119,17 +123,18 @@ def names_of(naming: Naming, block: BlockShape) -> tuple[list[tuple[str, str]], 
 
 
 def convolutions(config: ResNetConfig, naming: Naming) -> dict[Place, tuple[str, str, tuple[int, ...]]]:
-    """Of every convolution, by its place in our network: its name, its BatchNorm's name, the shape of its weight."""
+    """Of every convolution, by its place (stage and block): its name, its BatchNorm's name, the shape of its weight."""
     stem = _ENDS[naming]
     table: dict[Place, tuple[str, str, tuple[int, ...]]] = {}
     table["stem",] = (stem[0], stem[1], (config.stem, config.num_channels, 7, 7))
-    for i, block in enumerate(block_shapes(config)):
+    for block in block_shapes(config):
+        at = ("blocks", block.stage, block.place)
         chain, shortcut = names_of(naming, block)
         for j, ((conv, norm), (size, fan_in, fan_out, _)) in enumerate(zip(chain, block.convolutions, strict=True)):
-            table["blocks", i, "convolutions", j] = (conv, norm, (fan_out, fan_in, size, size))
+            table[*at, "convolutions", j] = (conv, norm, (fan_out, fan_in, size, size))
         if block.shortcut is not None:
             size, fan_in, fan_out, _ = block.shortcut
-            table["blocks", i, "shortcut"] = (*shortcut, (fan_out, fan_in, size, size))
+            table[*at, "shortcut"] = (*shortcut, (fan_out, fan_in, size, size))
     return table
 
 

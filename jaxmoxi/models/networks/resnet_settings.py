@@ -14,6 +14,7 @@ import numpy as np
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.settings import FIXED, TIMM_CFG, check_keys, flag, mapping, pair, text, whole
 from jaxmoxi.models.checkpoints.torch_pickle import brief
+from jaxmoxi.models.networks.activations import activation_name
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.resnet_config import Naming, ResNetConfig, classifier_name, detect_naming, stem_name
 from jaxmoxi.models.preprocess import Preprocessing
@@ -85,7 +86,7 @@ def _huggingface(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray])
         stem=whole(settings, "embedding_size", 64),
         first_stride=2 if flag(settings, "downsample_in_first_stage", False) else 1,
         stride_in_1x1=flag(settings, "downsample_in_bottleneck", False),
-        activation=text(settings, "hidden_act", "relu"),
+        activation=activation_name(settings, "hidden_act", "relu"),
         num_classes=_classes(tensors, "huggingface"),
         image_size=pair(settings, "image_size", 224),
         num_channels=_stem(tensors, "huggingface")[1],
@@ -114,10 +115,11 @@ def _timm(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Res
     last = 3 if bottleneck else 2
     config = ResNetConfig(
         depths=depths,
-        widths=tuple(_fan_out(tensors, f"layer{s + 1}.0.conv{last}.weight") for s in range(len(depths))),
-        inner=tuple(_fan_out(tensors, f"layer{s + 1}.0.conv1.weight") for s in range(len(depths))) if bottleneck else (),
+        widths=tuple(_fan_out(tensors, f"layer{s}.0.conv{last}.weight") for s in range(1, len(depths) + 1)),
+        inner=tuple(_fan_out(tensors, f"layer{s}.0.conv1.weight") for s in range(1, len(depths) + 1) if bottleneck),
         stem=stem,
-        activation=text(args, "act_layer", "relu"),
+        activation=activation_name(args, "act_layer", "relu"),
+        within=activation_name(args, "act_layer", "relu"),
         num_classes=_classes(tensors, "timm"),
         image_size=_image_size(settings),
         num_channels=channels,
