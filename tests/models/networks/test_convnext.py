@@ -37,21 +37,31 @@ def net():
 
 
 def test_features_batches_and_gradients(net):
-    assert net.features(IMAGES).maps.shape == (3, 3, 3, 12)  # 24 x 29 pixels: the last ones are not seen
-    logits = jax.jit(net)(IMAGES)
-    np.testing.assert_allclose(net.classify(net.features(IMAGES)), logits, rtol=1e-4, atol=1e-5)
+    def first(maps_of, images):
+        maps = maps_of(images)
+        logits = net.classify(convnext.Features(maps))
+        return logits[0].sum(), (maps, logits)
+
+    def graded(maps_of):
+        return jax.jit(jax.value_and_grad(lambda images: first(maps_of, images), has_aux=True))
+
+    (_, (maps, logits)), gradient = graded(lambda images: net.features(images).maps)(IMAGES)
+    assert maps.shape == (3, 3, 3, 12)  # 24 x 29 pixels: the last ones are not seen
     np.testing.assert_allclose(jax.jit(net)(IMAGES[:2]), logits[:2], rtol=1e-5, atol=1e-5)  # in pairs, not one by one
-    gradient = jax.jit(jax.grad(lambda images: net(images)[0].sum()))(IMAGES)
     assert jnp.abs(gradient[0]).max() > 1e-4
     assert not gradient[1:].any()
-    # What accelerators run, whose gradient is XLA's own.
-    native = jax.jit(jax.grad(lambda images: net.classify(convnext.Features(net._maps(images)))[0].sum()))(IMAGES)
-    np.testing.assert_allclose(gradient, native, rtol=1e-4, atol=1e-6)
+    # What accelerators run, all images at once.
+    (_, (_, native)), slope = graded(net._maps)(IMAGES)
+    np.testing.assert_allclose(native, logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-4, atol=1e-6)
 
 
 def test_a_response_that_is_zero_has_a_gradient():
-    net = network(ConvNextConfig(**SMALL, activation="relu", grn=True), tensors_of(grn=True))
-    assert np.isfinite(jax.jit(jax.grad(lambda x: net(x).sum()))(jnp.zeros((1, 24, 24, 3)))).all()
+    response = convnext.Response(2)
+    response.scale[...] = jnp.array([2.0, 3.0])
+    x = jnp.array([[[0.0, 3.0], [0.0, -4.0]]])  # norms 0 and 5, of mean 2.5
+    np.testing.assert_allclose(response(x), x * jnp.array([1.0, 1 + 2 * 3.0]), rtol=1e-5)
+    assert np.isfinite(jax.grad(lambda x: response(x).sum())(x)).all()
 
 
 def test_pairs():
@@ -75,7 +85,7 @@ def test_all_namings_give_the_same_parameters(naming):
 
 
 def test_bfloat16_keeps_the_head(tmp_path):
-    tensors = tensors_of("huggingface")
+    tensors = tensors_of("huggingface", kernels=(7, 7))
     folder = write_folder(tmp_path, HUGGINGFACE | {"num_labels": 5}, tensors, None)
     model = jm.models.load(folder, preprocessing="half")
     half = model.astype("bfloat16")
