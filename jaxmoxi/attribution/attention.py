@@ -56,7 +56,7 @@ def attention_rollout(
 @partial(jax.jit, static_argnums=(1, 2))
 def _rollout(problem: Problem, heads: Heads, discard_ratio: float) -> Float[Array, "P"]:
     model = problem.network()
-    (rows, cols), count, num_read = model.token_layout
+    (rows, cols), count, num_read, read_mean = TokenLayout(*model.token_layout)
     height, width = problem.image.shape[:2]
     join = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}[heads]
 
@@ -72,7 +72,10 @@ def _rollout(problem: Problem, heads: Heads, discard_ratio: float) -> Float[Arra
         return (mixed / mixed.sum(-1, keepdims=True)) @ flow, None
 
     flow, _ = model.scan_attention(problem.image, layer, jnp.eye(count + rows * cols))
-    read = flow[:num_read, count:].mean(0)
+    parts = [flow[:num_read].mean(0)] if num_read else []
+    if read_mean:  # the logits read the mean of the patch tokens, alone or beside the class token
+        parts.append(flow[count:].mean(0))
+    read = jnp.stack(parts).mean(0)[count:]
     pixels = jnp.repeat(jnp.repeat(read.reshape(rows, cols), height // rows, 0), width // cols, 1)
     return problem.pool(pixels)
 

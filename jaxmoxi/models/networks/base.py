@@ -71,9 +71,10 @@ class Features(NamedTuple):
     """A network cut in two where its spatial maps are at their most abstract.
 
     maps: [B, h, w, C]. Of a CNN: the last convolution's output. Of a vision transformer: its patch tokens, on their
-          grid, after the first norm of the last layer; this is what the class token's last attention reads.
+          grid, after the first norm of the last layer; this is what the class token's last attention reads. Where the
+          logits also read the patch tokens' mean: these tokens as they enter the last layer.
     rest: what `classify` needs besides them. Of a CNN nothing; of a vision transformer the class tokens, before and
-          after that norm.
+          after that norm, or as they enter the last layer.
     """
 
     maps: Float[Array, "B h w C"]
@@ -84,13 +85,15 @@ class TokenLayout(NamedTuple):
     """Where the tokens of a network stand.
 
     grid:       rows and columns of the patch tokens.
-    num_prefix: the class tokens, which are always there; they stand in front of the patch tokens.
+    num_prefix: the class tokens and registers, which are always there; they stand in front of the patch tokens.
     num_read:   the logits read so many of the class tokens, counted from the first.
+    read_mean:  the logits read the mean of the patch tokens, alone (where `num_read` is 0) or beside the class token.
     """
 
     grid: tuple[int, int]
     num_prefix: int = 1
     num_read: int = 1
+    read_mean: bool = False
 
 
 class ClassifierNetwork(nnx.Module):
