@@ -175,6 +175,9 @@ class Bench:
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --model: how a photo becomes the network's input, by name or as a preprocessor_config.json. Left out: as the
     folder says."""
+    image_size: Annotated[str | None, _OPTION(metavar="SIDE|HEIGHTxWIDTH", help_behavior_hint="")] = None
+    """With --model: pixels of the images that the network sees, where not its weights' own; position embeddings
+    are interpolated. Left out: the weights' own."""
     size: Literal["tiny", "small", "base"] = "tiny"
     """Without --model: how large."""
     tokens: tuple[int, ...] = (17, 33, 65, 129, 197)
@@ -198,8 +201,8 @@ class Bench:
                 self.out.parent.mkdir(parents=True, exist_ok=True)
                 self.out.touch()
             model = random_classifier(SIZES[self.size])
-            if self.model is not None or self.preprocessing is not None:
-                model = _command.load_model(self.model, self.preprocessing)
+            if (self.model, self.preprocessing, self.image_size) != (None, None, None):
+                model = _command.load_model(self.model, self.preprocessing, self.image_size)
                 if model.token_grid is None:
                     raise InputError(f"--model: {model.name} has no tokens; expected a vision transformer")
             rows = throughput(

@@ -52,6 +52,9 @@ class Explain:
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --model: how a photo becomes the network's input, by name or as a preprocessor_config.json. Left out: as the
     folder says."""
+    image_size: Annotated[str | None, _OPTION(metavar="SIDE|HEIGHTxWIDTH", help_behavior_hint="")] = None
+    """With --model: pixels of the images that the network sees, where not its weights' own; position embeddings
+    are interpolated. Left out: the weights' own."""
     target: Annotated[str | None, _OPTION(metavar="NAME|INDEX", help_behavior_hint="")] = None
     """The class to explain. Left out: the one the model sees in the photo."""
     regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -64,15 +65,27 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def load_model(folder: Path | None, preprocessing: str | None = None) -> Classifier:
-    """The classifier of a folder; for None the demonstration's. `preprocessing` is what `--preprocessing` says."""
+def load_model(folder: Path | None, preprocessing: str | None = None, image_size: str | None = None) -> Classifier:
+    """The classifier of a folder; for None the demonstration's. The rest is what the options of these names say."""
     import jaxmoxi as jm
 
+    size = None if image_size is None else parse_size(image_size)
     if folder is not None:
-        return jm.models.load(folder, preprocessing=preprocessing)
-    if preprocessing is not None:
-        raise CommandError("--preprocessing needs --model: the demonstration model has its own")
+        return jm.models.load(folder, preprocessing=preprocessing, image_size=size)
+    for name, given in (("--preprocessing", preprocessing), ("--image-size", image_size)):
+        if given is not None:
+            raise CommandError(f"{name} needs --model: the demonstration model has its own")
     return jm.models.demo()
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """What `--image-size` says, as (height, width): "384", or "160x288" for 160 rows of 288 pixels."""
+    found = re.fullmatch(r"(\d{1,5})(?:\s*[xX×]\s*(\d{1,5}))?", text.strip())
+    if found is None or not int(found[1]) or not int(found[2] or 1):
+        raise CommandError(
+            f"--image-size: expected pixels, a side or HEIGHTxWIDTH, such as 384 or 160x288; got {text!r}"
+        )
+    return int(found[1]), int(found[2] or found[1])
 
 
 def start_compilation_cache() -> None:

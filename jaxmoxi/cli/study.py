@@ -47,6 +47,9 @@ class Study:
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --model, for all of them: how a photo becomes the network's input, by name or as a preprocessor_config.json.
     Left out: as the folder says."""
+    image_size: Annotated[str | None, _OPTION(metavar="SIDE|HEIGHTxWIDTH", help_behavior_hint="")] = None
+    """With --model: pixels of the images that the network sees, where not its weights' own; position embeddings
+    are interpolated. Left out: the weights' own."""
     preset: Literal["paper", "quick"] = "paper"
     """Settings that go together; the options below change single ones. paper: all methods, full MoXI orders, 14 x 14
     regions; quick: the same question for a CPU, with 7 x 7 regions and less of everything."""
@@ -162,7 +165,7 @@ class Study:
         return changes
 
     def _models(self) -> dict[str, Classifier]:
-        models = [_command.load_model(folder, self.preprocessing) for folder in self.model or (None,)]
+        models = [_command.load_model(folder, self.preprocessing, self.image_size) for folder in self.model or (None,)]
         names = [model.name for model in models]
         if len(set(names)) < len(names):
             raise InputError(f"--model: expected models of different names; got {', '.join(names)}")

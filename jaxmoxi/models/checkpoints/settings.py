@@ -80,13 +80,13 @@ def side(settings: Mapping[str, Any], name: str, default: int) -> int:
     return whole({name: sides[0]}, name, default, most=MOST_PIXELS)
 
 
-def pair(settings: Mapping[str, Any], name: str, default: int) -> int | tuple[int, int]:
+def pair(settings: Mapping[str, Any], name: str, default: int | tuple[int, int]) -> int | tuple[int, int]:
     """The size of an image in pixels: a side, or a list of height and width."""
     value = settings.get(name, default)
     both = list(value) if isinstance(value, list | tuple) else [value]
     if not 1 <= len(both) <= 2:
         raise InputError(f"{name} must be pixels, a side or [height, width]; got {brief(repr(value))}: correct it")
-    height, width = (whole({name: s}, name, default, most=MOST_PIXELS) for s in (both[0], both[-1]))
+    height, width = (whole({name: s}, name, 1, most=MOST_PIXELS) for s in (both[0], both[-1]))
     return height if height == width else (height, width)
 
 
