@@ -162,7 +162,7 @@ def _huggingface(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, n
     size = pair(settings, "image_size", 224)
     if absolute and not isinstance(size, int):
         raise InputError(
-            f"expected a square image_size, as BEiT\'s position embeddings are of a square; got {size}: "
+            f"expected a square image_size, as BEiT's position embeddings are of a square; got {size}: "
             "say the weights' own size here, and image_size= where the model is loaded"
         )
     mean = flag(settings, "use_mean_pooling", True)

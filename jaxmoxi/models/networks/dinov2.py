@@ -126,7 +126,7 @@ def _huggingface(naming: Naming, settings: Mapping[str, Any], tensors: Mapping[s
     size = pair(settings, "image_size", 224)
     if not isinstance(size, int):
         raise InputError(
-            f"expected a square image_size, as DINOv2\'s position embeddings are of a square; got {size}: "
+            f"expected a square image_size, as DINOv2's position embeddings are of a square; got {size}: "
             "say the weights' own size here, and image_size= where the model is loaded"
         )
     width, gated = whole(settings, "hidden_size", 768), flag(settings, "use_swiglu_ffn", False)
