@@ -44,7 +44,8 @@ def load(
     entry:         which state dict of a training checkpoint to take, such as "state_dict_ema"; see `read_torch`.
 
     The network is of a family that `models/networks` registers, such as Hugging Face's and timm's ViT and DeiT (with or
-    without teacher), MobileNetV2 in their names or torchvision's, and EfficientNet-Lite0.
+    without teacher), DINOv2 with a classifier (with or without registers), BEiT and data2vec-vision, MobileNetV2 in
+    their names or torchvision's, and EfficientNet-Lite0.
 
     Raises FileNotFoundError for a missing folder or file; ValueError for an unknown network (the error lists those that
     are known), for a config that describes none or one that is not implemented, for a size that the network cannot

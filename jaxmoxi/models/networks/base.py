@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeVar, runti
 
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from jaxmoxi.errors import InputError
 
@@ -125,14 +125,15 @@ class ClassifierNetwork(nnx.Module):
         """Where the tokens of a network of this config stand. The default, None, is for a network without tokens."""
         return None
 
-    def embed(self, images: Float[Array, "B H W channels"]) -> PyTree[Float[Array, "B T ..."]]:
+    def embed(self, images: Float[Array, "B H W channels"]) -> PyTree[Shaped[Array, "B T ..."]]:
         """The patch tokens of each image, row by row, with all that depends on the image and not on other tokens."""
         self._lacks("tokens")
 
-    def encode(self, tokens: PyTree[Float[Array, "B N ..."]], present: Present) -> Float[Array, "B K"]:
+    def encode(self, tokens: PyTree[Shaped[Array, "B N ..."]], present: Present) -> Float[Array, "B K"]:
         """Logits from any subset of an image's tokens; those not `present` leave no trace.
 
-        tokens:  arrays [B, N, ...], N at most the image's T, as `embed` made them.
+        tokens:  arrays [B, N, ...], N at most the image's T, as `embed` made them; whatever a token's place in the image
+                 decides goes with it, as one of these arrays.
         present: bool[B, N], or float32[B, N] in [0, 1]: gates, which multiply every attention weight on a token (0 and
                  1 are False and True), differentiable at both ends.
         """

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,16 @@ from jaxmoxi.models.checkpoints.settings import FIXED, check_keys, flag, number,
 from jaxmoxi.models.checkpoints.tensors import State
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks.base import ImageSize, checked_size
-from jaxmoxi.models.networks.patch_encoder import PatchEncoder, PatchEncoderConfig
+from jaxmoxi.models.networks.beit_config import (
+    BeitConfig,
+    Names,
+    Naming,
+    detect_naming,
+    expected_tensors,
+    optional_tensors,
+    tensor_table,
+)
+from jaxmoxi.models.networks.patch_encoder import PatchEncoder
 from jaxmoxi.models.networks.patch_settings import (
     BACKBONE,
     compare,
@@ -34,7 +43,7 @@ from jaxmoxi.models.networks.patch_settings import (
     timm_sizes,
     width_fits,
 )
-from jaxmoxi.models.networks.patch_tensors import Table, fill
+from jaxmoxi.models.networks.patch_tensors import fill
 from jaxmoxi.models.networks.positions import resize_grid
 from jaxmoxi.models.networks.registry import Family, network_kind, register
 from jaxmoxi.models.networks.relative import resize_huggingface, resize_timm, table_length
@@ -43,22 +52,12 @@ from jaxmoxi.models.processors import HALF
 
 __all__ = ["Beit", "BeitConfig", "config_from_settings", "expected_tensors", "from_tensors"]
 
-Naming = Literal["beit", "data2vec_vision", "timm"]
-
 _ROOTS: dict[str, Naming] = {"beit": "beit", "data2vec-vision": "data2vec_vision"}
-_HUGGINGFACE_LAYER = {
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "proj": "attention.output.dense",
-    "fc1": "intermediate.dense",
-    "fc2": "output.dense",
-}
 _HUGGINGFACE_READ = {
     "hidden_act", "hidden_size", "image_size", "intermediate_size", "layer_norm_eps", "layer_scale_init_value",
     "num_attention_heads", "num_channels", "num_hidden_layers", "patch_size", "use_absolute_position_embeddings",
     "use_mean_pooling", "use_relative_position_bias", "use_shared_relative_position_bias",
 }  # fmt: skip
-_TIMM_LAYER = {"norm1": "norm1", "norm2": "norm2", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 # Arguments of timm's Beit that change the network, and the one value of each that is implemented.
 _TIMM_FIXED = {"norm_layer": None, "scale_mlp": False, "swiglu_mlp": False}
 _TIMM_READ = {
@@ -67,62 +66,8 @@ _TIMM_READ = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class BeitConfig(PatchEncoderConfig):
-    """The shape of a BEiT; see `PatchEncoderConfig`.
-
-    window: rows and columns of patches that the checkpoint's tables of relative position biases are for; None: those of
-            the images.
-    """
-
-    norm_eps: float = 1e-12
-    relative: bool = True
-    reads: Literal["class", "mean", "class+mean"] = "mean"
-    norm_last: bool = True
-    window: tuple[int, int] | None = None
-
-
 class Beit(PatchEncoder):
     """A BEiT with a linear head."""
-
-
-class _Names:
-    """What a naming calls the tensors that not every BEiT has."""
-
-    def __init__(self, naming: Naming):
-        timm, self.naming = naming == "timm", naming
-        self.layer = "blocks.{}" if timm else f"{naming}.encoder.layer.{{}}"
-        self.position = "pos_embed" if timm else f"{naming}.embeddings.position_embeddings"
-        self.shared = ("rel_pos_bias" if timm else f"{naming}.encoder.relative_position_bias") + _TABLE
-        self.own = self.layer + (".attn" if timm else ".attention.attention.relative_position_bias") + _TABLE
-        self.scales = [f"{self.layer}.{'gamma' if timm else 'lambda'}_{i}" for i in (1, 2)]
-        self.norms = ("norm", "fc_norm") if timm else (f"{naming}.layernorm", f"{naming}.pooler.layernorm")
-        self.head = "head" if timm else "classifier"
-
-
-_TABLE = ".relative_position_bias_table"
-
-
-def detect_naming(tensors: Mapping[str, object]) -> Naming:
-    """Which framework's names a checkpoint uses. Raises ValueError for others, and where there is no classifier."""
-    for naming, sign in (
-        ("beit", "beit.embeddings.cls_token"),
-        ("data2vec_vision", "data2vec_vision.embeddings.cls_token"),
-        ("timm", "cls_token"),
-        ("beit", "embeddings.cls_token"),
-    ):
-        if sign in tensors:
-            head = f"{_Names(naming).head}.weight"
-            if head in tensors and sign != "embeddings.cls_token":
-                return naming
-            raise InputError(
-                f"these weights have no classifier ({head}): they are of pretraining, or give features, not classes; "
-                "take weights with a head, such as microsoft/beit-base-patch16-224"
-            )
-    raise InputError(
-        "expected a BEiT's tensors in the names of Hugging Face (beit.embeddings.cls_token, ...) or timm "
-        f"(cls_token, ...); got {', '.join(sorted(tensors)[:4])}, ..."
-    )
 
 
 def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> BeitConfig:
@@ -144,8 +89,8 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
 
 def _huggingface(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> BeitConfig:
     check_keys(settings, fixed=FIXED | {"head_dim": None, "qkv_bias": True}, read=_HUGGINGFACE_READ | BACKBONE)
-    names = _Names(_ROOTS[kind])
-    found = _optional(names, tensors)
+    names = Names(_ROOTS[kind])
+    found = optional_tensors(names, tensors)
     absolute = flag(settings, "use_absolute_position_embeddings", False)
     said = {
         "use_absolute_position_embeddings": absolute,
@@ -186,8 +131,8 @@ def _huggingface(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, n
 
 def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> BeitConfig:
     args = timm_arguments(settings, fixed=_TIMM_FIXED, read=_TIMM_READ)
-    names = _Names("timm")
-    absolute, own, shared, scaled = _optional(names, tensors)
+    names = Names("timm")
+    absolute, own, shared, scaled = optional_tensors(names, tensors)
     try:
         width, channels, patch, _ = tensors["patch_embed.proj.weight"].shape
         inner, classes = tensors["blocks.0.mlp.fc1.weight"].shape[0], tensors["head.weight"].shape[0]
@@ -244,48 +189,6 @@ def _timm_size(said: list[tuple[int, int]], patches: int | None, rows: int | Non
     return 224 if patches is None else max(1, round(max(patches, 0) ** 0.5)) * patch
 
 
-def _optional(names: _Names, tensors: Mapping[str, object]) -> tuple[bool, bool, bool, bool]:
-    """Whether there are position embeddings, biases for each layer, shared biases, and layer scales."""
-    own, scale = names.own.format(0), names.scales[0].format(0)
-    return names.position in tensors, own in tensors, names.shared in tensors, scale in tensors
-
-
-def expected_tensors(config: BeitConfig, tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Every tensor that such a checkpoint must hold, with its shape (PyTorch's layouts)."""
-    return _table(config, tensors).shapes()
-
-
-def _table(config: BeitConfig, tensors: Mapping[str, np.ndarray]) -> Table:
-    """What the checkpoint must hold. Its own tensors tell which positions it has, and whether it has layer scales."""
-    naming, table, width = detect_naming(tensors), Table(config), config.hidden_size
-    timm, names = naming == "timm", _Names(naming)
-    absolute, own, shared, scaled = _optional(names, tensors)
-    root = "" if timm else f"{naming}.embeddings."
-    biases = table_length(config.window or config.grid), config.num_heads
-    table.add(f"{root}cls_token", ("cls",), 1, 1, width)
-    if absolute:
-        table.add(names.position, ("position",), 1, 1 + config.num_patches, width)
-    if shared:
-        table.add(names.shared, ("table",), *biases)
-    table.patches("patch_embed.proj" if timm else f"{root}patch_embeddings.projection")
-    for i in range(config.num_layers):
-        layer = names.layer.format(i)
-        table.layer(i, _TIMM_LAYER if timm else _HUGGINGFACE_LAYER, layer)
-        if timm:
-            table.linear(f"{layer}.attn.qkv", (str(i), "qkv"), 3 * width, width, bias=False)
-            for part in ("q", "v") if config.qkv_bias else ():
-                table.add(f"{layer}.attn.{part}_bias", (str(i), {"q": "query", "v": "value"}[part], "bias"), width)
-        else:
-            table.huggingface_attention(i, layer, key_bias=False)
-        if own:
-            table.add(names.own.format(i), (str(i), "table"), *biases)
-        if scaled:
-            table.scales(i, names.scales[0].format(i), names.scales[1].format(i))
-    table.norm(names.norms[config.norm_last], ("norm",))
-    table.linear(names.head, ("head",), config.num_classes, width)
-    return table
-
-
 def from_tensors(config: BeitConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> State:
     """The parameters of a `Beit`, as an NNX state, from a checkpoint's tensors; layer scales are multiplied in.
 
@@ -297,7 +200,7 @@ def from_tensors(config: BeitConfig, tensors: Mapping[str, np.ndarray], *, sourc
     def retable(table: np.ndarray) -> np.ndarray:
         return resize(table, window, config.grid)
 
-    return fill(Beit, _table(config, tensors), tensors, source=source, retable=retable)
+    return fill(Beit, tensor_table(config, tensors), tensors, source=source, retable=retable)
 
 
 def at_size(
@@ -312,7 +215,7 @@ def at_size(
     """
     window = config.window or config.grid if config.relative else None
     resized = dataclasses.replace(config, image_size=checked_size(size), window=window)
-    names = _Names(detect_naming(tensors))
+    names = Names(detect_naming(tensors))
     found = tensors.get(names.position)
     if found is None or tuple(found.shape) != (1, 1 + config.num_patches, config.hidden_size):
         return resized, tensors  # reading them tells of what is misshapen

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,16 @@ from jaxmoxi.models.checkpoints.settings import FIXED, check_keys, flag, number,
 from jaxmoxi.models.checkpoints.tensors import State
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks.base import ImageSize, checked_size
-from jaxmoxi.models.networks.patch_encoder import PatchEncoder, PatchEncoderConfig
+from jaxmoxi.models.networks.dinov2_config import (
+    HUGGINGFACE,
+    Dinov2Config,
+    Naming,
+    detect_naming,
+    expected_tensors,
+    position_name,
+    tensor_table,
+)
+from jaxmoxi.models.networks.patch_encoder import PatchEncoder
 from jaxmoxi.models.networks.patch_settings import (
     BACKBONE,
     compare,
@@ -32,7 +41,7 @@ from jaxmoxi.models.networks.patch_settings import (
     timm_sizes,
     width_fits,
 )
-from jaxmoxi.models.networks.patch_tensors import Table, fill
+from jaxmoxi.models.networks.patch_tensors import fill
 from jaxmoxi.models.networks.positions import resize_grid
 from jaxmoxi.models.networks.registry import Family, network_kind, register
 from jaxmoxi.models.preprocess import Preprocessing
@@ -40,15 +49,10 @@ from jaxmoxi.models.processors import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["Dinov2", "Dinov2Config", "config_from_settings", "expected_tensors", "from_tensors"]
 
-Naming = Literal["dinov2", "dinov2_with_registers", "timm"]
-
-_HUGGINGFACE = ("dinov2", "dinov2_with_registers")
-_HUGGINGFACE_LAYER = {"norm1": "norm1", "norm2": "norm2", "proj": "attention.output.dense"}
 _HUGGINGFACE_READ = {
     "hidden_act", "hidden_size", "image_size", "layer_norm_eps", "mlp_ratio", "num_attention_heads", "num_channels",
     "num_hidden_layers", "patch_size", "qkv_bias", "use_swiglu_ffn",
 }  # fmt: skip
-_TIMM_LAYER = {"norm1": "norm1", "norm2": "norm2", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 # Arguments of timm's VisionTransformer that change the network, and the one value of each that is implemented.
 _TIMM_FIXED = {
     "attn_layer": None, "block_fn": None, "class_token": True, "embed_layer": None, "embed_norm_layer": None,
@@ -63,37 +67,8 @@ _TIMM_READ = {
 _TIMM_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Dinov2Config(PatchEncoderConfig):
-    """The shape of a DINOv2; see `PatchEncoderConfig`."""
-
-    patch_size: int = 14
-    reads: Literal["class", "mean", "class+mean"] = "class+mean"
-
-
 class Dinov2(PatchEncoder):
     """A DINOv2 with a linear head."""
-
-
-def detect_naming(tensors: Mapping[str, object]) -> Naming:
-    """Which framework's names a checkpoint uses. Raises ValueError for others, and where there is no classifier."""
-    for name in _HUGGINGFACE:
-        if f"{name}.embeddings.cls_token" in tensors:
-            found, head = name, "classifier.weight"
-            break
-    else:
-        if "cls_token" not in tensors and "embeddings.cls_token" not in tensors:
-            raise InputError(
-                "expected a DINOv2's tensors in the names of Hugging Face (dinov2.embeddings.cls_token, ...) or timm "
-                f"(cls_token, ...); got {', '.join(sorted(tensors)[:4])}, ..."
-            )
-        found, head = "timm", "head.weight" if "cls_token" in tensors else "classifier.weight"
-    if head not in tensors:
-        raise InputError(
-            f"these weights have no classifier ({head}): they give features, not classes; take weights with a head, "
-            "such as facebook/dinov2-small-imagenet1k-1-layer, or train one"
-        )
-    return found  # type: ignore[return-value]
 
 
 def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Dinov2Config:
@@ -107,7 +82,7 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
     settings that contradict the tensors, and for tensors without a classifier. Warns of settings that are not known.
     """
     kind, naming = network_kind(settings), detect_naming(tensors)
-    if kind in _HUGGINGFACE:
+    if kind in HUGGINGFACE:
         if naming != kind:
             raise InputError(f"expected the tensors of a {kind} ({kind}.embeddings.cls_token, ...); got {naming}'s")
         return _huggingface(naming, settings, tensors)
@@ -212,59 +187,12 @@ def _timm_size(said: list[tuple[int, int]], count: int, patch: int) -> ImageSize
     return max(1, round(max(count, 0) ** 0.5)) * patch
 
 
-def expected_tensors(config: Dinov2Config, tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Every tensor that such a checkpoint must hold, with its shape (PyTorch's layouts)."""
-    return _table(config, tensors).shapes()
-
-
-def _table(config: Dinov2Config, tensors: Mapping[str, np.ndarray]) -> Table:
-    """What the checkpoint must hold. Its own tensors tell whether it has layer scales, and what has positions."""
-    naming, table, width = detect_naming(tensors), Table(config), config.hidden_size
-    timm = naming == "timm"
-    root = "" if timm else f"{naming}.embeddings."
-    table.add(f"{root}cls_token", ("cls",), 1, 1, width)
-    if naming == "dinov2_with_registers" or config.num_registers:
-        table.add(
-            f"{root}reg_token" if timm else f"{root}register_tokens", ("registers",), 1, config.num_registers, width
-        )
-    name = _position_name(naming)
-    embedded = _embedded(config, tensors.get(name)) if timm else 1
-    table.add(name, ("position",), 1, embedded + config.num_patches, width)
-    table.patches("patch_embed.proj" if timm else f"{root}patch_embeddings.projection")
-    scaled = not timm or any(name.endswith((".ls1.gamma", ".ls2.gamma")) for name in tensors)
-    for i in range(config.num_layers):
-        if timm:
-            table.linear(f"blocks.{i}.attn.qkv", (str(i), "qkv"), 3 * width, width, bias=config.qkv_bias)
-            table.layer(i, _TIMM_LAYER, f"blocks.{i}")
-            if scaled:
-                table.scales(i, f"blocks.{i}.ls1.gamma", f"blocks.{i}.ls2.gamma")
-            continue
-        layer, inner = f"{naming}.encoder.layer.{i}", ("weights_in", "weights_out") if config.gated else ("fc1", "fc2")
-        table.huggingface_attention(i, layer, key_bias=True)
-        table.layer(i, _HUGGINGFACE_LAYER | {"fc1": f"mlp.{inner[0]}", "fc2": f"mlp.{inner[1]}"}, layer)
-        table.scales(i, f"{layer}.layer_scale1.lambda1", f"{layer}.layer_scale2.lambda1")
-    table.norm(("fc_norm" if config.norm_last else "norm") if timm else f"{naming}.layernorm", ("norm",))
-    read = 2 * width if config.reads == "class+mean" else width
-    table.linear("head" if timm else "classifier", ("head",), config.num_classes, read)
-    return table
-
-
-def _position_name(naming: Naming) -> str:
-    return "pos_embed" if naming == "timm" else f"{naming}.embeddings.position_embeddings"
-
-
-def _embedded(config: Dinov2Config, position: np.ndarray | None) -> int:
-    """How many of the prefix tokens have position embeddings: none, the class token alone, or all."""
-    more = 1 if position is None or position.ndim != 3 else position.shape[1] - config.num_patches
-    return more if more in (0, config.num_prefix) else config.num_prefix
-
-
 def from_tensors(config: Dinov2Config, tensors: Mapping[str, np.ndarray], *, source: str) -> State:
     """The parameters of a `Dinov2`, as an NNX state, from a checkpoint's tensors; layer scales are multiplied in.
 
     Raises ValueError that lists every missing, extra and misshapen tensor.
     """
-    return fill(Dinov2, _table(config, tensors), tensors, source=source)
+    return fill(Dinov2, tensor_table(config, tensors), tensors, source=source)
 
 
 def at_size(
@@ -279,7 +207,7 @@ def at_size(
     """
     resized = dataclasses.replace(config, image_size=checked_size(size))
     naming = detect_naming(tensors)
-    name = _position_name(naming)
+    name = position_name(naming)
     found, expected = tensors.get(name), expected_tensors(config, tensors)[name]
     if found is None or tuple(found.shape) != expected:
         return resized, tensors  # reading them tells of it, with all that is missing or misshapen
@@ -295,7 +223,7 @@ def published_preprocessing(
 ) -> Preprocessing | None:
     """How the published weights see a photo, for images of `size` pixels: all of facebook/dinov2-* and timm's."""
     kind = network_kind(settings)
-    if kind not in _HUGGINGFACE:
+    if kind not in HUGGINGFACE:
         return timm_preprocessing(kind, size)
     return Preprocessing.from_huggingface(
         {
@@ -313,7 +241,7 @@ register(
     Family(
         network=Dinov2,
         config=Dinov2Config,
-        model_types=_HUGGINGFACE,
+        model_types=HUGGINGFACE,
         architectures=("vit_*dinov2*",),
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,

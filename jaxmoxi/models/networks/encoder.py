@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxmoxi.models.networks.vit_config import ACTIVATIONS
 Bias = Callable[[int], Array]
 
 
+@runtime_checkable
 class LayerConfig(Protocol):
     """What a config says of an encoder's layers."""
 

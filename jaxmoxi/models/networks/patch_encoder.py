@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.networks.base import (
@@ -128,11 +128,11 @@ class PatchBlock(Block):
         self.table = nnx.Param(jnp.zeros((table_length(config.grid), config.num_heads))) if config.relative else None
 
     def __call__(
-        self, x: Float[Array, "B N D"], present: Present, pairs: Int[Array, "B N N"] | None = None
+        self, x: Float[Array, "B N D"], present: Present, pairs: Int[Array, "#B N N"] | None = None
     ) -> Float[Array, "B N D"]:
         return self.finish(x, self.attend(self.project(x), present, self.bias(pairs)))
 
-    def bias(self, pairs: Int[Array, "B N N"] | None) -> Bias | None:
+    def bias(self, pairs: Int[Array, "#B N N"] | None) -> Bias | None:
         """What each head adds to its scores.
 
         Head by head, as the scores are: XLA's CPU backend reads such a column three times faster than it reads rows of
@@ -200,7 +200,7 @@ class PatchEncoder(ClassifierNetwork):
 
     def run(
         self, tokens: Tokens, present: Present, depth: int
-    ) -> tuple[Float[Array, "B M D"], Present, Int[Array, "B M M"] | None]:
+    ) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"] | Float[Array, "B M"], Int[Array, "B M M"] | None]:
         """All tokens behind the first `depth` layers, the prefix in front, which are there, and their `pair_index`."""
         batch, count = len(present), self.config.num_prefix
         first, prefix = self.layer(0), self.prefix[...]
