@@ -132,8 +132,8 @@ class ClassifierNetwork(nnx.Module):
     def encode(self, tokens: PyTree[Shaped[Array, "B N ..."]], present: Present) -> Float[Array, "B K"]:
         """Logits from any subset of an image's tokens; those not `present` leave no trace.
 
-        tokens:  arrays [B, N, ...], N at most the image's T, as `embed` made them; whatever a token's place in the image
-                 decides goes with it, as one of these arrays.
+        tokens:  arrays [B, N, ...], N at most the image's T, as `embed` made them; where a token stands in the image is
+                 one of these arrays, for a network that asks.
         present: bool[B, N], or float32[B, N] in [0, 1]: gates, which multiply every attention weight on a token (0 and
                  1 are False and True), differentiable at both ends.
         """

@@ -57,12 +57,13 @@ class Names:
 
 def detect_naming(tensors: Mapping[str, object]) -> Naming:
     """Which framework's names a checkpoint uses. Raises ValueError for others, and where there is no classifier."""
-    for naming, sign in (
+    signs: tuple[tuple[Naming, str], ...] = (
         ("beit", "beit.embeddings.cls_token"),
         ("data2vec_vision", "data2vec_vision.embeddings.cls_token"),
         ("timm", "cls_token"),
         ("beit", "embeddings.cls_token"),
-    ):
+    )
+    for naming, sign in signs:
         if sign in tensors:
             head = f"{Names(naming).head}.weight"
             if head in tensors and sign != "embeddings.cls_token":

@@ -105,7 +105,7 @@ def _huggingface(naming: Naming, settings: Mapping[str, Any], tensors: Mapping[s
             "say the weights' own size here, and image_size= where the model is loaded"
         )
     width, gated = whole(settings, "hidden_size", 768), flag(settings, "use_swiglu_ffn", False)
-    inner = int(width * number(settings, "mlp_ratio", 4, least=0.0, most=1e4))
+    inner = int(width * number(settings, "mlp_ratio", 4.0, least=0.0, most=1e4))
     none = not registers or settings.get("num_register_tokens") == 0
     found = count_layers(tensors, rf"{naming}\.encoder\.layer\.(\d+)\.")
     return Dinov2Config(
