@@ -48,11 +48,13 @@ def known_heads(name: str) -> int | None:
 
 def published_cfg(name: str) -> dict[str, Any] | None:
     """The part of timm's `pretrained_cfg` about photos, of a DINOv2 or BEiT that timm names; None for other names."""
-    architecture = split_name(name)[0]
+    architecture, tag = split_name(name)
     if not _KNOWN.fullmatch(architecture):
         return None
     half = architecture.startswith("beit_")
-    crop = 0.95 if architecture.startswith("beitv2_large") else 0.9 if architecture.endswith("_224") else 1.0
+    crop = 0.9 if architecture.endswith("_224") else 1.0
+    if architecture.startswith("beitv2_large") and tag != "in1k_ft_in22k":
+        crop = 0.95
     mean, std = (HALF, HALF) if half else (IMAGENET_MEAN, IMAGENET_STD)
     return {"mean": mean, "std": std, "crop_pct": crop, "interpolation": "bicubic"}
 
