@@ -267,7 +267,7 @@ def token_value_fn(
 
     model:   a pytree with `token_grid` (rows, cols), `embed_tokens(image [H, W, 3]) -> tokens` (any pytree of arrays
              [T, ...]) and `encode_tokens(tokens [C, m, ...], present bool[C, m]) -> logits [C, K]`, in which tokens
-             that are not present leave no trace; `jaxmoxi.models.load` gives one for ViT and DeiT folders.
+             that are not present leave no trace; `jaxmoxi.models.load` gives one for ViT, DeiT, DINOv2 and BEiT.
     image:   float[H, W, 3], normalised, of the model's size.
     target:  the class explained, as `pixel_value_fn` takes it.
     regions: None makes every token a player. A label map int[H, W] makes each region a player that owns the tokens it
