@@ -48,7 +48,7 @@ def answers(variant: Variant, folder: Path) -> tuple[dict[str, Any], np.ndarray,
 
     def tensors_of(found: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         shapes.update(found)
-        return made_tensors(found)
+        return made_tensors(found, variant.variance)
 
     module = variant.write(folder, tensors_of)
     images = made_images(variant.size, variant.channels)
@@ -69,6 +69,8 @@ def answers(variant: Variant, folder: Path) -> tuple[dict[str, Any], np.ndarray,
         "image_size": variant.image_size,
         "logits": [[float(f"{x:.7g}") for x in row] for row in theirs.tolist()],
     }
+    if variant.variance != 1:
+        described["variance"] = variant.variance
     described["players"] = "tokens or pixels" if model.token_grid else "pixels"
     return described, theirs, ours
 

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from jaxmoxi import attribution, metrics, models, plot, search
-from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_linen, from_nnx
+from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_linen, from_nnx, from_torch
 from jaxmoxi.errors import InputError, NaNValueError, OutOfMemoryError
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.evaluation import choose_batch_size, evaluate, readouts
@@ -77,6 +77,7 @@ __all__ = [
     "from_equinox",
     "from_linen",
     "from_nnx",
+    "from_torch",
     "full_context_shapley",
     "greedy_deletion",
     "greedy_images",

@@ -1,8 +1,10 @@
 """The examples run, and write the pictures they say they write."""
 
 import json
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,13 @@ MODELS = {  # and what their lines of output begin with
     "numpy_or_torch_model.py": [""],
 }
 
+MADE = {  # of made-up data, and what their output says of the truth that is known
+    "binary_head.py": r"on the spot: (0\.9\d|1\.00)",
+    "multi_label.py": r"red square: enough \[(\d+)\], true place \1\n.*\n.*blue square: enough \[(\d+)\], .*place \2",
+    "one_channel.py": r"in the object: (0\.[89]\d|1\.00) of the group, 0\.[12]\d of the image",
+    "eleven_channels.py": r"burnt: (0\.[89]\d|1\.00) of the group, 0\.[1-4]\d of the image",
+}
+
 
 def run(name, tmp_path, *arguments):
     result = subprocess.run(
@@ -27,7 +36,8 @@ def run(name, tmp_path, *arguments):
 
 
 def test_every_example_is_tested():
-    names = {"explain_photo.py", "draw_interactions.py", "scenes_report.py", "shapiq_indices.py", *MODELS}
+    named = {"explain_photo.py", "draw_interactions.py", "scenes_report.py", "shapiq_indices.py", "torch_module.py"}
+    names = {*named, *MODELS, *MADE, "training.py"}  # the last is what those of made-up data share
     assert {p.name for p in EXAMPLES.glob("*.py")} == names
 
 
@@ -53,6 +63,23 @@ def test_models_of_other_libraries(tmp_path, name):
         assert orders[0] != orders[1]
     if name == "nnx_model.py":
         assert [len(set(order)) for order in orders[1]] == [4] * 5
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_heads_and_channels_of_other_kinds(tmp_path, name):
+    printed = run(name, tmp_path, "out.png")
+    assert re.search(r"right answers: (0\.9\d|1\.0)", printed)
+    assert re.search(MADE[name], printed), printed
+    assert min(Image.open(tmp_path / "out.png").size) > 300
+
+
+def test_torch_module(tmp_path):
+    if find_spec("torch") is None or find_spec("torchax") is None:
+        pytest.skip("needs the extra torch")
+    traced, called, slope = run("torch_module.py", tmp_path).splitlines()
+    assert traced.removeprefix("traced:") == called.removeprefix("called back:")
+    assert sorted(json.loads(traced.split(":")[1])) == list(range(16))
+    assert float(slope.split(":")[1]) > 0
 
 
 def test_shapiq_indices(tmp_path):

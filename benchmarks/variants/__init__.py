@@ -28,6 +28,8 @@ class Variant:
     size:         (height, width) of the images to compare on; None: as the config says.
     image_size:   what `jm.models.load` is asked for: the network at another size than its weights' own.
     forward:      options of the module's call.
+    variance:     what BatchNorm's running variances lie around. Below 1 where blocks damp what passes through them, as
+                  gates do: otherwise the logits would be the last bias and tell nothing.
     """
 
     architecture: str
@@ -38,6 +40,7 @@ class Variant:
     channels: int = 3
     image_size: tuple[int, int] | None = None
     forward: dict[str, Any] = dataclasses.field(default_factory=dict)
+    variance: float = 1.0
 
     def write(self, folder: Path, tensors_of: Callable[[dict[str, tuple[int, ...]]], dict[str, np.ndarray]]) -> Any:
         """A checkpoint folder with weights of `tensors_of(shapes)`, and the PyTorch module that has them."""
@@ -50,9 +53,9 @@ class Variant:
             saved = load_file(folder / "model.safetensors")
             made = {n: t for n, t in saved.items() if t.dtype.kind != "f"}
             made |= tensors_of({n: t.shape for n, t in saved.items() if t.dtype.kind == "f"})
-            save_file(
-                {n: np.ascontiguousarray(t) for n, t in made.items()}, folder / "model.safetensors", {"format": "pt"}
-            )
+            # A counter without axes would be given one by np.ascontiguousarray.
+            whole = {n: np.ascontiguousarray(t).reshape(t.shape) for n, t in made.items()}
+            save_file(whole, folder / "model.safetensors", {"format": "pt"})
             return type(module).from_pretrained(folder).eval()
         state = module.state_dict()
         made = tensors_of({n: tuple(t.shape) for n, t in state.items() if t.is_floating_point()})

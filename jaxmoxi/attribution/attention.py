@@ -1,11 +1,13 @@
-"""Attention rollout: how much of each patch has reached the class token.
+"""Attention rollout: how much of each patch has reached the class token, or whatever the logits read.
 
 Source: Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020. With A_l the attention of layer l,
 its heads made one, and half of what a token becomes taken from itself for the residual connection,
 
     R = B_L ... B_2 B_1,    B_l = (A_l + I) / 2, its rows scaled to sum to 1
 
-The class token's row of R says what share of it came from each patch. It does not depend on the class explained.
+The class token's row of R says what share of it came from each patch. It does not depend on the class explained. Where
+the logits read the mean of the patch tokens, as BEiT's do, it is the mean of these tokens' rows; where they read both,
+as DINOv2's do, the mean of the two.
 
 Where weights are discarded, the lowest share of a layer's joint weights is 0 before the residual connection is added;
 the first weight, of the class token on itself, stays. That is no part of the paper; it is what popular code of the
@@ -13,7 +15,8 @@ method calls `discard_ratio` (J. Gildenblat, vit-explain).
 
 Deviations: none without discarding; with it, rows are scaled to sum to 1 as above, where vit-explain divides entry
 (i, j) by the sum of row j. A DeiT whose logits are the mean of two heads has two class tokens: the mean of both rows
-is taken; where the second is read by no head, its row is not.
+is taken; where the second is read by no head, its row is not. What comes from registers belongs to no patch, and is
+left out.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from jaxtyping import Array, Float
 from jaxmoxi.attribution.game import Problem, Seed, need_attention, without_game
 from jaxmoxi.attribution.methods import Method, register
 from jaxmoxi.errors import InputError
+from jaxmoxi.models.networks.base import TokenLayout
 
 Heads = Literal["mean", "max", "min"]
 
@@ -35,7 +39,7 @@ Heads = Literal["mean", "max", "min"]
 def attention_rollout(
     key: Seed, problem: Problem, *, heads: Heads = "mean", discard_ratio: float = 0.0
 ) -> Float[Array, "P"]:
-    """Attention rollout, the share of the class token that comes from the player's pixels' patches; not negative.
+    """Attention rollout, the share of what the logits read that comes from the player's pixels' patches; not negative.
 
     Every pixel has the number of the patch that it lies in, and a player's score is the mean over its pixels.
 
@@ -56,7 +60,7 @@ def attention_rollout(
 @partial(jax.jit, static_argnums=(1, 2))
 def _rollout(problem: Problem, heads: Heads, discard_ratio: float) -> Float[Array, "P"]:
     model = problem.network()
-    (rows, cols), count, num_read = model.token_layout
+    (rows, cols), count, num_read, read_mean = TokenLayout(*model.token_layout)
     height, width = problem.image.shape[:2]
     join = {"mean": jnp.mean, "max": jnp.max, "min": jnp.min}[heads]
 
@@ -72,7 +76,10 @@ def _rollout(problem: Problem, heads: Heads, discard_ratio: float) -> Float[Arra
         return (mixed / mixed.sum(-1, keepdims=True)) @ flow, None
 
     flow, _ = model.scan_attention(problem.image, layer, jnp.eye(count + rows * cols))
-    read = flow[:num_read, count:].mean(0)
+    parts = [flow[:num_read].mean(0)] if num_read else []
+    if read_mean:  # the logits read the mean of the patch tokens, alone or beside the class token
+        parts.append(flow[count:].mean(0))
+    read = jnp.stack(parts).mean(0)[count:]
     pixels = jnp.repeat(jnp.repeat(read.reshape(rows, cols), height // rows, 0), width // cols, 1)
     return problem.pool(pixels)
 

@@ -12,7 +12,9 @@ enlarged bilinearly to the image; a player's score is the mean over its pixels.
 
 The maps are `features` of the model: the last convolution's of a CNN. Of a vision transformer, to which the papers do
 not speak, they are the patch tokens on their grid after the first norm of the last layer: the last place where patches
-still reach the class token, through its attention. The class tokens have no place on the grid, and are left out.
+still reach the class token, through its attention. Where the logits also read the mean of the patch tokens (DINOv2,
+BEiT), they are these tokens before that norm, from where they reach the logits on every way. The class tokens and
+registers have no place on the grid, and are left out.
 
 Deviations: a is written as 1 / (2 + (sum_q A^c_q) g), the same number without powers that underflow, and is 0 where
 that denominator is. Grad-CAM++ differentiates exp(score), whose derivative is exp(score) g with the same a: the factor,

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt32
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn, as_game
@@ -34,7 +34,7 @@ class Problem:
     v:           the game, masks bool[C, P] -> float32[C]; methods that ask about coalitions ask it.
     model:       the network, for methods that look inside it or take its gradient: an object with `logits`, such as a
                  Classifier, or a packed function of images.
-    image:       float32[H, W, 3], as the network wants it (normalised).
+    image:       float[H, W, channels], as the network wants it (normalised).
     target:      int32[], the class explained.
     regions:     int32[H, W], labels 0 .. P-1: the players in pixel space, also where the players are tokens.
     num_players: static, P.
@@ -43,7 +43,7 @@ class Problem:
 
     v: Game
     model: Any
-    image: Float[Array, "*batch H W 3"]
+    image: Num[Array, "*batch H W channels"]
     target: Int[Array, "*batch"]
     regions: Int[Array, "*batch H W"]
     num_players: int = static()
@@ -53,7 +53,7 @@ class Problem:
         """The model as it was given."""
         return self.model.unpack() if isinstance(self.model, Packed) else self.model
 
-    def logits(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+    def logits(self, images: Num[Array, "B H W channels"]) -> Float[Array, "B K"]:
         """The network's logits of images, float32[B, K]."""
         network = self.network()
         out = network.logits(images) if hasattr(network, "logits") else network(images)
@@ -73,9 +73,9 @@ def problem(
 ) -> Problem:
     """A `Problem` for attribution methods.
 
-    model:   a Classifier, or any logits function float32[B, H, W, 3] -> float32[B, K]. Grad-CAM needs `features` and
+    model:   a Classifier, or any logits function [B, H, W, channels] -> float32[B, K]. Grad-CAM needs `features` and
              `classify`, attention rollout a vision transformer's Classifier.
-    image:   float[H, W, 3], normalised. target: the class explained.
+    image:   float[H, W, channels], as `pixel_value_fn` takes it (normalised). target: the class explained.
     regions: int[H, W], labels 0 .. P-1; where the players are tokens, `grid_regions` with the model's `token_grid`.
     v:       the game of the same image, class and players; None means `pixel_value_fn(model.logits, ...)`. It may be
              spread over devices (`shard_coalitions`).
@@ -86,7 +86,8 @@ def problem(
     """
     if not hasattr(model, "logits") and not callable(model):
         raise InputError(
-            f"expected a Classifier or a function images [B, H, W, 3] -> logits [B, K]; got {type(model).__name__}"
+            "expected a Classifier or a function images [B, H, W, channels] -> logits [B, K]; got "
+            f"{type(model).__name__}"
         )
     given = None if v is None else as_game(v)
     link = given.link if link is None and given is not None else link

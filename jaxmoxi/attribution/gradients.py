@@ -21,7 +21,7 @@ from jaxmoxi.games.payoff import Payoff
 
 
 def gradient(key: Seed, problem: Problem, *, payoff: Payoff | None = None) -> Float[Array, "P"]:
-    """Plain gradient: the largest absolute derivative of a pixel's three channels, mean over the player; not negative.
+    """Plain gradient: the largest absolute derivative among a pixel's channels, mean over the player; not negative.
 
     key:    unused, may be None. payoff: what is differentiated; None means the game's own.
     Raises ValueError for a model without a gradient.

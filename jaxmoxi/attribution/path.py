@@ -261,7 +261,7 @@ def _black(problem: Problem) -> Any:
     if how is None:
         raise InputError(
             "baseline='black' needs a Classifier, whose preprocessing says what black becomes; got a function of "
-            "images: give the three numbers"
+            "images: give a number, or one for each channel"
         )
     return [(how.offset - mean) / std for mean, std in zip(how.mean, how.std, strict=True)]
 

@@ -170,8 +170,8 @@ class Bench:
     Without --model: a vision transformer of 14 x 14 patches with random weights.
     """
 
-    model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
-    """A checkpoint folder of a vision transformer."""
+    model: Annotated[Path | None, _OPTION(metavar="FOLDER|NAME", help_behavior_hint="")] = None
+    """A checkpoint folder of a vision transformer, or a name of the Hugging Face hub."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --model: how a photo becomes the network's input, by name or as a preprocessor_config.json. Left out: as the
     folder says."""
@@ -190,6 +190,7 @@ class Bench:
     """Timed runs of each row; the median counts."""
     out: Annotated[Path | None, _OPTION(metavar="FILE", help_behavior_hint="")] = None
     """A JSON file to write as well."""
+    hub: tyro.conf.OmitArgPrefixes[_command.HubOptions] = _command.NO_HUB_OPTIONS
 
     def run(self) -> int:
         """Measures and prints. Returns the exit code."""
@@ -200,9 +201,12 @@ class Bench:
             if self.out is not None:  # a place that cannot be written shows before the measuring
                 self.out.parent.mkdir(parents=True, exist_ok=True)
                 self.out.touch()
-            model = random_classifier(SIZES[self.size])
-            if (self.model, self.preprocessing, self.image_size) != (None, None, None):
-                model = _command.load_model(self.model, self.preprocessing, self.image_size)
+            if (self.model, self.preprocessing, self.image_size, self.hub) == (
+                None, None, None, _command.NO_HUB_OPTIONS,
+            ):  # fmt: skip
+                model = random_classifier(SIZES[self.size])
+            else:
+                model = _command.load_model(self.model, self.preprocessing, self.image_size, hub=self.hub)
                 if model.token_grid is None:
                     raise InputError(f"--model: {model.name} has no tokens; expected a vision transformer")
             rows = throughput(

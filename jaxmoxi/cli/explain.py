@@ -47,8 +47,9 @@ class Explain:
     photo: Annotated[tyro.conf.Positional[Path | None], _OPTION(metavar="[PHOTO]", help_behavior_hint="")] = None
     """An image file, of at most 134 million pixels (or JAXMOXI_MAX_PIXELS in the environment). Left out: a photo of a
     cat that comes with scikit-image."""
-    model: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
-    """A checkpoint folder (config.json, model.safetensors). Left out: EfficientNet-Lite0 of the `demo` extra."""
+    model: Annotated[Path | None, _OPTION(metavar="FOLDER|NAME", help_behavior_hint="")] = None
+    """A checkpoint folder (config.json, model.safetensors), or a name of the Hugging Face hub such as
+    google/vit-base-patch16-224. Left out: EfficientNet-Lite0 of the `demo` extra."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --model: how a photo becomes the network's input, by name or as a preprocessor_config.json. Left out: as the
     folder says."""
@@ -87,6 +88,7 @@ class Explain:
     """The author and licence of the photo, for the line below the picture."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the answer alone, without a progress bar."""
+    hub: tyro.conf.OmitArgPrefixes[_command.HubOptions] = _command.NO_HUB_OPTIONS
 
     def filled_in(self) -> Explain:
         """These options with the defaults that depend on others. Without any, the question is the demonstration's."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import tyro
 from jax.sharding import Mesh
 
 from jaxmoxi.errors import InputError
@@ -65,16 +67,46 @@ def say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def load_model(folder: Path | None, preprocessing: str | None = None, image_size: str | None = None) -> Classifier:
-    """The classifier of a folder; for None the demonstration's. The rest is what the options of these names say."""
+@dataclasses.dataclass(frozen=True)
+class HubOptions:
+    """For a --model that is a name of the Hugging Face hub."""
+
+    revision: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """A branch, a tag or a commit of the model. Left out: main."""
+    cache_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Where downloaded models are kept. Left out: as HF_HOME or HF_HUB_CACHE says, else ~/.cache/huggingface/hub."""
+    local_files_only: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take the model as it is there, and ask nothing of the network."""
+
+
+NO_HUB_OPTIONS = HubOptions()
+
+
+def load_model(
+    folder: Path | None,
+    preprocessing: str | None = None,
+    image_size: str | None = None,
+    *,
+    hub: HubOptions = NO_HUB_OPTIONS,
+    quiet: bool = False,
+) -> Classifier:
+    """The classifier of a folder, or of a name of the hub; for None the demonstration's.
+
+    preprocessing, image_size: what the options of these names say. quiet: without the progress of a download.
+    """
     import jaxmoxi as jm
+    from jaxmoxi.models.checkpoints.hub import without_bars
 
     size = None if image_size is None else parse_size(image_size)
     if folder is not None:
-        return jm.models.load(folder, preprocessing=preprocessing, image_size=size)
+        bars = without_bars() if quiet and not folder.expanduser().exists() else nullcontext()
+        with bars:
+            return jm.models.load(folder, preprocessing=preprocessing, image_size=size, **dataclasses.asdict(hub))
     for name, given in (("--preprocessing", preprocessing), ("--image-size", image_size)):
         if given is not None:
             raise CommandError(f"{name} needs --model: the demonstration model has its own")
+    if hub != NO_HUB_OPTIONS:
+        raise CommandError("--revision, --cache-dir and --local-files-only need --model, a name of the hub")
     return jm.models.demo()
 
 

@@ -41,9 +41,9 @@ class Study:
     """A folder of class folders, or a CSV file."""
     out: Annotated[str, _OPTION(metavar="DIR")]
     """The study's folder; gs://BUCKET/... and the like are fine."""
-    model: tyro.conf.UseAppendAction[Annotated[tuple[Path, ...], _OPTION(metavar="FOLDER")]] = ()
-    """A checkpoint folder; give --model several times to compare under each. Left out: EfficientNet-Lite0 of the `demo`
-    extra."""
+    model: tyro.conf.UseAppendAction[Annotated[tuple[Path, ...], _OPTION(metavar="FOLDER|NAME")]] = ()
+    """A checkpoint folder, or a name of the Hugging Face hub; give --model several times to compare under each. Left
+    out: EfficientNet-Lite0 of the `demo` extra."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --model, for all of them: how a photo becomes the network's input, by name or as a preprocessor_config.json.
     Left out: as the folder says."""
@@ -100,6 +100,7 @@ class Study:
     """With --distributed: how long to wait for the other processes to start. All end if one of them ends."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print where the report is, alone."""
+    hub: tyro.conf.OmitArgPrefixes[_command.HubOptions] = _command.NO_HUB_OPTIONS
 
     def run(self) -> int:
         """Runs the study, alone or with the others. Returns the exit code."""
@@ -165,7 +166,12 @@ class Study:
         return changes
 
     def _models(self) -> dict[str, Classifier]:
-        models = [_command.load_model(folder, self.preprocessing, self.image_size) for folder in self.model or (None,)]
+        if self.hub.revision is not None and len(self.model) > 1:
+            raise CommandError("--revision needs a single --model; for several write each as hf-hub:ORG/NAME@REVISION")
+        models = [
+            _command.load_model(folder, self.preprocessing, self.image_size, hub=self.hub, quiet=self.quiet)
+            for folder in self.model or (None,)
+        ]
         names = [model.name for model in models]
         if len(set(names)) < len(names):
             raise InputError(f"--model: expected models of different names; got {', '.join(names)}")

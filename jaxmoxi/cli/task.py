@@ -84,7 +84,8 @@ def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
     with one_line():
         if options.photo is not None:
             read_image(options.photo, lambda image: None, load=False)  # a mistake shows before a model is loaded
-        model = load_model(options.model, options.preprocessing, options.image_size)
+        named = (options.model, options.preprocessing, options.image_size)
+        model = load_model(*named, hub=options.hub, quiet=options.quiet)
         model = model.astype(options.dtype)
         photo = _crop(options.photo, model)
         image = jnp.asarray(normalize(photo, model.preprocessing))

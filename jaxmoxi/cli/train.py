@@ -73,8 +73,8 @@ class Train:
         _OPTION(metavar="vit-tiny|vit-base|resnet18|resnet34|small", help_behavior_hint=""),
     ] = None
     """What classifies. small: a convolutional network for images of up to about 96 pixels."""
-    init: Annotated[Path | None, _OPTION(metavar="FOLDER", help_behavior_hint="")] = None
-    """A checkpoint folder of a vision transformer, for the classifier to start from."""
+    init: Annotated[Path | None, _OPTION(metavar="FOLDER|NAME", help_behavior_hint="")] = None
+    """A checkpoint folder of a vision transformer, or a name of the Hugging Face hub, to start the classifier from."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --init: the mean and standard deviation of its images, by name or as a preprocessor_config.json. Left out:
     as the folder says."""

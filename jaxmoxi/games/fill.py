@@ -7,23 +7,53 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.pytrees import is_concrete
 
 
-def fill_image(image: Float[Array, "H W channels"], fill: Any) -> Float[Array, "H W channels"]:
-    """A fill as a whole image, so that fills of every kind share one compiled search. See `pixel_value_fn`."""
+def fill_image(image: Num[Array, "H W channels"], fill: Any) -> Num[Array, "H W channels"]:
+    """A fill as a whole image, so that fills of every kind share one compiled search. See `pixel_value_fn`.
+
+    An image of integers has a fill of its own kind: a mean and a blur are rounded, other fills have to fit.
+    """
     if isinstance(fill, str):
         if fill == "mean":
-            return jnp.broadcast_to(jnp.mean(image, axis=(0, 1)), image.shape)
+            return of_kind(jnp.broadcast_to(jnp.mean(image, axis=(0, 1)), image.shape), image.dtype)
         if fill == "blur":
-            return blur_image(image)
+            whole = jnp.issubdtype(image.dtype, jnp.integer)
+            return of_kind(blur_image(image.astype(jnp.float32) if whole else image), image.dtype)
         raise InputError(f"expected a fill of 'mean', 'blur', a number, one number a channel or an image; got {fill!r}")
-    fill = jnp.asarray(fill, image.dtype)
-    if fill.shape not in ((), image.shape[-1:], image.shape):
-        raise InputError(f"expected a fill of shape (), {image.shape[-1:]} or {image.shape}; got shape {fill.shape}")
-    return jnp.broadcast_to(fill, image.shape)
+    try:
+        given = jnp.asarray(fill)
+        if given.dtype == bool or jnp.issubdtype(given.dtype, jnp.complexfloating):
+            raise TypeError(f"an array of {given.dtype}")
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "expected a fill of 'mean', 'blur', a number, one number a channel or an image; got "
+            f"{type(fill).__name__} ({str(error).splitlines()[0]})"
+        ) from None
+    if given.shape not in ((), image.shape[-1:], image.shape):
+        raise InputError(f"expected a fill of shape (), {image.shape[-1:]} or {image.shape}; got shape {given.shape}")
+    filled = given.astype(image.dtype)
+    if is_concrete(given):
+        if not jnp.isfinite(given).all():
+            raise InputError("expected a fill of finite numbers; some of it is NaN or infinite")
+        if jnp.issubdtype(image.dtype, jnp.integer) and (filled.astype(jnp.float32) != given.astype(jnp.float32)).any():
+            raise InputError(
+                f"expected a fill that an image of {image.dtype} can hold; got numbers from {given.min()} to "
+                f"{given.max()}: give whole numbers in its range, 'mean' or 'blur'"
+            )
+    return jnp.broadcast_to(filled, image.shape)
+
+
+def of_kind(image: Float[Array, "*s"], dtype: Any) -> Num[Array, "*s"]:
+    """Numbers as an image of `dtype` has them: rounded, and within its range, where these are integers."""
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return image.astype(dtype)
+    info = jnp.iinfo(dtype)
+    return jnp.round(image).clip(info.min, info.max).astype(dtype)
 
 
 def blur_image(image: Float[Array, "H W channels"], *, sigma: float | None = None) -> Float[Array, "H W channels"]:

@@ -14,12 +14,21 @@ from typing import Any, ClassVar, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game
-from jaxmoxi.games.fill import fill_image
-from jaxmoxi.games.inputs import check_fits, check_image, check_target, link_of
+from jaxmoxi.games.fill import fill_image, of_kind
+from jaxmoxi.games.inputs import (
+    check_fits,
+    check_image,
+    check_layout,
+    check_not_torch,
+    check_target,
+    link_of,
+    needs_numbers,
+    no_trace_error,
+)
 from jaxmoxi.games.outputs import logits_of
 from jaxmoxi.games.payoff import Link, Payoff, answers_class, as_logits, check_payoff, payoff_values
 from jaxmoxi.games.probe import check_rows
@@ -93,8 +102,8 @@ class PixelValueFn(ImageGame):
     blends: ClassVar[bool] = True  # pyright: ignore[reportIncompatibleVariableOverride]
 
     logits_fn: Packed
-    image: Float[Array, "*batch H W channels"]
-    fill: Float[Array, "*batch H W channels"]
+    image: Num[Array, "*batch H W channels"]
+    fill: Num[Array, "*batch H W channels"]
     regions: Int[Array, "*batch H W"]
     target: Int[Array, "*batch"]
     payoff: Payoff = static()
@@ -107,12 +116,19 @@ class PixelValueFn(ImageGame):
         shown = visible_pixels(masks, self.regions)[..., None]
         return self.known(self.classify(jnp.where(shown, self.image, self.fill)), self.regions, masks.shape[1])
 
-    def classify(self, images: Float[Array, "C H W channels"]) -> Float[Array, "C K"]:
+    def classify(self, images: Num[Array, "C H W channels"]) -> Float[Array, "C K"]:
         """What the classifier answers for images, as an array (see `jaxmoxi.games.outputs`)."""
         return logits_of(self.logits_fn(images), len(images))
 
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
-        """The logits of images blended, player by player, between the fill (gate 0) and the image (1)."""
+        """The logits of images blended, player by player, between the fill (gate 0) and the image (1).
+
+        Raises InputError for an image of integers, of which a blend has no derivative.
+        """
+        if jnp.issubdtype(self.image.dtype, jnp.integer):
+            raise InputError(
+                f"an image of {self.image.dtype} has no gradient; give floats and a function of float images"
+            )
         logits = self._blended_logits(jnp.take(gates, self.regions, axis=1))
         return self.known(logits, self.regions, gates.shape[1])
 
@@ -125,7 +141,10 @@ class PixelValueFn(ImageGame):
         return region_sizes(self.regions, num_players)
 
     def _blended_logits(self, shares: Float[Array, "C H W"]) -> Float[Array, "C K"]:
-        return self.classify(self.fill + shares[..., None] * (self.image - self.fill))
+        image, fill = self.image, self.fill
+        if jnp.issubdtype(image.dtype, jnp.integer):  # of which differences would overflow
+            image, fill = image.astype(jnp.float32), fill.astype(jnp.float32)
+        return self.classify(of_kind(fill + shares[..., None] * (image - fill), self.image.dtype))
 
 
 @record
@@ -187,16 +206,19 @@ def pixel_value_fn(
 ) -> PixelValueFn:
     """The game whose hidden players' pixels are replaced by `fill`.
 
-    logits_fn: float32[C, H, W, channels] -> [C, K], any pure function; or what it returns has the array in it, as
-               `.logits`, as the entry "logits", or as the only one of its shape. Arrays it holds as a pytree (a
-               `jax.tree_util.Partial` over parameters, an Equinox or NNX module, `model.logits`) are arguments of the
-               compiled search; arrays in a plain closure are constants of it, and every new closure compiles anew.
-    image:     float[H, W, channels], as the classifier wants it (normalised).
+    logits_fn: images [C, H, W, channels], of the image's dtype -> [C, K], any pure function; or what it returns has the
+               array in it, as `.logits`, as the entry "logits", or as the only one of its shape. Arrays it holds as a
+               pytree (a `jax.tree_util.Partial` over parameters, an Equinox or NNX module, `model.logits`) are
+               arguments of the compiled search; arrays in a plain closure are constants of it, and every new closure
+               compiles anew.
+    image:     [H, W, channels] of any number of channels, channels last, as the classifier wants it: float, normalised
+               as in its training; for a function that takes integers, of those (a warning tells of the range).
     target:    the class explained: an integer; a name, where `logits_fn` is a Classifier's; None for the class that
                the model answers for the whole image.
     regions:   int[H, W], labels 0 .. P-1.
     fill:      what a hidden pixel becomes, in the image's own (normalised) units: a number, one number a channel, an
-               image [H, W, channels], "mean" (the image's mean colour) or "blur" (`blur_image`, its default width).
+               image [H, W, channels], "mean" (the image's mean in each channel) or "blur" (`blur_image`, its default
+               width). Of an image of integers, what integers of that kind can hold.
     payoff:    see `payoff_values`.
     link:      what makes probabilities of the model's answers: "softmax", of logits of which one class is true;
                "sigmoid", of the logits of independent labels, of which one leads where its probability is above a
@@ -210,7 +232,9 @@ def pixel_value_fn(
     label map with gaps. Inside `jit` nobody can look: what is wrong there gives NaN, as does a target that is no class.
     """
     owner = getattr(logits_fn, "__self__", logits_fn)
+    check_not_torch(owner)
     image = check_image(image, owner)
+    check_layout(image, regions)
     regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
     v = PixelValueFn(
         logits_fn=pack(logits_fn),
@@ -243,7 +267,7 @@ def token_value_fn(
 
     model:   a pytree with `token_grid` (rows, cols), `embed_tokens(image [H, W, 3]) -> tokens` (any pytree of arrays
              [T, ...]) and `encode_tokens(tokens [C, m, ...], present bool[C, m]) -> logits [C, K]`, in which tokens
-             that are not present leave no trace; `jaxmoxi.models.load` gives one for ViT and DeiT folders.
+             that are not present leave no trace; `jaxmoxi.models.load` gives one for ViT, DeiT, DINOv2 and BEiT.
     image:   float[H, W, 3], normalised, of the model's size.
     target:  the class explained, as `pixel_value_fn` takes it.
     regions: None makes every token a player. A label map int[H, W] makes each region a player that owns the tokens it
@@ -296,7 +320,12 @@ def _checked(v: Logits, *, seek: bool) -> Logits:
     seek: explain the class that the model answers for the whole image.
     """
     check_fits(v.payoff, v.link)
-    shape = output_shapes(_one_row, v).shape
+    try:
+        shape = output_shapes(_one_row, v).shape
+    except TypeError as error:
+        if not needs_numbers(error):
+            raise
+        raise no_trace_error(error) from error
     fewest = 1 if v.link == "sigmoid" else 2
     if len(shape) != 2 or shape[0] != 1 or shape[1] < fewest:
         hint = '. A single logit of yes or no has link="sigmoid"' if shape == (1, 1) else ""

@@ -2,29 +2,100 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int, Num
 
 from jaxmoxi.errors import InputError, warn
 from jaxmoxi.games.payoff import Link, Payoff, check_link
 from jaxmoxi.pytrees import is_concrete
 
 
-def check_image(image: Any, owner: Any) -> Float[Array, "H W channels"]:
+def check_not_torch(fn: Any) -> None:
+    """Raises InputError for a PyTorch module, which no function of JAX can be."""
+    torch = sys.modules.get("torch")  # a module of it can only be met where it has been imported
+    if torch is not None and isinstance(fn, torch.nn.Module):
+        raise InputError(
+            f"expected a function that JAX can trace; got {type(fn).__name__}, a PyTorch module. {_BRIDGES}"
+        )
+
+
+def needs_numbers(error: TypeError) -> bool:
+    """Whether an error comes of a function that wants the numbers of what JAX traces, as NumPy and PyTorch do."""
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return True
+    return "Tracer" in str(error) and any(words in str(error) for words in _TORCH_REFUSES)
+
+
+def no_trace_error(error: TypeError) -> InputError:
+    """The error for a classifier that asks for its images' numbers while JAX traces it."""
+    return InputError(
+        "expected a function that JAX can trace; this one asks for the images' numbers, as NumPy and PyTorch do "
+        f"({str(error).splitlines()[0]}). {_BRIDGES}"
+    )
+
+
+_TORCH_REFUSES = ("must be Tensor, not", "invalid combination of arguments", "expected np.ndarray")
+_BRIDGES = (
+    "For a PyTorch module there are from_torch(module), traced into JAX, and from_callable(module, num_classes), "
+    "called back on the host; for a function of NumPy arrays there is from_callable(fn, num_classes)"
+)
+
+
+def check_image(image: Any, owner: Any) -> Num[Array, "H W channels"]:
     """The image as an array, looked at as far as its numbers are there. `owner`: the classifier, or a function."""
-    image = jnp.asarray(image)
-    if image.ndim != 3:
-        raise InputError(f"expected one image [H, W, channels]; got shape {image.shape}. For several, vmap over them")
-    if not jnp.issubdtype(image.dtype, jnp.floating):
+    image = _as_array(image)
+    if image.ndim != 3 or 0 in image.shape:
+        hint = {
+            2: ". A grey one is image[..., None]",
+            4: ". Of a batch of one it is image[0]" if image.shape[:1] == (1,) else ". For several, vmap over them",
+        }
+        raise InputError(f"expected one image [H, W, channels]; got shape {image.shape}{hint.get(image.ndim, '')}")
+    preprocessing = getattr(owner, "preprocessing", None)
+    whole = jnp.issubdtype(image.dtype, jnp.integer)
+    if not jnp.issubdtype(image.dtype, jnp.floating) and (not whole or preprocessing is not None):
         raise InputError(
             f"expected a float image as the classifier wants it, got {image.dtype}; model.preprocess(photo) makes one"
         )
+    count = image.shape[-1] if preprocessing is None else len(preprocessing.mean)
+    if count not in (1, image.shape[-1]):
+        raise InputError(f"this classifier takes images of {count} channels; got one of shape {image.shape}")
     if is_concrete(image) and image.is_fully_addressable:
-        _check_numbers(np.asarray(image, np.float32), getattr(owner, "preprocessing", None))
+        _check_numbers(np.asarray(image, np.float32), preprocessing)
+        if whole:
+            warn(
+                f"the function is given this image as it is, {image.dtype} from {int(image.min())} to "
+                f"{int(image.max())}. If it expects floats, or normalised ones, give it such an image"
+            )
     return image
+
+
+def check_layout(image: Num[Array, "H W channels"], regions: Any) -> None:
+    """Raises InputError for an image whose channels come first, by its regions; warns of one that looks so."""
+    height, width, channels = image.shape
+    if np.shape(regions) == (width, channels) != (height, width):
+        raise InputError(
+            f"expected an image [H, W, channels] of regions {[width, channels]}; got shape {image.shape}, whose "
+            "channels come first: give jnp.moveaxis(image, 0, -1) and a function of images [C, H, W, channels]"
+        )
+    if height <= 16 and height < min(width, channels):
+        warn(
+            f"the image of shape {image.shape} is taken as {height} x {width} pixels of {channels} channels. If its "
+            "channels come first, give jnp.moveaxis(image, 0, -1) and a function of images [C, H, W, channels]"
+        )
+
+
+def _as_array(image: Any) -> Array:
+    try:
+        return jnp.asarray(image)
+    except TypeError as error:
+        raise InputError(
+            f"expected an image of numbers [H, W, channels]; got {type(image).__name__} ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def _check_numbers(image: np.ndarray, preprocessing: Any) -> None:

@@ -20,6 +20,11 @@ def logits_of(out: Any, count: int) -> Float[Array, "B K"]:
     found = find_logits(out, count)
     if _rows(found) == count:
         return jnp.asarray(found)
+    if _shape(found) == (count,):
+        raise InputError(
+            f"expected a model that returns logits [B, K]; got shape [{count}] for {count} images. If it is one logit "
+            'of yes or no for each, return logits[:, None] and say link="sigmoid"'
+        )
     raise InputError(
         f"expected a model that returns logits [B, K] for {count} images, or an object, a dictionary or a tuple with "
         f"them in it; got {describe(out)}. Return the logits alone: lambda images: model(images)[...]"

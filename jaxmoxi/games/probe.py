@@ -24,8 +24,8 @@ from jaxmoxi.pytrees import is_concrete
 
 _WAY_OUT = (
     "It is probably in training mode. Switch it to evaluation: model.eval() before nnx.split (Flax NNX) or in PyTorch, "
-    "train=False or deterministic=True (Linen), equinox.nn.inference_mode; jaxmoxi.from_nnx, from_linen, from_equinox "
-    "and from_callable take care of it or say what is missing"
+    "train=False or deterministic=True (Linen), equinox.nn.inference_mode; jaxmoxi.from_nnx, from_linen, from_equinox, "
+    "from_torch and from_callable take care of it or say what is missing"
 )
 _REMEMBERED = 256
 _STRICT, _LOOSE = 1e-3, 5e-2

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Num
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn
@@ -35,7 +35,7 @@ def image_game(
 ) -> ValueFn:
     """The game of one image under one way of removing its players: the one place that chooses between the two kinds.
 
-    model:   a classifier of `jaxmoxi.models`, or any function float32[C, H, W, 3] -> float32[C, K].
+    model:   a classifier of `jaxmoxi.models`, or any function [C, H, W, channels] -> float32[C, K].
     image, target, payoff, link: as `pixel_value_fn` takes them.
     regions: int[H, W], labels 0 .. P-1; None makes every token a player, where tokens are removed.
     removal: "tokens", hidden tokens are absent (vision transformers only); "zero", hidden pixels are 0 in the image's
@@ -61,7 +61,7 @@ def value_fns(
 ) -> dict[str, ValueFn]:
     """The same players as a game for each way of removing them, by its name, in the order asked for.
 
-    model:    a classifier of `jaxmoxi.models`, or any function float32[C, H, W, 3] -> float32[C, K].
+    model:    a classifier of `jaxmoxi.models`, or any function [C, H, W, channels] -> float32[C, K].
     image, target, regions, payoff, link: as `pixel_value_fn` takes them.
     removals: "tokens", hidden tokens are absent (vision transformers only; a region that covers no token's majority
               changes nothing); "zero", hidden pixels are 0 in the image's own normalised units; "mean", they take the
@@ -86,7 +86,7 @@ def value_fns(
 
 def alternatives(
     model: Any,
-    image: Float[AnyArray, "H W 3"],
+    image: Num[AnyArray, "H W channels"],
     target: Any,
     regions: Any,
     *,
@@ -97,7 +97,8 @@ def alternatives(
 ) -> list[ValueFn]:
     """Other games of the same players, for `stability`: other fills, and the image a little to each side.
 
-    model:   a classifier (`jaxmoxi.models.load`). image: normalised, of its size. target: the class.
+    model:   a classifier (`jaxmoxi.models.load`), or any function [C, H, W, channels] -> float32[C, K].
+    image:   [H, W, channels], as the model wants it (normalised, of its size). target: the class.
     regions: int[H, W], the players.
     fills:   what hidden pixels become in one game each, as in `pixel_value_fn`. Leave out the fill of the game that is
              searched: it is no other.
@@ -112,7 +113,7 @@ def alternatives(
     if not 0 <= shift < min(image.shape[:2]) // 2:
         raise InputError(f"expected a shift from 0 to less than {min(image.shape[:2]) // 2} pixels; got {shift}")
     games = [image_game(model, image, target, regions, removal=fill, payoff=payoff, link=link) for fill in fills]
-    hidden = "mean" if model.token_grid is None else "tokens"
+    hidden = "mean" if getattr(model, "token_grid", None) is None else "tokens"
     for axis, step in [(0, -shift), (0, shift), (1, -shift), (1, shift)] if shift else []:
         moved = jnp.roll(image, step, axis)
         games.append(image_game(model, moved, target, regions, removal=hidden, payoff=payoff, link=link))

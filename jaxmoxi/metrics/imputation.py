@@ -40,16 +40,19 @@ _COARSEST, _COARSEST_SWEEPS = 2, 4  # cells along a side, and sweeps that settle
 
 def noisy_linear_imputation(
     key: RandomKey,
-    image: Float[AnyArray, "H W 3"],
+    image: Float[AnyArray, "H W channels"],
     hidden: Bool[AnyArray, "H W"],
     *,
     noise: float = 0.01,
     num_iterations: int = 8,
-) -> Float[Array, "H W 3"]:
-    """An image whose hidden pixels are guessed from the visible ones, float32[H, W, 3]; visible pixels stay.
+) -> Float[Array, "H W channels"]:
+    """An image whose hidden pixels are guessed from the visible ones, float32[H, W, channels].
+
+    Visible pixels stay. Every channel is guessed by itself.
 
     key:            a JAX random key, for the noise.
-    image:          float[H, W, 3], in any units; the values of hidden pixels are not used.
+    image:          float[H, W, channels] of any number of channels, in any units; the values of hidden pixels are
+                    not used.
     hidden:         bool[H, W], True where a pixel is to be guessed. Where all are, the guess is 0.
     noise:          standard deviation of the noise on hidden pixels, in the image's units; 0 for none.
     num_iterations: of preconditioned conjugate gradients, at least 1.
@@ -57,8 +60,8 @@ def noisy_linear_imputation(
     Goes under `jit` and `vmap`. Raises ValueError for shapes and dtypes that do not fit.
     """
     image, hidden = jnp.asarray(image), jnp.asarray(hidden)
-    if image.ndim != 3 or image.shape[-1] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
-        raise InputError(f"expected an image float[H, W, 3]; got {image.dtype} of shape {list(image.shape)}")
+    if image.ndim != 3 or 0 in image.shape or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise InputError(f"expected an image float[H, W, channels]; got {image.dtype} of shape {list(image.shape)}")
     if hidden.shape != image.shape[:2] or hidden.dtype != bool:
         raise InputError(
             f"expected hidden bool{list(image.shape[:2])}, True where a pixel is to be guessed; got {hidden.dtype} of "
@@ -79,11 +82,11 @@ def check_imputation(noise: float | Float[AnyArray, ""], num_iterations: int) ->
 @partial(jax.jit, static_argnums=4)
 def impute(
     key: RandomKey,
-    image: Float[Array, "H W 3"],
+    image: Float[Array, "H W channels"],
     hidden: Bool[Array, "H W"],
     noise: float | Float[AnyArray, ""],
     num_iterations: int,
-) -> Float[Array, "H W 3"]:
+) -> Float[Array, "H W channels"]:
     """`noisy_linear_imputation` of arguments that fit."""
     image = image.astype(jnp.float32)
     planes = jnp.moveaxis(image, -1, 0)

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from jaxmoxi.attribution.game import Problem
 from jaxmoxi.errors import InputError
@@ -53,7 +53,7 @@ class Explained:
 
     key: Key[Array, ""]
     model: Classifier
-    image: Float[Array, "H W 3"]
+    image: Num[Array, "H W channels"]
     target: int
     regions: Int[Array | np.ndarray, "H W"]
     methods: tuple[str, ...]

@@ -19,9 +19,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.fill import of_kind
 from jaxmoxi.games.image import PixelValueFn, pixel_value_fn
 from jaxmoxi.games.payoff import Link, answers_class, payoff_values
 from jaxmoxi.metrics._order import doubled_pixels, leading_players
@@ -49,8 +50,8 @@ class RoadCurve:
 
 def road_curve(
     key: RandomKey,
-    logits_fn: Callable[[Float[Array, "B H W 3"]], Float[Array, "B K"]],
-    image: Float[AnyArray, "H W 3"],
+    logits_fn: Callable[[Num[Array, "B H W channels"]], Float[Array, "B K"]],
+    image: Num[AnyArray, "H W channels"],
     target: int | np.integer | Int[AnyArray, ""],
     regions: Int[AnyArray, "H W"],
     order: Int[AnyArray, "P"],
@@ -103,7 +104,7 @@ def _predict(
     hidden = visible_pixels(removed, v.regions)
     keys = jax.random.split(key, len(removed))
     images = jax.vmap(lambda key, hidden: impute(key, v.image, hidden, noise, num_iterations))(keys, hidden)
-    logits = v.classify(images)
+    logits = v.classify(of_kind(images, v.image.dtype))
     return (
         answers_class(logits, v.target, v.link),
         payoff_values(logits, v.target, "prob", link=v.link),

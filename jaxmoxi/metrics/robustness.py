@@ -50,6 +50,8 @@ def max_sensitivity(
     Source: Yeh et al. 2019, definition 2.2, by sampling, relative as in captum's `sensitivity_max`.
     """
     image = jnp.asarray(image)
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise InputError(f"expected a float image, to which noise can be added; got {image.dtype}")
     if not radius > 0 or num_samples < 1:
         raise InputError(f"expected a radius above 0 and num_samples of at least 1; got {radius} and {num_samples}")
     own = _scores(explain(image))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, PyTree, Shaped, UInt8
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import State
@@ -120,7 +120,7 @@ class Classifier:
         layout = self.token_layout
         return None if layout is None else layout.grid
 
-    def embed_tokens(self, image: Float[Array, "H W channels"]) -> PyTree[Float[Array, "T ..."]]:
+    def embed_tokens(self, image: Float[Array, "H W channels"]) -> PyTree[Shaped[Array, "T ..."]]:
         """The patch tokens of one image, arrays [T, ...], position embedding added.
 
         Raises ValueError for a network without tokens and an image of another size.
@@ -129,7 +129,7 @@ class Classifier:
         return jax.tree.map(lambda t: t[0], self.network().embed(image[None]))
 
     def encode_tokens(
-        self, tokens: PyTree[Float[Array, "C N ..."]], present: Bool[Array, "C N"] | Float[Array, "C N"]
+        self, tokens: PyTree[Shaped[Array, "C N ..."]], present: Bool[Array, "C N"] | Float[Array, "C N"]
     ) -> Float[Array, "C K"]:
         """Logits from subsets of tokens, arrays [C, N, ...]; those not present leave no trace.
 

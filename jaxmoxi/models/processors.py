@@ -26,6 +26,7 @@ class _Processor(NamedTuple):
     crops:  whether a centre crop follows.
     square: whether a bare number as `size` means both sides, not the short side.
     margin: whether the resized photo is larger than the crop by a seventh, where the file is silent about `size`.
+    twice:  whether it divides by the standard deviation a second time where `include_top` is true or absent.
     """
 
     resample: int
@@ -34,6 +35,7 @@ class _Processor(NamedTuple):
     crops: bool
     square: bool
     margin: bool = True
+    twice: bool = False
 
 
 # Checked against transformers 5: `image_processing_*.py` of each. ConvNeXT's filter is the one of its first release.
@@ -44,6 +46,7 @@ _PROCESSORS = {
     "ConvNeXT": _Processor(2, HALF, HALF, crops=False, square=False),
     "ConvNext": _Processor(2, HALF, HALF, crops=False, square=False),
     "DeiT": _Processor(3, HALF, HALF, crops=True, square=True),
+    "EfficientNet": _Processor(3, HALF, HALF, crops=False, square=True, twice=True),
     "MobileNetV1": _Processor(2, HALF, HALF, crops=True, square=False),
     "MobileNetV2": _Processor(2, HALF, HALF, crops=True, square=False),
     "Pvt": _Processor(3, IMAGENET_MEAN, IMAGENET_STD, crops=False, square=True),
@@ -51,7 +54,13 @@ _PROCESSORS = {
     "ViT": _Processor(2, HALF, HALF, crops=False, square=True),
 }
 _CROP_PCT = ("ConvNext", "ConvNeXT")
-_OF_MODEL = {"deit": "DeiT", "mobilenet_v2": "MobileNetV2"}  # the processor of a network whose file names none
+_OF_MODEL = {
+    "convnext": "ConvNext",
+    "convnextv2": "ConvNext",
+    "deit": "DeiT",
+    "efficientnet": "EfficientNet",
+    "mobilenet_v2": "MobileNetV2",
+}  # the processor of a network whose file names none
 
 # What other processors do to a photo and none of these does.
 _UNDONE = ("do_pad", "do_flip_channel_order", "do_thumbnail", "do_align_long_axis", "do_align_axis", "do_random_crop")
@@ -80,12 +89,12 @@ def huggingface_fields(config: Mapping[str, Any], image_size: int, channels: int
         raise InputError(
             f"expected the image processor of {known}; got {str(name)[:80]!r}: give preprocessing= as a Preprocessing"
         )
-    if config.get("include_top"):
-        raise InputError("include_top (a second normalisation) is not understood; build the Preprocessing by hand")
     undone = [key for key in _UNDONE if config.get(key)]
     if undone:
         raise InputError(f"{', '.join(undone)}: not implemented; give preprocessing= as a Preprocessing")
     processor = _PROCESSORS[kind]
+    if config.get("include_top") and not processor.twice:
+        raise InputError(f"include_top (a second normalisation) is not for {kind}; build the Preprocessing by hand")
     crops = _flag(config, "do_center_crop", processor.crops)
     crop = _square(config.get("crop_size"), image_size) if crops else None
     crop_pct = config.get("crop_pct", 224 / 256 if kind in _CROP_PCT else None)
@@ -100,6 +109,8 @@ def huggingface_fields(config: Mapping[str, Any], image_size: int, channels: int
         resize = int(side / _fraction(crop_pct)) if side < 384 else (side, side)
     rescales = _flag(config, "do_rescale", True)
     normalizes = _flag(config, "do_normalize", True)
+    deviations = _by_channel(config.get("image_std", processor.std), "image_std", channels)
+    times = int(normalizes) + int(processor.twice and _flag(config, "include_top", True))
     return {
         "resize": resize,
         "crop": crop,
@@ -107,7 +118,7 @@ def huggingface_fields(config: Mapping[str, Any], image_size: int, channels: int
         "rescale_factor": _number(config.get("rescale_factor", 1 / 255), "rescale_factor") if rescales else 1.0,
         "offset": -1.0 if rescales and _flag(config, "rescale_offset", False) else 0.0,
         "mean": _by_channel(config.get("image_mean", processor.mean) if normalizes else 0.0, "image_mean", channels),
-        "std": _by_channel(config.get("image_std", processor.std) if normalizes else 1.0, "image_std", channels),
+        "std": tuple(std**times for std in deviations),
     }
 
 

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.networks import lraspp, resnet, vit
+from jaxmoxi.models.networks import lraspp, trainable_resnet, vit
 from jaxmoxi.models.networks.selector import Reranking, SmallSelector
 from jaxmoxi.models.networks.small_cnn import SmallCNN
 from jaxmoxi.p2p.config import CNNConfig, Config, ViTConfig
@@ -28,7 +28,7 @@ from jaxmoxi.pytrees import record, static
 
 State = nnx.State[Any, Any]
 Selector = lraspp.LRASPP | SmallSelector | Reranking
-Classifier = vit.ViT | resnet.ResNet | SmallCNN
+Classifier = vit.ViT | trainable_resnet.ResNet | SmallCNN
 
 
 @record
@@ -161,8 +161,8 @@ def networks(config: Config, rngs: nnx.Rngs) -> tuple[Selector, Classifier]:
         return selector, vit.ViT(config.classifier.full(config.image_size, config.num_classes), rngs=rngs)
     if isinstance(config.classifier, CNNConfig):
         return selector, SmallCNN(config.classifier.widths, config.num_classes, rngs=rngs)
-    shape = resnet.ResidualNetConfig(config.classifier.depth, config.num_classes)
-    return selector, resnet.ResNet(shape, rngs=rngs)
+    shape = trainable_resnet.ResidualNetConfig(config.classifier.depth, config.num_classes)
+    return selector, trainable_resnet.ResNet(shape, rngs=rngs)
 
 
 def init(key: Key[Array, ""], config: Config) -> P2P:
@@ -205,8 +205,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray], config: Config) -> P2P:
         full = config.classifier.full(config.image_size, config.num_classes)
         classifier = vit.from_tensors(full, parts[1], source="the state dict's classifier")
     else:
-        shape = resnet.ResidualNetConfig(config.classifier.depth, config.num_classes)
-        classifier = resnet.from_tensors(shape, parts[1], source="the state dict's classifier")
+        shape = trainable_resnet.ResidualNetConfig(config.classifier.depth, config.num_classes)
+        classifier = trainable_resnet.from_tensors(shape, parts[1], source="the state dict's classifier")
     return P2P(selector, jax.tree.map(jnp.asarray, classifier), config)
 
 

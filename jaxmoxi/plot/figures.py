@@ -5,7 +5,10 @@ inside the functions, because the import takes most of a second and most users o
 
 In every function
 
-    photo:   uint8[H, W, 3], what the model sees: `model.crop(photo)`.
+    photo:   what the model sees, as `model.crop(photo)` makes it: uint8[H, W, 3]. Or [H, W], [H, W, 1] or [H, W, C]
+             of any numbers, as `jaxmoxi.plot.picture` takes it.
+    channels, stretch: what is drawn of a photo that is no uint8[H, W, 3]: which channels, and from which level of black
+             to which of white. See `jaxmoxi.plot.picture`.
     regions: int32[H, W], labels 0 .. P-1 (see `regions`).
     result:  a `GreedyResult` of one image, or the order alone: int[<=P], players in the order chosen.
     upto:    how much of the order to show. "flip" (default) is the paper's choice: the players chosen until the
@@ -28,13 +31,9 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.escape import plain
 from jaxmoxi.moxi.curves import area_under
 from jaxmoxi.plot.chosen import chosen_players, flip_size, heat
+from jaxmoxi.plot.pictures import Channels, Stretch
 from jaxmoxi.plot.strokes import (
-    FLIP,
-    INK,
-    Scene,
     borders,
-    bow,
-    centroids,
     draw_caption,
     draw_group,
     draw_heat,
@@ -42,32 +41,49 @@ from jaxmoxi.plot.strokes import (
     draw_photo,
     draw_search,
     drawn,
-    fade,
     new_figure,
+    scene_of,
     style,
 )
-from jaxmoxi.regions.label_maps import count_regions
 from jaxmoxi.types import Curve, GreedyResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-__all__ = ["curves", "explanation", "group", "groups", "heatmap", "interactions"]
+__all__ = ["curves", "explanation", "group", "groups", "heatmap"]
 
 
-def heatmap(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: str | None = None) -> Figure:
+def heatmap(
+    photo: Any,
+    regions: Any,
+    result: Any,
+    *,
+    upto: Any = "flip",
+    title: str | None = None,
+    channels: Channels = None,
+    stretch: Stretch = False,
+) -> Figure:
     """MoXI's heat map over the photo: the earlier a region was chosen, the hotter (`heat`)."""
-    scene = _scene(photo, regions)
+    scene = scene_of(photo, regions, channels, stretch)
     figure = new_figure(4.6, 4.9, title)
     axes = figure.add_subplot()
     draw_heat(figure, axes, scene, heat(result, scene.num_players, upto=upto))
     return figure
 
 
-def group(photo: Any, regions: Any, result: Any, *, upto: Any = "flip", title: str | None = None) -> Figure:
+def group(
+    photo: Any,
+    regions: Any,
+    result: Any,
+    *,
+    upto: Any = "flip",
+    title: str | None = None,
+    channels: Channels = None,
+    stretch: Stretch = False,
+) -> Figure:
     """The chosen group: the other regions fade to grey, and a line runs around the group."""
-    scene = _scene(photo, regions)
+    scene = scene_of(photo, regions, channels, stretch)
     figure = new_figure(4.6, 4.7, title)
     axes = figure.add_subplot()
     draw_group(axes, scene, chosen_players(result, scene.num_players, upto))
@@ -86,6 +102,8 @@ def explanation(
     caption: str | None = None,
     whole: float | None = None,
     place: str = "the top class",
+    channels: Channels = None,
+    stretch: Stretch = False,
 ) -> Figure:
     """One search in four panels: the players, the heat map, the group, and the probability while the group grows.
 
@@ -100,7 +118,7 @@ def explanation(
         raise InputError(
             f"expected a GreedyResult; got {type(result).__name__}: for an order alone use heatmap or group"
         )
-    scene = _scene(photo, regions)
+    scene = scene_of(photo, regions, channels, stretch)
     players = chosen_players(result, scene.num_players, upto)
     heats = heat(result, scene.num_players, upto=upto if heat_upto is None else heat_upto)
     figure = new_figure(14.0, 4.35, title)
@@ -127,6 +145,8 @@ def groups(
     titles: Sequence[str] | None = None,
     title: str | None = None,
     caption: str | None = None,
+    channels: Channels = None,
+    stretch: Stretch = False,
 ) -> Figure:
     """The players, and beside them one group or several: the other regions fade to grey, a line runs around the group.
 
@@ -134,7 +154,7 @@ def groups(
     titles:  one for each group; None writes how many regions it has.
     caption: a line below the panels.
     """
-    scene = _scene(photo, regions)
+    scene = scene_of(photo, regions, channels, stretch)
     rows = np.atleast_2d(np.asarray(groups))
     if rows.dtype != bool or rows.ndim != 2 or rows.shape[1] != scene.num_players or not len(rows):
         raise InputError(
@@ -152,88 +172,6 @@ def groups(
         name = _regions(int(row.sum())) if titles is None else drawn(titles[i], width=3.4, size=10.0)
         axes.set_title(name, fontsize=10)
     draw_caption(figure, caption)
-    return figure
-
-
-def interactions(
-    photo: Any, regions: Any, matrix: Any, *, top: int = 30, limit: float | None = None, title: str | None = None
-) -> Figure:
-    """The strongest pairwise interactions as lines between the regions' centroids.
-
-    A red pair does more together than the sum of each alone (synergy, I > 0), a blue pair less (redundancy, I < 0). The
-    stronger an interaction, the wider and the more opaque the line.
-
-    matrix: float[P, P], symmetric (`pairwise_interactions`); the diagonal is ignored.
-    top:    how many pairs to draw, >= 1, by |I|. Pairs that do not interact are never drawn.
-    limit:  |I| at the ends of the colour scale, > 0, to compare pictures; None takes that of the strongest pair.
-    """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.collections import LineCollection
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
-    from matplotlib.lines import Line2D
-
-    scene = _scene(photo, regions)
-    count = scene.num_players
-    matrix = np.array(matrix, np.float64)
-    if matrix.shape != (count, count):
-        raise InputError(f"expected interactions of {count} x {count} players; got shape {matrix.shape}")
-    np.fill_diagonal(matrix, 0.0)
-    if not np.isfinite(matrix).all() or np.abs(matrix - matrix.T).max() > 1e-3 * np.abs(matrix).max():
-        raise InputError("expected a symmetric matrix of finite interactions, such as pairwise_interactions returns")
-    if top < 1:
-        raise InputError(f"top is how many pairs to draw, at least 1; got {top}")
-    if limit is not None and not limit > 0:
-        raise InputError(f"limit is the |interaction| at the ends of the colour scale, above 0; got {limit}")
-
-    first, second = np.triu_indices(count, 1)
-    strength = np.abs(matrix[first, second])
-    strongest = np.argsort(-strength, kind="stable")[:top]
-    strongest = strongest[strength[strongest] > 0][::-1]  # the strongest last, on top
-    pairs = np.stack([first[strongest], second[strongest]], axis=1)
-    values = matrix[first, second][strongest]
-    reach = limit or float(strength.max(initial=0.0)) or 1.0
-    share = np.minimum(np.abs(values) / reach, 1)
-
-    # White would be lost on a photo, so the scale runs from clear blue to clear red through a little grey.
-    stops = zip((0, 0.35, 0.5, 0.65, 1), ("#0b3fd6", "#6f9bff", "#d0d0d0", "#ff8a66", FLIP), strict=True)
-    colours = LinearSegmentedColormap.from_list("interaction", list(stops))
-    norm = Normalize(-reach, reach)
-    figure = new_figure(5.4, 4.9, title)
-    axes = figure.add_subplot()
-    draw_photo(axes, fade(scene.photo, 0.35), "")
-    draw_lines(axes, borders(scene.regions), "white", 0.3)
-    if len(pairs):
-        ends = centroids(scene)[pairs]
-        paths = bow(ends)
-        widths = 0.8 + 3.2 * share
-        axes.add_collection(
-            LineCollection(list(paths), colors="white", linewidths=widths + 1.2, alpha=0.5 * share, zorder=3)
-        )
-        lines = LineCollection(
-            list(paths), colors=colours(norm(values)), linewidths=widths, alpha=0.6 + 0.4 * share, zorder=4
-        )
-        lines.set_gid("interactions")
-        axes.add_collection(lines)
-        dots = ends.reshape(-1, 2)
-        axes.scatter(dots[:, 0], dots[:, 1], s=12, color="white", edgecolors=INK, linewidths=0.6, zorder=5)
-    bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, shrink=0.85, pad=0.02)
-    bar.set_label("interaction $I(i, j)$", fontsize=9)
-    bar.ax.tick_params(labelsize=8)
-    found = {sign: int((np.sign(values) == sign).sum()) for sign in (1, -1)}
-    handles = [
-        Line2D([], [], color=colours(1.0), linewidth=3, label=f"synergy ({found[1]})"),
-        Line2D([], [], color=colours(0.0), linewidth=3, label=f"redundancy ({found[-1]})"),
-    ]
-    pairs_drawn = f"the strongest {len(values)} of {len(strength):,} pairs" if len(values) else "no pair interacts"
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=2,
-        fontsize=8,
-        title=pairs_drawn,
-        title_fontsize=8,
-        frameon=False,
-    )
     return figure
 
 
@@ -276,21 +214,6 @@ def curves(
         axes.set_ylim(-0.02, 1.02)
     axes.legend(fontsize=8, frameon=False)
     return figure
-
-
-def _scene(photo: Any, regions: Any) -> Scene:
-    photo, regions = np.asarray(photo), np.asarray(regions)
-    if photo.ndim != 3 or photo.shape[-1] != 3 or photo.dtype != np.uint8:
-        raise InputError(
-            f"expected a photo uint8[H, W, 3]; got {photo.dtype} of shape {photo.shape}: "
-            "model.crop(photo) makes what the model sees"
-        )
-    if regions.shape != photo.shape[:2] or not np.issubdtype(regions.dtype, np.integer):
-        raise InputError(
-            f"expected regions of integers {photo.shape[:2]}, the size of the photo; "
-            f"got {regions.dtype} of shape {regions.shape}"
-        )
-    return Scene(photo, regions, count_regions(regions))
 
 
 def _regions(count: int) -> str:

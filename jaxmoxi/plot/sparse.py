@@ -15,6 +15,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.escape import plain
 from jaxmoxi.p2p.inference.evaluation import Evaluation
 from jaxmoxi.p2p.inference.predict import Prediction
+from jaxmoxi.plot.pictures import picture
 from jaxmoxi.plot.strokes import (
     FLIP,
     GROUP,
@@ -83,7 +84,8 @@ def prediction(
     probability that each superpixel is kept, and the clusters of the embeddings. A model of independent groups has
     no fourth panel.
 
-    photo:   uint8[H, W, 3], as predicted. regions: int[H, W]. result: of `predict` at one certainty.
+    photo:   [H, W, 3], uint8 or floats in [0, 1], as predicted. regions: int[H, W].
+    result:  of `predict` at one certainty.
     index:   the place of this image in the prediction.
     class_names: for the title; None numbers the classes.
     fill:    the value of hidden pixels, in [0, 1] (`Config.fill`).
@@ -121,19 +123,20 @@ def contact_sheet(
 ) -> Figure:
     """Many predictions: each photo beside the pixels that the classifier saw, under the class and the share of pixels.
 
-    images:  uint8[B, H, W, 3]. result: of `predict` on them at one certainty.
+    images:  [B, H, W, 3], uint8 or floats in [0, 1], as predicted. result: of `predict` on them at one certainty.
     labels:  int[B]. The predicted class is green where it is the label, red elsewhere; None writes in grey.
     columns: pairs in a row, at least 1.
     Raises ValueError for arguments that do not fit one another.
     """
     images, seen = np.asarray(images), np.asarray(result.pixel_mask)
-    if images.dtype != np.uint8 or images.ndim != 4 or seen.shape != images.shape[:3]:
+    if images.ndim != 4 or images.shape[-1] != 3 or seen.shape != images.shape[:3]:
         raise InputError(
-            f"expected images uint8[B, H, W, 3] and their prediction at one certainty; got {images.dtype}"
+            f"expected images [B, H, W, 3] and their prediction at one certainty; got {images.dtype}"
             f"{list(images.shape)} and pixel_mask {list(seen.shape)}"
         )
     if labels is not None and np.shape(labels) != images.shape[:1]:
         raise InputError(f"expected labels int[{len(images)}]; got shape {list(np.shape(labels))}")
+    images = np.stack([picture(image) for image in images])
     if columns < 1:
         raise InputError(f"columns must be at least 1; got {columns}")
     columns = min(columns, len(images))
@@ -258,8 +261,8 @@ def _draw_clusters(
 def _one(photo: Any, regions: Any, result: Prediction, index: int) -> tuple[np.ndarray, np.ndarray, Prediction]:
     """Checks the inputs of a picture of one image, and returns them as arrays."""
     photo, regions = np.asarray(photo), np.asarray(regions)
-    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3:
-        raise InputError(f"expected a photo uint8[H, W, 3]; got {photo.dtype} of shape {list(photo.shape)}")
+    if photo.ndim != 3 or photo.shape[-1] != 3:
+        raise InputError(f"expected a photo [H, W, 3], as predicted; got {photo.dtype} of shape {list(photo.shape)}")
     if regions.shape != photo.shape[:2] or not np.issubdtype(regions.dtype, np.integer):
         raise InputError(
             f"expected regions int{list(photo.shape[:2])}; got {regions.dtype} of shape {list(regions.shape)}"
@@ -271,7 +274,7 @@ def _one(photo: Any, regions: Any, result: Prediction, index: int) -> tuple[np.n
         )
     if not 0 <= index < len(result.threshold):
         raise InputError(f"expected an index of 0 .. {len(result.threshold) - 1}; got {index}")
-    return photo, regions, result
+    return picture(photo), regions, result
 
 
 def _hidden(photo: np.ndarray, seen: np.ndarray, fill: float) -> np.ndarray:

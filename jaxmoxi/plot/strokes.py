@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.escape import plain, printable
+from jaxmoxi.plot.pictures import Channels, Stretch, picture
+from jaxmoxi.regions.label_maps import count_regions
 from jaxmoxi.types import GreedyResult
 
 if TYPE_CHECKING:
@@ -26,6 +29,18 @@ class Scene(NamedTuple):
     photo: np.ndarray
     regions: np.ndarray
     num_players: int
+
+
+def scene_of(photo: Any, regions: Any, channels: Channels, stretch: Stretch) -> Scene:
+    """The photo as it is drawn, and its regions. Raises ValueError where they do not fit."""
+    size, regions = np.shape(photo), np.asarray(regions)
+    if regions.shape != size[:2] or not np.issubdtype(regions.dtype, np.integer):
+        first = ": the photo has its channels first; give numpy.moveaxis(photo, 0, -1)"
+        raise InputError(
+            f"expected regions of integers {size[:2]}, the size of the photo; got {regions.dtype} of shape "
+            f"{regions.shape}{first if len(size) == 3 and regions.shape == size[1:] else ''}"
+        )
+    return Scene(picture(photo, channels=channels, stretch=stretch), regions, count_regions(regions))
 
 
 def new_figure(width: float, height: float, title: str | None) -> Figure:

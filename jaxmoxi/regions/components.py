@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxmoxi.regions.colours import FEW
+
 
 def connected_components(labels: Int[Array, "H W"]) -> Int[Array, "H W"]:
     """The root of each pixel's component: the first pixel, in raster order, of the connected pixels of one label."""
@@ -46,7 +48,7 @@ def connected_components(labels: Int[Array, "H W"]) -> Int[Array, "H W"]:
 
 
 def join_small(
-    roots: Int[Array, "H W"], colours: Float[Array, "3 H W"], *, min_size: int, max_regions: int
+    roots: Int[Array, "H W"], colours: Float[Array, "channels H W"], *, min_size: int, max_regions: int
 ) -> Int[Array, "H W"]:
     """Joins regions until each has `min_size` pixels and there are at most `max_regions`. Returns the roots.
 
@@ -58,17 +60,20 @@ def join_small(
 
     colours: finite, each channel in [-128, 128].
     """
-    shape, count = roots.shape, roots.size
+    shape, count, channels = roots.shape, roots.size, len(colours)
     index = _index(shape)
     scale = 2.0 ** math.floor(math.log2(2**31 / (128 * count)))  # sums of whole numbers that fit 32 bits
-    whole = jnp.round(colours * scale).astype(jnp.int32).reshape(3, count)
+    whole = jnp.round(colours * scale).astype(jnp.int32).reshape(channels, count)
     ones = jnp.ones((1, count), jnp.int32)
     sums = (
-        jnp.zeros((count, 4), jnp.int32)
+        jnp.zeros((count, channels + 1), jnp.int32)
         .at[roots.ravel()]
         .add(jnp.concatenate([whole, ones]).T, mode="promise_in_bounds")
     )
-    means = [sums[:, i].astype(jnp.float32) / jnp.maximum(sums[:, 3], 1) for i in range(3)]
+    size_of = sums[:, -1]
+    means = sums[:, :-1].T.astype(jnp.float32) / jnp.maximum(size_of, 1)
+    # A plane a channel is fastest for few of them; many are one array, or compiling would take long.
+    planes = [means] if channels > FEW else list(means)
 
     # At most `max_regions` regions can have this size. The least size that so few regions have lies at or below it.
     enough = max(count // (max_regions + 1) + 1, min_size)
@@ -90,7 +95,7 @@ def join_small(
     # The loop carries the size and the colour of each pixel's region: gathered once a round, read by four neighbours.
     def describe(roots: Array, sizes: Array) -> tuple[Array, ...]:
         flat = roots.ravel()
-        spread = [_take(values, flat).reshape(shape) for values in (sizes, *means)]
+        spread = [_take(values, flat).reshape(*values.shape[:-1], *shape) for values in (sizes, *planes)]
         return (roots, sizes, threshold(sizes), *spread)
 
     def unfinished(state: tuple[Array, ...]) -> Array:
@@ -100,11 +105,12 @@ def join_small(
     def join(state: tuple[Array, ...]) -> tuple[Array, ...]:
         roots, sizes, least, *own = state
         flat = roots.ravel()
-        others = [_neighbours(x, fill) for x, fill in zip((roots, *own), (count, 0, 0.0, 0.0, 0.0), strict=True)]
+        others = [_neighbours(x, fill) for x, fill in zip((roots, *own), (count, 0, *[0.0] * len(planes)), strict=True)]
         distances = []
         for root, size, *colour in zip(*others, strict=True):
             larger = (size > own[0]) | ((size == own[0]) & (root < roots))
-            distance = sum((a - b) ** 2 for a, b in zip(own[1:], colour, strict=True))
+            squares = [(a - b) ** 2 for a, b in zip(own[1:], colour, strict=True)]
+            distance = jnp.sum(squares[0], axis=0) if channels > FEW else sum(squares)
             distances.append(jnp.where(larger, distance, jnp.inf))
         # First the least distance of each region, then the lowest root among the neighbours at that distance.
         best = jnp.full(count, jnp.inf).at[flat].min(reduce(jnp.minimum, distances).ravel(), mode="promise_in_bounds")
@@ -119,7 +125,7 @@ def join_small(
         roots = _take(parent, flat).reshape(shape)
         return describe(roots, jnp.zeros(count, jnp.int32).at[parent].add(sizes, mode="promise_in_bounds"))
 
-    return jax.lax.while_loop(unfinished, join, describe(roots, sums[:, 3]))[0]
+    return jax.lax.while_loop(unfinished, join, describe(roots, size_of))[0]
 
 
 def number_regions(roots: Int[Array, "H W"]) -> Int[Array, "H W"]:
@@ -139,12 +145,12 @@ def _index(shape: tuple[int, ...]) -> Array:
 
 def _neighbours(x: Array, fill: float | int) -> tuple[Array, Array, Array, Array]:
     """What stands above, below, left and right of each pixel."""
-    padded = jnp.pad(x, 1, constant_values=fill)
-    return padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(1, 1)] * 2, constant_values=fill)
+    return padded[..., :-2, 1:-1], padded[..., 2:, 1:-1], padded[..., 1:-1, :-2], padded[..., 1:-1, 2:]
 
 
 def _take(values: Array, at: Array) -> Array:
-    return values.at[at].get(mode="promise_in_bounds")
+    return values.at[..., at].get(mode="promise_in_bounds")
 
 
 def _jump(parents: Array, times: int) -> Array:

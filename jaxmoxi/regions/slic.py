@@ -1,8 +1,9 @@
 """SLIC superpixels on the device: k-means in colour and place, where every pixel compares nine centres.
 
 Source: Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods", TPAMI 2012. A pixel and a
-centre are |colour difference|² / compactness² + |difference in place|² / (area of a cell) apart. Colours are in CIELAB,
-of the image stretched to [0, 1]. scikit-image's `slic` uses the same distance, so `compactness` means the same there.
+centre are |colour difference|² / compactness² + |difference in place|² / (area of a cell) apart. Colours are those of
+`jaxmoxi.regions.colours`: CIELAB of the image stretched to [0, 1], or the image's own channels. scikit-image's `slic`
+uses the same distance, so `compactness` means the same there for CIELAB.
 
 Deviations, which give fixed shapes and a cost that does not depend on the number of segments:
 - The centres start on a grid of rows x cols <= num_segments cells. A pixel compares the centres of its own cell and of
@@ -25,25 +26,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
+from jaxmoxi.regions.colours import Space, colours_of, squared_distance
 from jaxmoxi.regions.components import connected_components, join_small, number_regions
 
 # The own centre of a cell comes first, so it wins a draw with another centre.
 _AROUND = [(0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
-# Linear sRGB to XYZ over the white of D65, with the digits that scikit-image has.
-_XYZ = np.array(
-    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
-) / np.array([[0.95047], [1.0], [1.08883]])
 
-
-@partial(jax.jit, static_argnames=("num_segments", "num_iterations", "enforce_connectivity"))
+@partial(jax.jit, static_argnames=("num_segments", "num_iterations", "enforce_connectivity", "space"))
 def slic(
-    images: Num[Array, "B H W 3"],
+    images: Num[Array, "B H W channels"],
     compactness: Float[Array, ""],
     *,
     num_segments: int,
     num_iterations: int,
     enforce_connectivity: bool,
+    space: Space = "lab",
 ) -> Int[Array, "B H W"]:
     """`jaxmoxi.slic_regions` of a batch. The caller has checked the arguments."""
     height, width = images.shape[1:3]
@@ -51,12 +49,12 @@ def slic(
     least = max(height * width // (8 * rows * cols), 1)
 
     def assign(image: Array) -> tuple[Array, Array]:
-        lab = rgb_to_lab(image)
-        return lab, cluster(lab, compactness, rows=rows, cols=cols, num_iterations=num_iterations)
+        colours = colours_of(image, space)
+        return colours, cluster(colours, compactness, rows=rows, cols=cols, num_iterations=num_iterations)
 
-    def connect(lab: Array, labels: Array) -> Array:
+    def connect(colours: Array, labels: Array) -> Array:
         if enforce_connectivity:
-            labels = join_small(connected_components(labels), lab, min_size=least, max_regions=num_segments)
+            labels = join_small(connected_components(labels), colours, min_size=least, max_regions=num_segments)
         return number_regions(labels)
 
     def one_by_one(*batch: Array) -> Array:
@@ -77,28 +75,17 @@ def choose_grid(height: int, width: int, num_cells: int) -> tuple[int, int]:
     return rows, min(num_cells // rows, width)
 
 
-def rgb_to_lab(image: Num[Array, "H W 3"]) -> Float[Array, "3 H W"]:
-    """CIELAB (D65) of an sRGB image stretched to [0, 1], float32, one plane for each of L, a, b."""
-    image = image.astype(jnp.float32)
-    low, high = jnp.min(image), jnp.max(image)
-    rgb = jnp.moveaxis((image - low) / jnp.where(high > low, high - low, 1.0), -1, 0)
-    # Powers by logarithms: XLA's own are several times slower on a CPU.
-    rgb = jnp.where(rgb > 0.04045, jnp.exp(2.4 * jnp.log((rgb + 0.055) / 1.055)), rgb / 12.92)
-    matrix = _XYZ.astype(np.float32)
-    xyz = jnp.stack([row[0] * rgb[0] + row[1] * rgb[1] + row[2] * rgb[2] for row in matrix])
-    x, y, z = jnp.where(xyz > 0.008856, jnp.exp(jnp.log(jnp.maximum(xyz, 0.008856)) / 3), 7.787 * xyz + 16 / 116)
-    return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
 def cluster(
-    lab: Float[Array, "3 H W"], compactness: Float[Array, ""], *, rows: int, cols: int, num_iterations: int
+    colours: Float[Array, "channels H W"], compactness: Float[Array, ""], *, rows: int, cols: int, num_iterations: int
 ) -> Int[Array, "H W"]:
     """The closest centre of each pixel, numbered as the cells of the grid. Pixels of one number need not be connected.
 
     Pixels are held as [height of a cell, width of a cell, cells]. All pixels then compare the same row of centres, and
     the sums of a cell run over the leading axes.
+
+    colours: finite, each channel in [-128, 128].
     """
-    height, width = lab.shape[1:]
+    channels, height, width = colours.shape
     top, y_at, y_inside = _cells(height, rows)
     left, x_at, x_inside = _cells(width, cols)
     cells, tall, wide = rows * cols, y_at.shape[1], x_at.shape[1]
@@ -114,19 +101,21 @@ def cluster(
     samples = inside[some, some].shape[0] * inside[some, some].shape[1]
     scale = 2.0 ** min(math.floor(math.log2(2**31 / (128 * samples))), 14)
 
-    pixels = jnp.round(lab * scale)[:, y_at.ravel()][:, :, x_at.ravel()]
-    pixels = pixels.reshape(3, rows, tall, cols, wide).transpose(0, 2, 4, 1, 3).reshape(3, tall, wide, cells)
+    pixels = jnp.round(colours * scale)[:, y_at.ravel()][:, :, x_at.ravel()]
+    pixels = pixels.reshape(channels, rows, tall, cols, wide).transpose(0, 2, 4, 1, 3)
+    pixels = pixels.reshape(channels, tall, wide, cells)
     colour_weight = 1 / (compactness * scale) ** 2
     place_weight = np.float32(cells / (height * width))
 
     def closest(pixels: Array, ys: np.ndarray, xs: np.ndarray, centres: Array) -> Array:
         """Which of the centres around is the closest to each pixel, int8 in 0 .. 8."""
-        grid = jnp.pad(centres.reshape(5, rows, cols), ((0, 0), (1, 1), (1, 1)), constant_values=jnp.inf)
+        grid = jnp.pad(centres.reshape(-1, rows, cols), ((0, 0), (1, 1), (1, 1)), constant_values=jnp.inf)
 
         def distance(dy: int, dx: int) -> Array:
             around = grid[:, 1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + cols]
-            light, a, b, y, x = around.reshape(5, cells)
-            colour = (pixels[0] - light) ** 2 + (pixels[1] - a) ** 2 + (pixels[2] - b) ** 2
+            around = around.reshape(-1, cells)
+            colour = squared_distance(pixels, around[:-2, None, None])
+            y, x = around[-2:]
             place = place_weight * (ys - (y - top)) ** 2 + place_weight * (xs - (x - left)) ** 2
             return colour_weight * colour + place
 
@@ -148,17 +137,20 @@ def cluster(
         def add_row(i: Any, sums: Array) -> Array:
             mine = which[i]
             y = jnp.full_like(mine, row_ys[i], jnp.int32)
-            features = jnp.stack([*whole[:, i], y, jnp.ones_like(y)])
+            features = jnp.concatenate([whole[:, i], jnp.stack([y, jnp.ones_like(y)])])
             return sums + jnp.where(mine == relations, features, 0)
 
-        none = jnp.zeros((len(_AROUND), 5, 1, 1), jnp.int32) + 0 * whole[0, 0]  # sharded as pixels are
+        none = jnp.zeros((len(_AROUND), channels + 2, 1, 1), jnp.int32) + 0 * whole[0, 0]  # sharded as pixels are
         sums = jax.lax.fori_loop(0, len(row_ys), add_row, none)
-        x = jnp.sum(sums[:, 4] * row_xs[:, None], axis=1).astype(jnp.float32)
-        light, a, b, y, size = jnp.moveaxis(jnp.sum(sums, axis=2).astype(jnp.float32), 1, 0)
-        totals = jnp.stack([light, a, b, y + size * top, x + size * left, size], axis=1).reshape(-1, 6, rows, cols)
+        x = jnp.sum(sums[:, -1] * row_xs[:, None], axis=1).astype(jnp.float32)
+        sums = jnp.sum(sums, axis=2).astype(jnp.float32)
+        colour, y, size = sums[:, :-2], sums[:, -2], sums[:, -1]
+        place = jnp.stack([y + size * top, x + size * left, size], axis=1)
+        totals = jnp.concatenate([colour, place], axis=1)
+        totals = totals.reshape(len(_AROUND), -1, rows, cols)
         given = [jnp.pad(totals[i], ((0, 0), (1 + dy, 1 - dy), (1 + dx, 1 - dx))) for i, (dy, dx) in enumerate(_AROUND)]
-        totals = reduce(jnp.add, given)[:, 1:-1, 1:-1].reshape(6, cells)
-        return jnp.where(totals[5] > 0, totals[:5] / jnp.maximum(totals[5], 1), centres)
+        totals = reduce(jnp.add, given)[:, 1:-1, 1:-1].reshape(-1, cells)
+        return jnp.where(totals[-1] > 0, totals[:-1] / jnp.maximum(totals[-1], 1), centres)
 
     def advance(_: Any, centres: Array) -> Array:
         return move(closest(sampled, ys[some], xs[:, some], centres), centres)
@@ -166,7 +158,7 @@ def cluster(
     sampled = pixels[:, some, some]
     own = jnp.zeros((tall, wide, cells), jnp.int8)
     if num_iterations > 1:  # the first round is the grid itself
-        centres = move(own[some, some], jnp.zeros((5, cells)))
+        centres = move(own[some, some], jnp.zeros((channels + 2, cells)))
         own = closest(pixels, ys, xs, jax.lax.fori_loop(0, num_iterations - 2, advance, centres))
     shifts = jnp.asarray([dy * cols + dx for dy, dx in _AROUND], jnp.int32)
     labels = jnp.arange(cells, dtype=jnp.int32) + shifts[own.astype(jnp.int32)]

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array, Int
 
 from jaxmoxi.errors import InputError
@@ -31,12 +32,14 @@ class RegionSpec:
     def label_map(self, photo: Any) -> Int[Array, "H W"]:
         """The label map of a photo, labels 0 .. P-1.
 
-        photo: uint8[H, W, 3], or what else `jaxmoxi.slic_regions` takes for one image.
+        photo: uint8[H, W, 3], or what else `jaxmoxi.slic_regions` takes for one image: [H, W] or [H, W, C].
         Raises ValueError for a grid with more rows or columns than the photo has pixels, and as `slic_regions` does.
         """
         if self.rows is None or self.cols is None:
+            if np.ndim(photo) == 4:
+                raise InputError(f"expected one image [H, W] or [H, W, C]; got shape {np.shape(photo)}")
             return slic_regions(photo, num_segments=self.count)
-        return grid_regions(*photo.shape[:2], rows=self.rows, cols=self.cols)
+        return grid_regions(*np.shape(photo)[:2], rows=self.rows, cols=self.cols)
 
 
 def parse_regions(text: str) -> RegionSpec:

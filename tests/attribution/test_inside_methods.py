@@ -10,7 +10,7 @@ from flax import nnx
 
 import jaxmoxi as jm
 from jaxmoxi import attribution
-from jaxmoxi.models.networks.resnet import ResidualNetConfig, ResNet
+from jaxmoxi.models.networks.trainable_resnet import ResidualNetConfig, ResNet
 from support.attribution import (
     BLOBS,
     CONFIG,

@@ -194,6 +194,27 @@ def test_what_is_no_photo_is_refused(photo, error, message, unchecked):
             Preprocessing(resize=256, crop=(224, 224)),
         ),
         (
+            {
+                "image_processor_type": "EfficientNetImageProcessor",
+                "size": {"height": 30, "width": 30},
+                "resample": 0,
+                "image_mean": [0.485, 0.456, 0.406],
+                "image_std": [0.5, 0.25, 0.1],
+                "include_top": True,
+            },
+            Preprocessing((30, 30), None, 0, 1 / 255, 0.0, (0.485, 0.456, 0.406), (0.25, 0.0625, 0.1**2)),
+        ),
+        (  # the second division is the processor's default, and needs no first
+            {
+                "image_processor_type": "EfficientNetImageProcessor",
+                "rescale_offset": True,
+                "rescale_factor": 1 / 127.5,
+                "do_normalize": False,
+                "size": 30,
+            },
+            Preprocessing((30, 30), None, 3, 1 / 127.5, -1.0, (0.0, 0.0, 0.0), HALF[1]),
+        ),
+        (
             {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 384},
             Preprocessing(resize=(384, 384)),
         ),
@@ -251,7 +272,7 @@ def test_offset_reaches_the_pixels():
         ({"resample": 9}, "0 to 5; got 9"),
         ({"resample": "cubic"}, "got 'cubic'"),
         ({"rescale_factor": "1/255"}, "must be a number"),
-        ({"include_top": True}, "include_top"),
+        ({"include_top": True}, "include_top .* is not for ViT"),
     ],
 )
 def test_huggingface_files_that_are_refused(config, message):

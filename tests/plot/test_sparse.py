@@ -136,7 +136,7 @@ def test_pixels_of_no_group_are_never_seen():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"photo": PHOTOS[0] / 255}, r"expected a photo uint8\[H, W, 3\]; got float64"),
+        ({"photo": PHOTOS[0] / 2.0}, r"expected a photo of uint8, or of floats in \[0, 1\]; got float64"),
         ({"regions": REGIONS[:8]}, r"expected regions int\[16, 16\]; got int32 of shape \[8, 16\]"),
         ({"result": levels()}, r"a prediction at one certainty with pixel_mask \[B, 16, 16\]; got \[1, 3, 16, 16\]"),
         ({"index": 3}, r"expected an index of 0 .. 2; got 3"),
@@ -164,7 +164,7 @@ def test_a_contact_sheet():
     assert not figure.axes[3].axison
     assert not texts_cut_off(figure)
     save(figure)
-    with pytest.raises(ValueError, match=r"expected images uint8\[B, H, W, 3\] and their prediction at one certainty"):
+    with pytest.raises(ValueError, match=r"expected images \[B, H, W, 3\] and their prediction at one certainty"):
         plot.contact_sheet(PHOTOS[:2], make_prediction())
     with pytest.raises(ValueError, match=r"expected labels int\[3\]; got shape \[2\]"):
         plot.contact_sheet(PHOTOS, make_prediction(), labels=np.array([0, 1]))

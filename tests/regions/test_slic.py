@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 import jaxmoxi as jm
-from jaxmoxi.regions.slic import choose_grid, cluster, rgb_to_lab, slic
+from jaxmoxi.regions.colours import rgb_to_lab
+from jaxmoxi.regions.slic import choose_grid, cluster, slic
 
 SHAPE = (25, 34)
 OPTIONS = dict(num_segments=12, compactness=20.0)

@@ -63,11 +63,19 @@ def test_errors():
         jm.slic_regions(np.zeros((8, 8, 3), np.uint8), num_iterations=0)
     with pytest.raises(ValueError, match="backend must be 'jax' or 'skimage'; got 'fast'"):
         jm.slic_regions(np.zeros((8, 8, 3), np.uint8), backend="fast")
-    for shape in ((8, 8), (0, 8, 8, 3), (8, 8, 4)):
-        with pytest.raises(ValueError, match=r"colour photo \[H, W, 3\], or a batch .*; got shape \(\d, 8"):
+    for shape in ((8,), (0, 8, 8, 3), (1, 2, 8, 8, 3)):
+        with pytest.raises(ValueError, match=r"\[H, W\] or \[H, W, C\], or a batch .*; got shape \("):
             jm.slic_regions(np.zeros(shape, np.uint8))
-    with pytest.raises(ValueError, match=r"uint8, or of floats in \[0, 1\]; got int64"):
+    with pytest.raises(ValueError, match=r'uint8, or of floats in \[0, 1\]; got int64: .*space="given"'):
         jm.slic_regions(np.zeros((8, 8, 3), np.int64))
+    with pytest.raises(ValueError, match="CIELAB is of three channels.*got 4"):
+        jm.slic_regions(np.zeros((8, 8, 4)), space="lab")
+    with pytest.raises(ValueError, match="'lab', 'given', 'standardised' or None; got 'rgb'"):
+        jm.slic_regions(np.zeros((8, 8, 3)), space="rgb")
+    with pytest.raises(ValueError, match="64 of 128 are NaN or infinite"):
+        jm.slic_regions(np.stack([np.zeros((8, 8)), np.full((8, 8), np.nan)], -1))
+    with pytest.raises(ValueError, match="integers or floats; got complex128"):
+        jm.slic_regions(np.zeros((8, 8), complex))
     with pytest.raises(ValueError, match=r"on the host, outside of jit and vmap; got a traced image"):
         jax.jit(lambda x: jm.slic_regions(x, backend="skimage"))(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="num_segments must be at least 1; got -1"):

@@ -23,9 +23,10 @@ def made_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return (noise / np.sqrt(max(np.prod(shape[1:]), 1))).astype(np.float32)
 
 
-def made_tensors(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """`made_tensor` of every name."""
-    return {name: made_tensor(name, tuple(shape)) for name, shape in shapes.items()}
+def made_tensors(shapes: dict[str, tuple[int, ...]], variance: float = 1.0) -> dict[str, np.ndarray]:
+    """`made_tensor` of every name; the running variances of BatchNorm lie around `variance`."""
+    made = {name: made_tensor(name, tuple(shape)) for name, shape in shapes.items()}
+    return {n: t * np.float32(variance) if n.endswith("running_var") else t for n, t in made.items()}
 
 
 def made_images(size: tuple[int, int], channels: int = 3, count: int = 2) -> np.ndarray:

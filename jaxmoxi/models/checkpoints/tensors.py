@@ -17,6 +17,15 @@ State = nnx.State[Any, Any]
 # Where an array stands in a module: attribute names, and positions in lists.
 Place = tuple[str | int, ...]
 
+# Tensors that a checkpoint may hold beside those that a network reads, by the ends of their names. None of them changes
+# the logits: BatchNorm's and an average's counters, Hugging Face's poolers and mask tokens, heads of other tasks, and
+# indices and masks that follow from the network's shape.
+IGNORED = (
+    "num_batches_tracked", "n_averaged", "pooler.dense.weight", "pooler.dense.bias", "mask_token", "position_ids",
+    "lm_head.weight", "lm_head.bias", "relative_position_index", "attn_mask",
+)  # fmt: skip
+
+_IGNORED_ENDS = tuple(f".{name}" for name in IGNORED)
 _LISTED = 8  # of each kind of complaint: enough to see the pattern, few enough to read
 
 
@@ -27,7 +36,7 @@ def check_tensors(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
     tensors:  what the checkpoint holds, by name; anything with a `shape`.
     source:   what to call the checkpoint in the error: its path.
 
-    The checkpoint may hold BatchNorm's step counters (`num_batches_tracked`), which inference does not need.
+    The checkpoint may hold what `IGNORED` names, which the logits do not depend on.
     Raises one ValueError that lists all missing, extra and misshapen tensors; and, where there are none of these, for a
     tensor that is not of finite floating-point numbers in float32's range.
     """
@@ -42,7 +51,7 @@ def check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, 
     extra = [
         f"{name} {_dims(tensor.shape)}"
         for name, tensor in tensors.items()
-        if name not in expected and not name.endswith("num_batches_tracked")
+        if name not in expected and not f".{name}".endswith(_IGNORED_ENDS)
     ]
     misshapen = [
         f"{name} (expected {_dims(shape)}, found {_dims(tensors[name].shape)})"

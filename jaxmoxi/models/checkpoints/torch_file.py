@@ -2,8 +2,9 @@
 
 A checkpoint is a pickle that describes containers and tensors, and beside it the tensors' raw bytes. Unpickling would
 run whatever the file asks for. `torch_pickle` walks the opcodes instead: it knows a list of names, imports nothing,
-and refuses the rest. A tensor stays a description until all of the pickle is read. Its bytes are read then, after the
-description has been checked against the file's size, and only if the tensor is returned.
+and passes over objects of other classes. `entries` chooses the state dict. A tensor stays a description until all of
+the pickle is read. Its bytes are read then, after the description has been checked against the file's size, and only if
+the tensor is returned.
 
 Source: torch/serialization.py and torch/_utils.py of PyTorch 2.13 (its zip format, and the older one with pickles back
 to back). Deviations: entries that are no tensors (bytes, devices, sets) are left out, and their values never built. The
@@ -21,16 +22,15 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from jaxmoxi.errors import InputError, warn
+from jaxmoxi.models.checkpoints.entries import Taken, take
 from jaxmoxi.models.checkpoints.torch_pickle import FETCH, SAVE, Refusal, Storage, Tensor, brief, interpret
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what the older format begins with
-# The state dicts of training checkpoints; the first found counts.
-_NESTED = ("state_dict", "model", "state_dict_ema", "model_ema", "model_state_dict")
 
 # Tensors that share storage may take more memory than the file has bytes, but no more than this.
 _FREE_BYTES, _MAX_GROWTH = 1 << 26, 8
@@ -43,27 +43,64 @@ _OTHER_FILES = {  # what a file with a checkpoint's name may be instead, by its 
     b"\x1f\x8b": "a gzip archive; unpack it first",
     b"<": "a web page or XML, perhaps a login or error page; download the file itself",
 }
+# What a zip archive is that has entries with these names.
+_PROGRAMS = {
+    "/constants.pkl": "a TorchScript archive (torch.jit.save)",
+    ("serialized_exported_program.json", "/archive_format", "/models/model.json"): "a program of torch.export (.pt2)",
+}
 # What `zipfile` raises for damaged archives, version by version; RuntimeError is its word for encryption.
 _ZIP_ERRORS = (zipfile.BadZipFile, ArithmeticError, EOFError, LookupError, OSError, RuntimeError, ValueError)
 _ZIP_ERRORS += (struct.error,)
 
 
+class Opened(NamedTuple):
+    """The tensors that were taken from a checkpoint, the entry they stood under, and others that hold weights.
+
+    entry: keys joined by dots; "" where the tensors are all that the file holds.
+    """
+
+    tensors: dict[str, np.ndarray]
+    entry: str = ""
+    others: tuple[str, ...] = ()
+
+    def choice(self) -> str:
+        """The choice that was made, as a sentence without its end; "" where there was none."""
+        if not self.others:
+            return ""
+        names = " and ".join((self.entry, *self.others))
+        return (
+            f"the checkpoint has the weights {names}; taking {self.entry}. "
+            f"entry={self.others[-1]!r} takes {self.others[-1]} instead"
+        )
+
+
 def read_torch(path: str | os.PathLike, *, entry: str | None = None) -> dict[str, np.ndarray]:
-    """The tensors of a PyTorch checkpoint (`.pth`, `.pt`, `.bin`) by name, read without PyTorch.
+    """The tensors of a PyTorch checkpoint (`.pth`, `.pt`, `.bin`, `.ckpt`) by name, read without PyTorch.
 
     path:  a file that `torch.save` wrote, in today's zip format or the older one; nothing in it is executed.
-    entry: the entry of a training checkpoint that holds the state dict to return, such as "state_dict_ema".
+    entry: the entry of a training checkpoint that holds the state dict to return, such as "state_dict_ema"; entries in
+           entries are joined by dots ("ema.module"), and names of tensors that all begin alike make an entry too:
+           "state_dict.model" takes what `state_dict` holds as "model.conv1.weight", ..., without "model.".
 
     Of a training checkpoint the state dict inside is returned: the first mapping that holds tensors among the entries
-    `state_dict`, `model`, `state_dict_ema`, `model_ema` and `model_state_dict`, in this order, with a warning where it
-    is not the only one (timm itself prefers the averaged weights, `state_dict_ema`). Of any other file the outermost
-    mapping is returned. Entries that are no tensors are left out, and names are kept as they are.
+    `state_dict`, `model`, `state_dict_ema`, `model_ema`, `model_state_dict`, `net` and others, in this order, with a
+    warning where it is not the only one (timm itself prefers the averaged weights, `state_dict_ema`). Of any other file
+    the outermost mapping is returned, or the only one in it. Entries that are no tensors are left out, of whatever
+    class they are, and names are kept as they are.
 
     Returns C-contiguous, writable arrays of their own memory, each with its tensor's shape and dtype: float16, float32,
     float64, bfloat16 (of `ml_dtypes`), complex64, complex128, int8, int16, int32, int64, uint8 or bool.
     Raises FileNotFoundError if there is no such file, and ValueError if the file is not a checkpoint of plain tensors,
-    is damaged, or asks for code to run, which the error names.
+    is damaged, holds a module that was pickled whole, or asks for code to run, which the error names.
     """
+    opened = open_torch(path, entry=entry)
+    if choice := opened.choice():
+        warn(choice, UserWarning)
+    return opened.tensors
+
+
+def open_torch(path: str | os.PathLike, *, entry: str | None = None) -> Opened:
+    """What `read_torch` returns, and where in the file it stood. Warns of nothing."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"expected a PyTorch checkpoint at {path}, found no file there; check the path")
@@ -73,9 +110,9 @@ def read_torch(path: str | os.PathLike, *, entry: str | None = None) -> dict[str
         with path.open("rb") as file:
             head, size = file.read(512), path.stat().st_size
             if head.startswith(b"PK\x03\x04"):
-                return _read_zip(file, size, entry)
+                return _read_zip(file, size, entry, path.name)
             if head.startswith(b"\x80"):
-                return _read_legacy(file, size, entry)
+                return _read_legacy(file, size, entry, path.name)
             raise Refusal(_describe(head))
     except Refusal as refusal:
         raise InputError(f"{path} {refusal}") from refusal.__cause__
@@ -88,27 +125,32 @@ def _describe(head: bytes) -> str:
         return f"is in PyTorch's oldest format, a tar archive, which is not read; load it with PyTorch and {SAVE}"
     if head[8:10] == b'{"':
         return "looks like a safetensors file, not a PyTorch checkpoint; name it .safetensors"
+    if head[4:6] == b"ET":
+        return (
+            f"is an ExecuTorch program, which is compiled code and is not read; take the model it came from and {SAVE}"
+        )
     for start, name in _OTHER_FILES.items():
         if head.lstrip().startswith(start):
             return f"is not a PyTorch checkpoint but {name}"
     return f"is not a PyTorch checkpoint: it begins with {head[:8]!r}; check the path, or {FETCH}"
 
 
-def _read_zip(file: BinaryIO, size: int, entry: str | None) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO, size: int, entry: str | None, name: str) -> Opened:
     """Today's format: a zip archive whose `NAME/data.pkl` describes the tensors, with one entry per storage."""
     try:
         archive = zipfile.ZipFile(file)
     except _ZIP_ERRORS as error:
         raise Refusal(f"is a truncated or damaged zip archive ({brief(error)}); {FETCH}") from error
     entries = {info.filename: info for info in archive.infolist()}
+    for ends, kind in _PROGRAMS.items():
+        if any(n.endswith(ends) for n in entries):
+            raise Refusal(f"is {kind}, which is not read; take the PyTorch module it came from and {SAVE}")
     claimed = sum(info.file_size for info in archive.infolist())
     if claimed > size:  # entries that overlap, or are compressed
         raise Refusal(f"has {size} bytes, but its zip entries claim {claimed}; torch.save writes none such: {FETCH}")
     roots = [name.removesuffix("data.pkl") for name in entries if name.split("/")[-1] == "data.pkl"]
     if len(roots) != 1:
         raise Refusal(f"is a zip archive with {len(roots)} entries data.pkl; a PyTorch checkpoint has one: {SAVE}")
-    if roots[0] + "constants.pkl" in entries:
-        raise Refusal(f"is a TorchScript archive, which is code and is not read; load it with PyTorch and {SAVE}")
 
     def read(name: str) -> bytes:
         info = entries.get(roots[0] + name)
@@ -124,11 +166,11 @@ def _read_zip(file: BinaryIO, size: int, entry: str | None) -> dict[str, np.ndar
     order = read("byteorder") if roots[0] + "byteorder" in entries else b"little"
     if order not in (b"little", b"big"):
         raise Refusal(f"has the byte order {order[:16]!r}, expected little or big; {FETCH}")
-    tensors = _state_dict(interpret(io.BytesIO(read("data.pkl")), {}), entry)
-    return _arrays(tensors, lambda key: read(f"data/{key}"), order.decode(), size)
+    taken = take(interpret(io.BytesIO(read("data.pkl")), {}), entry, name)
+    return _opened(taken, lambda key: read(f"data/{key}"), order.decode(), size)
 
 
-def _read_legacy(file: BinaryIO, size: int, entry: str | None) -> dict[str, np.ndarray]:
+def _read_legacy(file: BinaryIO, size: int, entry: str | None, name: str) -> Opened:
     """The format before 2020: five pickles back to back, then each storage's length and bytes.
 
     torch.save wrote the bytes in little-endian order on every machine. Memory-mapped, the file's `read` allocates no
@@ -140,7 +182,7 @@ def _read_legacy(file: BinaryIO, size: int, entry: str | None) -> dict[str, np.n
                 raise Refusal(f"is a pickle, but not one that torch.save writes; {SAVE}")
         interpret(stream, {})  # about the machine that wrote it
         storages: dict[str, Storage] = {}
-        tensors = _state_dict(interpret(stream, storages), entry)
+        taken = take(interpret(stream, storages), entry, name)
         keys = interpret(stream, {})
         if type(keys) is not list or any(type(key) is not str or key not in storages for key in keys):
             raise Refusal(f"is damaged: it lists storages that no tensor uses; {FETCH}")
@@ -158,38 +200,17 @@ def _read_legacy(file: BinaryIO, size: int, entry: str | None) -> dict[str, np.n
                 raise Refusal(f"lacks the bytes of storage {brief(key)}; {FETCH}")
             return stream[places[key]]
 
-        return _arrays(tensors, fetch, "little", size)
+        return _opened(taken, fetch, "little", size)
 
 
-def _state_dict(tree: Any, entry: str | None) -> dict[str, Tensor]:
-    if type(tree) is not dict:
-        kind = "a single tensor" if type(tree) is Tensor else type(tree).__name__
-        raise Refusal(f"holds {kind}, expected a state dict: a mapping of names to tensors; {SAVE}")
-    found = ", ".join(brief(name) for name in list(tree)[:5]) or "nothing"
-    if entry is not None:
-        if tensors := _tensors(tree.get(entry)):
-            return tensors
-        raise Refusal(f"has no entry {brief(repr(entry))} that holds tensors; found {found}: name another entry")
-    nested = [name for name in _NESTED if _tensors(tree.get(name))]
-    if len(nested) > 1:
-        warn(
-            f"the checkpoint has the weights {' and '.join(nested)}; taking {nested[0]}. "
-            f"entry={nested[-1]!r} takes {nested[-1]} instead",
-            UserWarning,
-        )
-    if tensors := _tensors(tree.get(nested[0]) if nested else tree):
-        return tensors
-    raise Refusal(f"holds no tensors, expected a mapping of names to tensors; found {found}; {SAVE}")
-
-
-def _tensors(tree: Any) -> dict[str, Tensor]:
-    return {n: t for n, t in tree.items() if type(t) is Tensor} if type(tree) is dict else {}
+def _opened(taken: Taken, fetch: Callable[[str], bytes], order: str, size: int) -> Opened:
+    return Opened(_arrays(taken.tensors, fetch, order, size), taken.entry, taken.others)
 
 
 def _arrays(tensors: dict[str, Tensor], fetch: Callable[[str], bytes], order: str, size: int) -> dict[str, np.ndarray]:
     """Checks all descriptions, then reads the storages one at a time."""
     allowed = _FREE_BYTES + _MAX_GROWTH * size
-    by_storage: dict[str, list[str]] = {}
+    by_storage: dict[tuple[str, np.dtype], list[str]] = {}
     for name, tensor in tensors.items():
         storage = tensor.storage
         last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
@@ -202,10 +223,10 @@ def _arrays(tensors: dict[str, Tensor], fetch: Callable[[str], bytes], order: st
         allowed -= math.prod(max(n, 1) for n in tensor.shape) * storage.dtype.itemsize
         if allowed < 0 or storage.total * storage.dtype.itemsize > size:
             raise Refusal(f"has {size} bytes, too few for the tensors it claims, such as {brief(name)}; {FETCH}")
-        by_storage.setdefault(storage.key, []).append(name)
+        by_storage.setdefault((storage.key, storage.dtype), []).append(name)
 
     arrays: dict[str, np.ndarray] = {}
-    for key, names in by_storage.items():
+    for (key, _), names in by_storage.items():
         storage, raw = tensors[names[0]].storage, fetch(key)
         if len(raw) != storage.total * storage.dtype.itemsize:
             raise Refusal(f"is damaged: storage {brief(key)} has {len(raw)} bytes for {storage.total} elements")

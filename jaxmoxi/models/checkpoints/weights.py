@@ -11,14 +11,30 @@ from typing import Any
 
 import numpy as np
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, warn
+from jaxmoxi.models.checkpoints.entries import under
 from jaxmoxi.models.checkpoints.json_file import LFS, LFS_HEAD, MissingFileError, read_json
-from jaxmoxi.models.checkpoints.torch_file import read_torch
+from jaxmoxi.models.checkpoints.npz_file import read_npz
+from jaxmoxi.models.checkpoints.torch_file import Opened, open_torch
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-SAFETENSORS, TORCH = (".safetensors",), (".bin", ".pth", ".pt", ".pth.tar")
+SAFETENSORS, TORCH, NPZ = (".safetensors",), (".bin", ".pth", ".pt", ".ckpt", ".pth.tar", ".pt2", ".pte"), (".npz",)
+# What trainers write beside the weights, by the beginnings of the names.
+_TRAINERS = ("optimizer.", "optimizer_", "scheduler.", "scaler.", "rng_state", "training_args.", "random_states")
+# What else a file or a folder may be, by the ends of names.
+_NOT_READ = {
+    (".distcp", ".metadata"): "a sharded checkpoint of torch.distributed; make one file of it with: python -m "
+    "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt",
+    ("zero_to_fp32.py", "_optim_states.pt"): "a checkpoint of DeepSpeed; make one file of it with its zero_to_fp32.py",
+    (".onnx",): "an ONNX model; give its session as a function to pixel_value_fn",
+    (".msgpack", ".h5", ".keras", ".pb", ".tflite"): "weights of Flax, TensorFlow or Keras; save them from PyTorch, or "
+    "give the model as a function to pixel_value_fn",
+    (".gguf", ".ggml"): "quantised weights; take those that were not quantised",
+    (".ptl", ".mlmodel", ".engine", ".plan"): "a compiled program; take the PyTorch module it came from and save its "
+    "state_dict",
+}
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
 _BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "C64": 8}
@@ -30,30 +46,73 @@ def read_tensors(
 ) -> dict[str, np.ndarray]:
     """All tensors of a checkpoint folder by name, as NumPy arrays.
 
-    file:  the weights file in it to read; left out, the first of the usual names.
+    file:  the weights file in it to read; left out, the first of the usual names, else the only one, with a warning.
     entry: which state dict of a PyTorch training checkpoint to take; see `read_torch`.
 
-    Raises FileNotFoundError for what is not there, and ValueError for a file that cannot be read, for an index that
-    does not fit its shards, and for an entry of a file that has none.
+    Raises FileNotFoundError for what is not there, and ValueError for a file that cannot be read, for several files of
+    unusual names, for an index that does not fit its shards, and for an entry of a file that has none.
     """
-    folder = Path(folder)
+    path, opened = open_weights(folder, file=file, entry=entry)
+    told = [clause for clause in (describe_found(path, file), opened.choice()) if clause]
+    if told:
+        warn(f"{path}: {'; '.join(told)}", UserWarning)
+    return opened.tensors
+
+
+def open_weights(folder: str | os.PathLike[str], *, file: str | None, entry: str | None) -> tuple[Path, Opened]:
+    """What `read_tensors` returns, with the file it came from and where in it the tensors stood. Warns of nothing."""
+    path = find_weights(Path(folder), file)
+    return path, Opened(_read_shards(path, entry)) if path.name.endswith(".index.json") else _read(path, entry)
+
+
+def find_weights(folder: Path, file: str | None = None) -> Path:
+    """The weights file of a folder, or the index of its shards.
+
+    Raises FileNotFoundError where there is none, and ValueError where none of several has a usual name.
+    """
     if file is not None:
-        return _read(folder / file, entry)
+        return folder / file
     for name in (_INDICES[0], WEIGHTS[0], _INDICES[1], *WEIGHTS[1:]):
-        path = folder / name
-        if path.exists():
-            return _read_shards(path, entry) if name in _INDICES else _read(path, entry)
-    others = sorted(p.name for p in folder.iterdir() if p.name.endswith(SAFETENSORS + TORCH)) if folder.is_dir() else []
-    hint = f"; it has {', '.join(others[:4])}: give the path of the file itself" if others else ""
-    raise MissingFileError(f"{folder} holds no weights; expected one of {', '.join(WEIGHTS)}{hint}")
+        if (folder / name).exists():
+            return folder / name
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    for ends in ((".index.json",), SAFETENSORS + TORCH, NPZ):
+        others = [name for name in names if name.endswith(ends) and not name.startswith(_TRAINERS)]
+        if len(others) == 1:
+            return folder / others[0]
+        if others:
+            listed = ", ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
+            raise InputError(f"{folder} holds several weights files ({listed}): give the path of the file")
+    if what := describe_unread(*names):
+        raise InputError(f"{folder} holds {what}")
+    raise MissingFileError(f"{folder} holds no weights; expected one of {', '.join(WEIGHTS)}")
 
 
-def _read(path: Path, entry: str | None) -> dict[str, np.ndarray]:
-    if path.suffix not in SAFETENSORS:
-        return read_torch(path, entry=entry)
-    if entry is not None:
-        raise InputError(f"{path} holds tensors and no entries; leave entry={entry!r} out")
-    return read_safetensors(path)
+def describe_unread(*names: str) -> str:
+    """What files of these names are that is not read, and what to do; "" where that is not known."""
+    for ends, what in _NOT_READ.items():
+        if any(name.endswith(ends) for name in names):
+            return what
+    return ""
+
+
+def describe_found(path: Path, file: str | None) -> str:
+    """That a file was taken that has no usual name and was not asked for; "" for others."""
+    usual = file is not None or path.name in WEIGHTS + _INDICES
+    return "" if usual else f"took {path.name}, the only weights file of the folder"
+
+
+def _read(path: Path, entry: str | None) -> Opened:
+    if not path.name.endswith(SAFETENSORS + NPZ):
+        return open_torch(path, entry=entry)
+    tensors = read_safetensors(path) if path.name.endswith(SAFETENSORS) else read_npz(path)
+    if entry is None:
+        return Opened(tensors)
+    if found := under(tensors, f"{entry}."):
+        return Opened(found, entry)
+    raise InputError(
+        f"{path} holds tensors and no entries, and no names that begin with {brief(entry)}.; leave entry={entry!r} out"
+    )
 
 
 def _read_shards(index: Path, entry: str | None) -> dict[str, np.ndarray]:
@@ -69,7 +128,7 @@ def _read_shards(index: Path, entry: str | None) -> dict[str, np.ndarray]:
             raise MissingFileError(f"{index} names the file {brief(name)}, which is not there; download it")
     tensors: dict[str, np.ndarray] = {}
     for name in files:
-        found = _read(index.parent / name, entry)
+        found = _read(index.parent / name, entry).tensors
         claimed = {tensor for tensor, place in places.items() if place == name}
         if found.keys() != claimed:
             wrong = brief(", ".join(sorted(found.keys() ^ claimed)[:4]))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeVar, runti
 
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from jaxmoxi.errors import InputError
 
@@ -71,9 +71,10 @@ class Features(NamedTuple):
     """A network cut in two where its spatial maps are at their most abstract.
 
     maps: [B, h, w, C]. Of a CNN: the last convolution's output. Of a vision transformer: its patch tokens, on their
-          grid, after the first norm of the last layer; this is what the class token's last attention reads.
+          grid, after the first norm of the last layer; this is what the class token's last attention reads. Where the
+          logits also read the patch tokens' mean: these tokens as they enter the last layer.
     rest: what `classify` needs besides them. Of a CNN nothing; of a vision transformer the class tokens, before and
-          after that norm.
+          after that norm, or as they enter the last layer.
     """
 
     maps: Float[Array, "B h w C"]
@@ -84,13 +85,15 @@ class TokenLayout(NamedTuple):
     """Where the tokens of a network stand.
 
     grid:       rows and columns of the patch tokens.
-    num_prefix: the class tokens, which are always there; they stand in front of the patch tokens.
+    num_prefix: the class tokens and registers, which are always there; they stand in front of the patch tokens.
     num_read:   the logits read so many of the class tokens, counted from the first.
+    read_mean:  the logits read the mean of the patch tokens, alone (where `num_read` is 0) or beside the class token.
     """
 
     grid: tuple[int, int]
     num_prefix: int = 1
     num_read: int = 1
+    read_mean: bool = False
 
 
 class ClassifierNetwork(nnx.Module):
@@ -122,14 +125,15 @@ class ClassifierNetwork(nnx.Module):
         """Where the tokens of a network of this config stand. The default, None, is for a network without tokens."""
         return None
 
-    def embed(self, images: Float[Array, "B H W channels"]) -> PyTree[Float[Array, "B T ..."]]:
+    def embed(self, images: Float[Array, "B H W channels"]) -> PyTree[Shaped[Array, "B T ..."]]:
         """The patch tokens of each image, row by row, with all that depends on the image and not on other tokens."""
         self._lacks("tokens")
 
-    def encode(self, tokens: PyTree[Float[Array, "B N ..."]], present: Present) -> Float[Array, "B K"]:
+    def encode(self, tokens: PyTree[Shaped[Array, "B N ..."]], present: Present) -> Float[Array, "B K"]:
         """Logits from any subset of an image's tokens; those not `present` leave no trace.
 
-        tokens:  arrays [B, N, ...], N at most the image's T, as `embed` made them.
+        tokens:  arrays [B, N, ...], N at most the image's T, as `embed` made them; where a token stands in the image is
+                 one of these arrays, for a network that asks.
         present: bool[B, N], or float32[B, N] in [0, 1]: gates, which multiply every attention weight on a token (0 and
                  1 are False and True), differentiable at both ends.
         """

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 and MobileNetV2 for inference: one chain of inverted residual blocks, which a table describes.
+"""EfficientNet, MobileNetV2 and MobileNetV3 for inference: a chain of inverted residual blocks, which tables describe.
 
-Source: Sandler et al., "MobileNetV2", CVPR 2018; Tan and Le, "EfficientNet", ICML 2019. The Lite variant is
-EfficientNet-B0 without squeeze-and-excitation, with ReLU6 for swish.
+Source: Sandler et al., "MobileNetV2", CVPR 2018; Howard et al., "Searching for MobileNetV3", ICCV 2019; Tan and Le,
+"EfficientNet", ICML 2019. EfficientNet-Lite0 is B0 without squeeze-and-excitation, with ReLU6 for swish.
 
 `from_tensors` folds each BatchNorm into the convolution before it. At inference BatchNorm is an affine map of each
 channel, so the folded convolution is the same function, with one pass less over every activation and half as many
@@ -23,19 +23,12 @@ from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
+from jaxmoxi.models.networks.activations import ACTIVATIONS
 from jaxmoxi.models.networks.base import ClassifierNetwork, Features
-from jaxmoxi.models.networks.cnn_config import (
-    BlockShape,
-    InvertedResidualConfig,
-    Naming,
-    classifier_name,
-    convolutions,
-    detect_naming,
-    expected_tensors,
-    network_shape,
-)
+from jaxmoxi.models.networks.cnn_config import BlockShape, InvertedResidualConfig, network_shape
+from jaxmoxi.models.networks.cnn_names import Naming, convolutions, detect_naming, expected_tensors, linears
 from jaxmoxi.models.networks.cnn_settings import config_from_settings, published_preprocessing
-from jaxmoxi.models.networks.depthwise import shifted_sum
+from jaxmoxi.models.networks.depthwise import in_pairs, shifted_sum
 from jaxmoxi.models.networks.registry import Family, register
 
 __all__ = [
@@ -59,33 +52,60 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(fan_out))
 
 
-class Block(nnx.Module):
-    """Widen by 1x1 (`expand`, absent where nothing is widened), filter each channel, narrow by 1x1."""
+class Squeeze(nnx.Module):
+    """Squeeze-and-excitation: each channel times a gate in [0, 1], which reads the means of all channels."""
 
-    def __init__(self, shape: BlockShape, *, rngs: nnx.Rngs):
-        self.stride = shape.stride
-        self.residual = shape.stride == 1 and shape.fan_in == shape.fan_out
+    def __init__(self, channels: int, squeezed: int, activation: str, *, hard: bool, rngs: nnx.Rngs):
+        self.activation = activation
+        self.hard = hard
+        self.reduce = nnx.Linear(channels, squeezed, rngs=rngs)
+        self.expand = nnx.Linear(squeezed, channels, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        # The barrier keeps the convolution out of the mean and the product, which would each compute it.
+        x = jax.lax.optimization_barrier(x)
+        gate = self.expand(ACTIVATIONS[self.activation](self.reduce(x.mean((1, 2)))))
+        gate = jax.nn.relu6(gate + 3) * (1 / 6) if self.hard else jax.nn.sigmoid(gate)
+        return x * gate[:, None, None]
+
+
+class Block(nnx.Module):
+    """Widen by 1x1 (`expand`, absent where nothing is widened), filter each channel, gate them, narrow by 1x1."""
+
+    def __init__(self, shape: BlockShape, *, hard: bool, rngs: nnx.Rngs):
+        self.stride, self.padding = shape.stride, shape.padding
+        self.residual, self.activation = shape.residual, shape.activation
         self.expand = None if shape.hidden == shape.fan_in else Conv(1, shape.fan_in, shape.hidden, rngs=rngs)
         self.depthwise = Conv(shape.kernel, 1, shape.hidden, rngs=rngs)
+        # MobileNetV3's has gates of straight lines, and ReLU whatever the block's activation.
+        inner = "relu" if hard else shape.activation
+        gate = functools.partial(Squeeze, shape.hidden, shape.squeeze, inner, hard=hard, rngs=rngs)
+        self.squeeze = gate() if shape.squeeze else None
         self.project = Conv(1, shape.hidden, shape.fan_out, rngs=rngs)
 
 
 class InvertedResidualNet(ClassifierNetwork):
-    """Stem convolution, inverted residual blocks, head convolution, mean over positions, linear classifier."""
+    """Stem convolution, inverted residual blocks, head convolution, mean over positions, linear classifier.
 
-    float32_parameters = frozenset({"classifier"})
+    MobileNetV3 has a layer (`hidden`) before the classifier.
+    """
+
+    float32_parameters = frozenset({"hidden", "classifier"})
 
     def __init__(self, config: InvertedResidualConfig, *, rngs: nnx.Rngs):
-        stem, blocks, head = network_shape(config)
+        shape = network_shape(config)
+        hard = config.arch.startswith("mobilenet_v3")
         self.padding = config.padding
         self.num_channels = config.num_channels
-        self.stem = Conv(3, config.num_channels, stem, rngs=rngs)
-        self.blocks = nnx.List([Block(shape, rngs=rngs) for shape in blocks])
-        self.head = Conv(1, blocks[-1].fan_out, head, rngs=rngs)
-        self.classifier = nnx.Linear(head, config.num_classes, rngs=rngs)
+        self.activation = shape.activation
+        self.stem = Conv(3, config.num_channels, shape.stem, rngs=rngs)
+        self.blocks = nnx.List([Block(block, hard=hard, rngs=rngs) for block in shape.blocks])
+        self.head = Conv(1, shape.blocks[-1].fan_out, shape.head, rngs=rngs)
+        self.hidden = nnx.Linear(shape.head, shape.hidden, rngs=rngs) if shape.hidden else None
+        self.classifier = nnx.Linear(shape.hidden or shape.head, config.num_classes, rngs=rngs)
 
     def features(self, images: Float[Array, "B H W channels"]) -> Features:
-        """The last convolution's maps, in [0, 6]: h and w are H and W divided by 32, rounded up.
+        """The last convolution's maps: h and w are H and W divided by 32, rounded up.
 
         Raises ValueError for images of another shape.
         """
@@ -97,33 +117,34 @@ class InvertedResidualNet(ClassifierNetwork):
         images = images.astype(self.stem.kernel.dtype)
         # Not chosen by jax.default_backend(): the program may be lowered for another platform than it is traced on.
         native = functools.partial(self._chain, depthwise=_convolve, pointwise=_convolve)
-        return Features(jax.lax.platform_dependent(images, cpu=self._features_cpu, default=native))
+        pairs = functools.partial(in_pairs, functools.partial(self._chain, depthwise=_shifted, pointwise=_matmul))
+        return Features(jax.lax.platform_dependent(images, cpu=pairs, default=native))
 
     def classify(self, features: Features) -> Float[Array, "B K"]:
         """Logits from `features`."""
-        return self.classifier(features.maps.astype(self.classifier.kernel.dtype).mean((1, 2)))
-
-    def _features_cpu(self, images: Float[Array, "B H W channels"]) -> Float[Array, "B h w C"]:
-        pair = 2 - len(images) % 2  # an odd batch goes one by one: still faster than all at once
-        chain = functools.partial(self._chain, depthwise=_shifted, pointwise=_matmul)
-        maps = jax.lax.map(chain, images.reshape(len(images) // pair, pair, *images.shape[1:]))
-        return maps.reshape(len(images), *maps.shape[2:])
+        x = features.maps.astype(self.classifier.kernel.dtype).mean((1, 2))
+        if self.hidden is not None:
+            x = ACTIVATIONS[self.activation](self.hidden(x))
+        return self.classifier(x)
 
     def _chain(self, x: Array, *, depthwise: Callable[..., Array], pointwise: Callable[..., Array]) -> Array:
-        relu6 = jax.nn.relu6
-        x = relu6(_convolve(x, self.stem, 2, self.padding))
+        outer = ACTIVATIONS[self.activation]
+        x = outer(_convolve(x, self.stem, 2, self.padding))
         for block in self.blocks:
-            y = x if block.expand is None else relu6(pointwise(x, block.expand))
-            y = relu6(depthwise(y, block.depthwise, block.stride, self.padding))
-            y = pointwise(y, block.project)
+            act = ACTIVATIONS[block.activation]
+            y = x if block.expand is None else act(pointwise(x, block.expand))
+            y = act(depthwise(y, block.depthwise, block.stride, block.padding))
+            y = pointwise(y if block.squeeze is None else block.squeeze(y), block.project)
             x = x + y if block.residual else y
-        return relu6(pointwise(x, self.head))
+        return outer(pointwise(x, self.head))
 
 
 def _margins(length: int, size: int, stride: int, padding: str) -> tuple[int, int]:
     """How many zeros stand before and behind an axis."""
-    if padding == "symmetric":
+    if padding == "symmetric" or (padding == "keras" and stride == 1):
         return size // 2, size // 2
+    if padding == "keras":
+        return size // 2 - 1, size // 2
     total = max((-(-length // stride) - 1) * stride + size - length, 0)
     return total // 2, total - total // 2
 
@@ -173,11 +194,10 @@ def from_tensors(config: InvertedResidualConfig, tensors: Mapping[str, np.ndarra
     """
     naming = detect_naming(tensors)
     check_tensors(expected_tensors(config, naming), tensors, source)
-    linear = classifier_name(naming)
-    slots: dict[Place, np.ndarray] = {
-        ("classifier", "kernel"): np.asarray(tensors[f"{linear}.weight"]).T,
-        ("classifier", "bias"): np.asarray(tensors[f"{linear}.bias"]),
-    }
+    slots: dict[Place, np.ndarray] = {}
+    for slot, (name, shape) in linears(config, naming).items():
+        slots[*slot, "kernel"] = np.asarray(tensors[f"{name}.weight"]).reshape(shape[:2]).T
+        slots[*slot, "bias"] = np.asarray(tensors[f"{name}.bias"])
     for slot, (conv, norm, _) in convolutions(config, naming).items():
         leaves = ("weight", "bias", "running_mean", "running_var")
         scale, shift, mean, variance = (np.asarray(tensors[f"{norm}.{leaf}"], np.float64) for leaf in leaves)
@@ -191,8 +211,11 @@ register(
     Family(
         network=InvertedResidualNet,
         config=InvertedResidualConfig,
-        model_types=("mobilenet_v2",),
-        architectures=("*efficientnet_lite0*", "mobilenetv2*", "mobilenet_v2*"),
+        model_types=("efficientnet", "mobilenet_v2"),
+        architectures=(
+            *("efficientnet-b*", "efficientnet_b*", "tf_efficientnet_b*", "*efficientnet_lite0*"),
+            *("mobilenetv2*", "mobilenet_v2*", "mobilenetv3*", "mobilenet_v3*", "tf_mobilenetv3*"),
+        ),
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,
         published=published_preprocessing,

@@ -1,80 +1,172 @@
-"""Shapes of EfficientNet-Lite0 and MobileNetV2, and what four frameworks call each tensor.
+"""The shape of a chain of inverted residual blocks: MobileNetV2, MobileNetV3 and EfficientNet, as their papers have it.
 
-The network is in `cnn`; what a `config.json` says of it is read in `cnn_settings`.
+The network is in `cnn`; `cnn_names` has what each framework calls the tensors, and what a `config.json` says of it is
+read in `cnn_settings`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Literal
+import math
+from typing import Literal, NamedTuple
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.tensors import Place
+from jaxmoxi.models.networks.activations import ACTIVATIONS
 from jaxmoxi.models.networks.base import ImageSize, checked_size
 
-# (expansion, channels, blocks, stride of the first, kernel size) of every stage.
-_STAGES = {
-    "efficientnet_lite0": (
-        (1, 16, 1, 1, 3),
-        (6, 24, 2, 2, 3),
-        (6, 40, 2, 2, 5),
-        (6, 80, 3, 2, 3),
-        (6, 112, 3, 1, 5),
-        (6, 192, 4, 2, 5),
-        (6, 320, 1, 1, 3),
-    ),
-    "mobilenet_v2": (
-        (1, 16, 1, 1, 3),
-        (6, 24, 2, 2, 3),
-        (6, 32, 3, 2, 3),
-        (6, 64, 4, 2, 3),
-        (6, 96, 3, 1, 3),
-        (6, 160, 3, 2, 3),
-        (6, 320, 1, 1, 3),
-    ),
+
+class Row(NamedTuple):
+    """Equal blocks of a stage, at width 1.
+
+    expansion:  channels inside a block, for each channel that enters it.
+    channels:   that leave it.
+    count:      blocks.
+    stride:     of the first block; 1 of the others.
+    kernel:     side of the depthwise kernel.
+    squeeze:    whether squeeze-and-excitation follows the depthwise convolution.
+    activation: of the block; "" is the network's.
+    """
+
+    expansion: float
+    channels: int
+    count: int
+    stride: int
+    kernel: int
+    squeeze: bool = False
+    activation: str = ""
+
+
+Stages = tuple[tuple[Row, ...], ...]
+
+
+class _Arch(NamedTuple):
+    """An architecture at width and depth 1: its stages, the channels of stem and head, its activation."""
+
+    stages: Stages
+    stem: int
+    head: int
+    activation: str
+    hidden: int = 0
+
+
+_LARGE: Stages = (
+    (Row(1, 16, 1, 1, 3, False, "relu"),),
+    (Row(4, 24, 1, 2, 3, False, "relu"), Row(3, 24, 1, 1, 3, False, "relu")),
+    (Row(3, 40, 3, 2, 5, True, "relu"),),
+    (Row(6, 80, 1, 2, 3), Row(2.5, 80, 1, 1, 3), Row(2.3, 80, 2, 1, 3)),
+    (Row(6, 112, 2, 1, 3, True),),
+    (Row(6, 160, 3, 2, 5, True),),
+)
+_SMALL: Stages = (
+    (Row(1, 16, 1, 2, 3, True, "relu"),),
+    (Row(4.5, 24, 1, 2, 3, False, "relu"), Row(3.67, 24, 1, 1, 3, False, "relu")),
+    (Row(4, 40, 1, 2, 5, True), Row(6, 40, 2, 1, 5, True)),
+    (Row(3, 48, 2, 1, 5, True),),
+    (Row(6, 96, 3, 2, 5, True),),
+)
+
+
+def _minimal(stages: Stages) -> Stages:
+    """MobileNetV3 for hardware that is slow at all else: 3x3 kernels, ReLU, no squeeze-and-excitation."""
+    return tuple(tuple(row._replace(kernel=3, squeeze=False, activation="") for row in stage) for stage in stages)
+
+
+def _stages(rows: tuple[tuple[int, int, int, int, int], ...], squeeze: bool = False) -> Stages:
+    return tuple((Row(*row, squeeze),) for row in rows)
+
+
+_EFFICIENTNET = (
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)  # fmt: skip
+_MOBILENET_V2 = (
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3), (6, 96, 3, 1, 3), (6, 160, 3, 2, 3),
+    (6, 320, 1, 1, 3),
+)  # fmt: skip
+
+_ARCHS = {
+    "efficientnet": _Arch(_stages(_EFFICIENTNET, squeeze=True), 32, 1280, "silu"),
+    "efficientnet_lite0": _Arch(_stages(_EFFICIENTNET), 32, 1280, "relu6"),
+    "mobilenet_v2": _Arch(_stages(_MOBILENET_V2), 32, 1280, "relu6"),
+    "mobilenet_v3_large": _Arch(_LARGE, 16, 960, "hard_swish", hidden=1280),
+    "mobilenet_v3_large_minimal": _Arch(_minimal(_LARGE), 16, 960, "relu", hidden=1280),
+    "mobilenet_v3_small": _Arch(_SMALL, 16, 576, "hard_swish", hidden=1024),
+    "mobilenet_v3_small_minimal": _Arch(_minimal(_SMALL), 16, 576, "relu", hidden=1024),
 }
+Arch = Literal[
+    "efficientnet", "efficientnet_lite0", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_large_minimal",
+    "mobilenet_v3_small", "mobilenet_v3_small_minimal",
+]  # fmt: skip
+Padding = Literal["tf_same", "symmetric", "keras"]
 
 
 @dataclasses.dataclass(frozen=True)
 class InvertedResidualConfig:
     """The shape of a chain of inverted residual blocks.
 
-    image_size: a side, or (height, width), in pixels, of the images it is meant for; the weights do not depend on it.
-    width:      MobileNetV2's multiplier of all channels; EfficientNet-Lite0 has 1.
-    padding:    "tf_same" (as TensorFlow: the odd pixel of a stride below and to the right) or "symmetric" (as PyTorch).
-    norm_eps:   what BatchNorm adds to the variance. `from_tensors` reads it once, when it folds the weights.
+    image_size:       a side, or (height, width), in pixels, of the images it is meant for; the weights do not depend
+                      on it.
+    width, depth:     multipliers of all channels, and of the blocks of each stage; EfficientNet-Lite0 has 1.
+    padding:          "tf_same" (as TensorFlow: the odd pixel of a stride below and to the right), "symmetric" (as
+                      PyTorch), or "keras" (as Hugging Face's EfficientNet: the same margins for every size, the larger
+                      one below and to the right of a stride).
+    symmetric_blocks: of padding "keras", the blocks whose strides have equal margins, counted from 0.
+    norm_eps:         what BatchNorm adds to the variance. `from_tensors` reads it once, when it folds the weights.
+    activation:       "" is the architecture's own.
+    stages:           in place of the architecture's; () are its own.
+    squeeze_ratio:    channels of EfficientNet's squeeze, for each channel that enters a block.
+    divisor:          channels are rounded to multiples of it.
+    scaled:           MobileNetV3's channels inside its blocks at other widths: "inputs", the block's rounded input
+                      times its expansion (TensorFlow, timm), or "all", the rounded product of everything (torchvision).
 
     The defaults are TensorFlow's conventions; `config_from_settings` finds those of a checkpoint.
     """
 
-    arch: Literal["efficientnet_lite0", "mobilenet_v2"]
+    arch: Arch
     num_classes: int = 1000
     image_size: ImageSize = 224
     width: float = 1.0
-    padding: Literal["tf_same", "symmetric"] = "tf_same"
+    padding: Padding = "tf_same"
     norm_eps: float = 1e-3
     num_channels: int = 3
+    depth: float = 1.0
+    symmetric_blocks: tuple[int, ...] = ()
+    activation: str = ""
+    stages: Stages = ()
+    squeeze_ratio: float = 0.25
+    divisor: int = 8
+    scaled: Literal["inputs", "all"] = "inputs"
 
     def __post_init__(self):
-        if self.arch not in _STAGES:
-            raise InputError(f"expected arch to be one of {', '.join(_STAGES)}; got {self.arch!r}")
-        if self.padding not in ("tf_same", "symmetric"):
-            raise InputError(f'expected padding "tf_same" or "symmetric"; got {self.padding!r}')
+        if self.arch not in _ARCHS:
+            raise InputError(f"expected arch to be one of {', '.join(_ARCHS)}; got {self.arch!r}")
+        if self.padding not in ("tf_same", "symmetric", "keras"):
+            raise InputError(f'expected padding "tf_same", "symmetric" or "keras"; got {self.padding!r}')
         object.__setattr__(self, "image_size", checked_size(self.image_size))
-        for name in ("num_classes", "num_channels"):
+        for name in ("num_classes", "num_channels", "divisor"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise InputError(f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}")
-        if not self.width > 0 or (self.arch == "efficientnet_lite0" and self.width != 1):
-            raise InputError(f"width must be positive, and 1 for EfficientNet-Lite0; got {self.width}")
+        lite = self.arch == "efficientnet_lite0"
+        for name in ("width", "depth"):
+            value = getattr(self, name)
+            if not 0 < value < 1e3 or (lite and value != 1):
+                raise InputError(f"{name} must be positive, and 1 for EfficientNet-Lite0; got {value}")
         if not self.norm_eps >= 0:
             raise InputError(f"norm_eps must not be negative; got {self.norm_eps}")
+        if self.activation and self.activation not in ACTIVATIONS:
+            raise InputError(f"expected an activation of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
+        if self.scaled not in ("inputs", "all"):
+            raise InputError(f'expected scaled "inputs" or "all"; got {self.scaled!r}')
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockShape:
-    """Channels, kernel size and stride of one inverted residual block, and its place in its stage."""
+    """Channels, kernel size and stride of one inverted residual block, and its place in its stage.
+
+    squeeze:  channels of its squeeze-and-excitation; 0 where there is none.
+    residual: whether its input is added to its output.
+    """
 
     stage: int  # timm numbers blocks within stages
     place: int
@@ -83,116 +175,75 @@ class BlockShape:
     fan_out: int
     kernel: int
     stride: int
+    squeeze: int
+    activation: str
+    padding: Padding
+    residual: bool
 
 
-def _round_channels(channels: int, width: float) -> int:
-    """A multiple of eight near channels * width, at least eight and never below 90 % of it."""
-    wanted = channels * width
-    rounded = max(8, int(wanted + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * wanted else rounded
+class NetworkShape(NamedTuple):
+    """Channels of the stem, every block, channels of the head's convolution and of the layer behind it (0: none)."""
+
+    stem: int
+    blocks: tuple[BlockShape, ...]
+    head: int
+    hidden: int
+    activation: str
+
+
+def _round_channels(wanted: float | int, divisor: int = 8) -> int:
+    """A multiple of the divisor near the number wanted, at least the divisor and never below 90 % of it."""
+    rounded = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * wanted else rounded
+
+
+def _counts(stage: tuple[Row, ...], depth: float | int) -> list[int]:
+    """The blocks of each row at a depth: as many as the stage needs, the last rows first (as timm shares them out)."""
+    left, wanted, counts = sum(row.count for row in stage), math.ceil(sum(row.count for row in stage) * depth), []
+    for row in reversed(stage):
+        counts.append(max(1, round(row.count / left * wanted)))
+        left, wanted = left - row.count, wanted - counts[-1]
+    return counts[::-1]
 
 
 @functools.cache
-def network_shape(config: InvertedResidualConfig) -> tuple[int, tuple[BlockShape, ...], int]:
-    """Channels of the stem, every block, channels of the head (which never gets narrower than 1280)."""
-    stem = channels = _round_channels(32, config.width)
-    blocks = []
-    for stage, (expansion, base, count, stride, kernel) in enumerate(_STAGES[config.arch]):
-        for place in range(count):
-            out = _round_channels(base, config.width)
-            step = stride if place == 0 else 1
-            blocks.append(BlockShape(stage, place, channels, expansion * channels, out, kernel, step))
-            channels = out
-    return stem, tuple(blocks), max(1280, _round_channels(1280, config.width))
+def network_shape(config: InvertedResidualConfig) -> NetworkShape:
+    """Every channel and block of a network of this config."""
+    arch = _ARCHS[config.arch]
+    activation = config.activation or arch.activation
+    third = config.arch.startswith("mobilenet_v3")
+
+    def scale(channels: int) -> int:
+        return _round_channels(channels * config.width, config.divisor)
+
+    # timm's MobileNetV3 keeps its stem where it is narrower than three quarters.
+    stem = arch.stem if third and config.width < 0.75 and config.scaled == "inputs" else scale(arch.stem)
+    channels, before, blocks = stem, arch.stem, []
+    for stage, rows in enumerate(config.stages or arch.stages):
+        place = 0
+        for row, count in zip(rows, _counts(rows, config.depth), strict=True):
+            for i in range(count):
+                hidden = _hidden(config, row, channels, before)
+                squeeze = _round_channels(hidden * 0.25) if third else max(1, int(channels * config.squeeze_ratio))
+                out, stride = scale(row.channels), row.stride if i == 0 else 1
+                # Hugging Face's EfficientNet has no residual in the first block of a stage.
+                residual = stride == 1 and channels == out and not (config.padding == "keras" and place == 0)
+                padding = "symmetric" if len(blocks) in config.symmetric_blocks else config.padding
+                squeeze, act = squeeze if row.squeeze else 0, row.activation or activation
+                blocks.append(
+                    BlockShape(stage, place, channels, hidden, out, row.kernel, stride, squeeze, act, padding, residual)
+                )
+                channels, before, place = out, row.channels, place + 1
+    if third and config.scaled == "all":
+        return NetworkShape(stem, tuple(blocks), 6 * channels, scale(arch.hidden), activation)
+    head = max(arch.head, scale(arch.head)) if config.arch == "mobilenet_v2" else scale(arch.head)
+    return NetworkShape(stem, tuple(blocks), head, arch.hidden, activation)
 
 
-Naming = Literal["efficientnet_pytorch", "timm", "torchvision", "huggingface"]
-
-# Stem convolution and BatchNorm, head convolution and BatchNorm, classifier. torchvision numbers its head.
-_ENDS = {
-    "efficientnet_pytorch": ("_conv_stem", "_bn0", "_conv_head", "_bn1", "_fc"),
-    "timm": ("conv_stem", "bn1", "conv_head", "bn2", "classifier"),
-    "torchvision": ("features.0.0", "features.0.1", "features.{last}.0", "features.{last}.1", "classifier.1"),
-    "huggingface": (
-        "mobilenet_v2.conv_stem.first_conv.convolution",
-        "mobilenet_v2.conv_stem.first_conv.normalization",
-        "mobilenet_v2.conv_1x1.convolution",
-        "mobilenet_v2.conv_1x1.normalization",
-        "classifier",
-    ),
-}
-
-
-def detect_naming(tensors: Mapping[str, object]) -> Naming:
-    """Which framework's names a checkpoint uses, told by its stem. Raises ValueError if the names are unknown."""
-    for naming, (stem, *_) in _ENDS.items():
-        if f"{stem}.weight" in tensors:
-            return naming  # type: ignore[return-value]
-    signs = ", ".join(f"{naming} ({stem}.weight, ...)" for naming, (stem, *_) in _ENDS.items())
-    raise InputError(
-        f"expected the tensors of EfficientNet-Lite0 or MobileNetV2 in the names of {signs}; "
-        f"got {', '.join(sorted(tensors)[:4]) or 'none'}, ...: rename them"
-    )
-
-
-def expected_tensors(config: InvertedResidualConfig, naming: Naming) -> dict[str, tuple[int, ...]]:
-    """Every tensor a checkpoint of this naming must hold, with its shape (PyTorch's layouts), BatchNorm unfolded."""
-    expected: dict[str, tuple[int, ...]] = {}
-    for conv, norm, shape in convolutions(config, naming).values():
-        expected[f"{conv}.weight"] = shape
-        expected |= {f"{norm}.{leaf}": shape[:1] for leaf in ("weight", "bias", "running_mean", "running_var")}
-    linear = classifier_name(naming)
-    return expected | {
-        f"{linear}.weight": (config.num_classes, network_shape(config)[2]),
-        f"{linear}.bias": (config.num_classes,),
-    }
-
-
-def classifier_name(naming: Naming) -> str:
-    """What the final linear layer is called."""
-    return _ENDS[naming][-1]
-
-
-def stem_name(naming: Naming) -> str:
-    """What the first convolution is called."""
-    return _ENDS[naming][0]
-
-
-def convolutions(config: InvertedResidualConfig, naming: Naming) -> dict[Place, tuple[str, str, tuple[int, ...]]]:
-    """Of every convolution, by its place in our network: its name, its BatchNorm's name, the shape of its weight."""
-    stem, blocks, head = network_shape(config)
-    ends = [name.format(last=len(blocks) + 1) for name in _ENDS[naming]]
-    table: dict[Place, tuple[str, str, tuple[int, ...]]] = {
-        ("stem",): (ends[0], ends[1], (stem, config.num_channels, 3, 3))
-    }
-    for i, b in enumerate(blocks):
-        shapes = {
-            "expand": (b.hidden, b.fan_in, 1, 1),
-            "depthwise": (b.hidden, 1, b.kernel, b.kernel),
-            "project": (b.fan_out, b.hidden, 1, 1),
-        }
-        if b.hidden == b.fan_in:
-            del shapes["expand"]
-        for place, (part, shape) in enumerate(shapes.items()):
-            conv, norm = _block_names(naming, i, b, part, place, len(shapes))
-            table["blocks", i, part] = (conv, norm, shape)
-    table["head",] = (ends[2], ends[3], (head, blocks[-1].fan_out, 1, 1))
-    return table
-
-
-def _block_names(naming: Naming, i: int, block: BlockShape, part: str, place: int, count: int) -> tuple[str, str]:
-    """The names of a block's convolution, the `place`-th of `count`, and of its BatchNorm."""
-    if naming == "efficientnet_pytorch":
-        return f"_blocks.{i}._{part}_conv", f"_blocks.{i}._bn{('expand', 'depthwise', 'project').index(part)}"
-    if naming == "timm":
-        name = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl" if count == 3 else "conv_pw"}[part]
-        root = f"blocks.{block.stage}.{block.place}"
-        return f"{root}.{name}", f"{root}.bn{place + 1}"
-    if naming == "torchvision":  # the last convolution, without activation, is not wrapped like those before it
-        root = f"features.{i + 1}.conv"
-        if part == "project":
-            return f"{root}.{place}", f"{root}.{place + 1}"
-        return f"{root}.{place}.0", f"{root}.{place}.1"
-    root = "mobilenet_v2.conv_stem" if i == 0 else f"mobilenet_v2.layer.{i - 1}"
-    name = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}[part]
-    return f"{root}.{name}.convolution", f"{root}.{name}.normalization"
+def _hidden(config: InvertedResidualConfig, row: Row, channels: int, before: int) -> int:
+    """The channels inside a block which `channels` enter, `before` of them at width 1."""
+    if not config.arch.startswith("mobilenet_v3"):
+        return int(channels * row.expansion)
+    if config.scaled == "all":
+        return _round_channels(_round_channels(before * row.expansion) * config.width)
+    return channels if row.expansion == 1 else _round_channels(channels * row.expansion)

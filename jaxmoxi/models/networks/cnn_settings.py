@@ -1,4 +1,4 @@
-"""What a `config.json` says of EfficientNet-Lite0 and MobileNetV2: Hugging Face's, timm's, and for other weights.
+"""What a `config.json` says of EfficientNet and MobileNet: Hugging Face's, timm's, and for other weights.
 
 Every setting that changes the network is honoured or refused.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,15 +24,12 @@ from jaxmoxi.models.checkpoints.settings import (
     whole,
 )
 from jaxmoxi.models.checkpoints.torch_pickle import brief
+from jaxmoxi.models.networks.activations import activation_name
 from jaxmoxi.models.networks.base import ImageSize
-from jaxmoxi.models.networks.cnn_config import (
-    InvertedResidualConfig,
-    Naming,
-    classifier_name,
-    detect_naming,
-    network_shape,
-    stem_name,
-)
+from jaxmoxi.models.networks.cnn_config import InvertedResidualConfig, network_shape
+from jaxmoxi.models.networks.cnn_names import Naming, classifier_name, detect_naming, stem_name
+from jaxmoxi.models.networks.cnn_stages import blocks_of_settings, stages_of_settings
+from jaxmoxi.models.networks.published import published_photos, published_size, torchvision_photos
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.timm_names import published_cfg
 from jaxmoxi.models.preprocess import Preprocessing
@@ -42,6 +39,7 @@ from jaxmoxi.models.preprocess import Preprocessing
 _FIXED = FIXED | {
     "block": None,
     "depth_divisible_by": 8,
+    "dilated": False,
     "expand_ratio": 6,
     "finegrained_output": True,
     "first_layer_is_expansion": True,
@@ -50,17 +48,27 @@ _FIXED = FIXED | {
     "min_depth": 8,
     "norm_layer": None,
     "output_stride": 32,
+    "reduced_tail": False,
     "round_nearest": 8,
 }
-_READ = {
-    "architecture", "depth_multiplier", "image_size", "label_descriptions", "label_names", "layer_norm_eps",
-    "model_args", "num_channels", "num_features", "pretrained_cfg", "tf_padding", "width_mult",
+_SPEAKS_OF = {
+    "architecture", "image_size", "label_descriptions", "label_names", "model_args", "num_channels", "num_features",
+    "pretrained_cfg",
 }  # fmt: skip
+_READ = {"depth_multiplier", "layer_norm_eps", "tf_padding", "width_mult"}
 
-# Arguments of timm's EfficientNet that change the network, and the one value of each that is implemented.
+# Of Hugging Face's EfficientNet. `stages_of_settings` reads the lists.
+_EFFICIENTNET_FIXED = FIXED | {"pooling_type": "mean"}
+_EFFICIENTNET_READ = {
+    "batch_norm_eps", "depth_coefficient", "depth_divisor", "depthwise_padding", "expand_ratios", "hidden_act",
+    "hidden_dim", "image_size", "in_channels", "kernel_sizes", "num_block_repeats", "num_channels", "out_channels",
+    "squeeze_expansion_ratio", "strides", "width_coefficient",
+}  # fmt: skip
+_EFFICIENTNET_HARMLESS = {"batch_norm_momentum", "drop_connect_rate", "dropout_rate", "num_hidden_layers"}
+
+# Arguments of timm's networks that change them, and the one value of each that is implemented.
 _TIMM_FIXED = {
     "aa_layer": None,
-    "act_layer": "relu6",
     "block_args": None,
     "bn_tf": False,
     "channel_multiplier": None,
@@ -69,76 +77,150 @@ _TIMM_FIXED = {
     "fix_stem_head": False,
     "global_pool": "avg",
     "group_size": None,
+    "head_bias": True,
+    "head_norm": False,
     "norm_layer": None,
     "output_stride": 32,
     "round_chs_fn": None,
+    "se_from_exp": None,
     "se_layer": None,
     "stem_kernel_size": 3,
-    "stem_size": 32,
 }
-_TIMM_READ = {"bn_eps", "in_chans", "num_classes", "num_features", "pad_type"}
+_TIMM_READ = {"act_layer", "bn_eps", "in_chans", "num_classes", "num_features", "pad_type"}
 _TIMM_HARMLESS = {"bn_momentum", "drop_block_rate", "drop_path_rate", "drop_rate"}
+
+# Width and depth of EfficientNet-B0 to B8.
+_COEFFICIENTS = (
+    (1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8), (1.6, 2.2), (1.8, 2.6), (2.0, 3.1), (2.2, 3.6),
+)  # fmt: skip
+
+
+class _Named(NamedTuple):
+    """What a name says of a network."""
+
+    arch: str
+    width: float | None = None
+    depth: float = 1.0
+    norm_eps: float = 1e-5
 
 
 def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> InvertedResidualConfig:
     """The shape of the network a `config.json` describes, Hugging Face's or timm's, and of torchvision's weights.
 
-    settings: the file's content. Read are `model_type` or `architecture`, `image_size`, and Hugging Face's
-              `depth_multiplier`, `tf_padding` and `layer_norm_eps`; for torchvision's names also `width_mult`; for
-              timm's `model_args`.
+    settings: the file's content. Of Hugging Face's every setting is read, of timm's the architecture's name and
+              `model_args`, for torchvision's names also `width_mult`.
     tensors:  the checkpoint's, by name: the naming decides on padding and BatchNorm's epsilon where the file is
-              silent, the classifier's weight on the number of classes.
+              silent, the weights of stem and classifier on the numbers of channels and classes.
 
     Raises ValueError for variants that are not implemented. Warns of settings that are not known.
     """
-    naming = detect_naming(tensors)
-    kind = network_kind(settings)
-    lite = "efficientnet_lite0" in kind
-    if lite != (naming == "efficientnet_pytorch") and naming != "timm":
-        raise InputError(f"the config says {brief(kind)!r}, the tensors are named as in {naming}; correct one of them")
+    naming, kind = detect_naming(tensors), network_kind(settings)
+    if naming == "huggingface":
+        ours = "efficientnet" if "efficientnet" in stem_name(tensors) else "mobilenet_v2"
+        if kind != ours:
+            raise InputError(f"the config says {brief(kind)!r}, the tensors are those of {ours}; correct one of them")
+        if kind == "efficientnet":
+            return _huggingface_efficientnet(settings, tensors)
+    named = _Named("mobilenet_v2") if naming == "huggingface" else _of_name(kind, naming)
     tensorflow = kind.startswith("tf_") if naming == "timm" else naming != "torchvision"
-    args: dict[str, Any] = _timm_args(settings) if naming == "timm" else {}
-    timm = naming == "timm"
-    check_keys(settings, fixed={} if timm else _FIXED, read=_READ | args.keys() | (TIMM_CFG if timm else set()))
-    width = number(settings, "width_mult" if "depth_multiplier" not in settings else "depth_multiplier", 1.0,
-                   least=0.05, most=8.0)  # fmt: skip
-    if naming == "timm" and not lite:
-        found = re.match(r"mobilenetv2_(\d{3})(\.|$)", kind)  # mobilenetv2_110d and 120d are also deeper
-        if found is None:
-            raise InputError(f"expected an architecture mobilenetv2_035 to _140; got {brief(kind)!r}: not implemented")
-        width = int(found[1]) / 100
+    args: dict[str, Any] = _timm_args(settings, named.arch) if naming == "timm" else {}
+    if naming == "timm":
+        check_keys(settings, fixed={}, read=_SPEAKS_OF | args.keys() | _TIMM_FIXED.keys() | TIMM_CFG)
+    else:
+        check_keys(settings, fixed=_FIXED, read=_SPEAKS_OF | _READ)
+    key = "width_mult" if "depth_multiplier" not in settings else "depth_multiplier"
+    width = number(settings, key, 1.0, least=0.05, most=8.0) if named.width is None else named.width
     padding = text(args, "pad_type", "same" if tensorflow else "")
     if padding not in ("", "same"):
         raise InputError(f'expected pad_type "" or "same"; got {brief(padding)!r}: not implemented')
-    classifier = tensors.get(f"{classifier_name(naming)}.weight")
     config = InvertedResidualConfig(
-        arch="efficientnet_lite0" if lite else "mobilenet_v2",
-        num_classes=classifier.shape[0] if classifier is not None and classifier.shape else 1000,  # else it is missing
-        image_size=_image_size(settings),
+        arch=named.arch,  # type: ignore[arg-type]  one of its names
+        num_classes=_num_classes(tensors, classifier_name(named.arch, naming)),
+        image_size=_image_size(settings, kind, naming),
         width=width,
+        depth=named.depth,
         padding="tf_same" if flag(settings, "tf_padding", padding == "same") else "symmetric",
         norm_eps=number(
-            {**args, **settings}, "bn_eps" if naming == "timm" else "layer_norm_eps", 1e-3 if tensorflow else 1e-5,
-            least=0.0, most=1.0,
+            {**args, **settings}, "bn_eps" if naming == "timm" else "layer_norm_eps",
+            1e-3 if tensorflow else named.norm_eps, least=0.0, most=1.0,
         ),
-        num_channels=_stem_channels(settings, args, tensors, naming),
+        num_channels=_stem_channels(settings, tensors),
+        activation=activation_name(args, "act_layer", "relu6") if args.get("act_layer") else "",
+        scaled="all" if naming == "torchvision" and "v3" in named.arch else "inputs",
     )  # fmt: skip
-    said = {
-        "num_classes": config.num_classes,
-        "in_chans": config.num_channels,
-        "num_features": network_shape(config)[2],
-    }
-    wrong = [f"{k} is {args[k]} in the config and {v} in the weights" for k, v in said.items() if args.get(k, v) != v]
-    if wrong:
-        raise InputError(f"the config describes other weights: {'; '.join(wrong)}; correct one of them")
+    shape = network_shape(config)
+    _compare(
+        args, num_classes=config.num_classes, in_chans=config.num_channels, num_features=shape.hidden or shape.head
+    )
     return config
 
 
-def _stem_channels(
-    settings: Mapping[str, Any], args: Mapping[str, Any], tensors: Mapping[str, np.ndarray], naming: Naming
-) -> int:
+def _of_name(kind: str, naming: Naming) -> _Named:
+    """What timm's, torchvision's or efficientnet_pytorch's name of a network says of it."""
+    torchvision = naming == "torchvision"
+    if "efficientnet_lite0" in kind and naming in ("timm", "efficientnet_pytorch"):
+        return _Named("efficientnet_lite0", 1.0)
+    if found := re.match(r"(?:tf_)?efficientnet[_-]b([0-8])(_ns|_ap)?(\.|$)", kind):
+        width, depth = _COEFFICIENTS[int(found[1])]
+        return _Named("efficientnet", width, depth, 1e-3 if torchvision and int(found[1]) >= 5 else 1e-5)
+    if torchvision and kind.startswith("mobilenet_v2"):
+        return _Named("mobilenet_v2")
+    if torchvision and kind in ("mobilenet_v3_large", "mobilenet_v3_small"):
+        return _Named(kind, norm_eps=1e-3)
+    if naming == "timm" and (found := re.match(r"mobilenetv2_(\d{3})(\.|$)", kind)):
+        return _Named("mobilenet_v2", int(found[1]) / 100)  # 110d and 120d are also deeper
+    if naming == "timm" and (found := re.match(r"(?:tf_)?mobilenetv3_(large|small)(_minimal)?_(\d{3})(\.|$)", kind)):
+        return _Named(f"mobilenet_v3_{found[1]}{found[2] or ''}", int(found[3]) / 100)
+    if re.match(r"(tf_)?(efficientnet|mobilenet)", kind) is None:
+        raise InputError(f"the config says {brief(kind)!r}, the tensors are named as in {naming}; correct one of them")
+    known = {
+        "timm": "[tf_]efficientnet_b0 to _b8, efficientnet_lite0, mobilenetv2_035 to _140, [tf_]mobilenetv3_large_100, "
+        "_small_050 and the like",
+        "torchvision": "efficientnet_b0 to _b7, mobilenet_v2, mobilenet_v3_large or mobilenet_v3_small",
+        "efficientnet_pytorch": "efficientnet-b0 to -b8, or efficientnet_lite0",
+    }[naming]
+    raise InputError(
+        f"the tensors are named as in {naming}; expected an architecture {known}; got {brief(kind)!r}: not implemented"
+    )
+
+
+def _huggingface_efficientnet(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> InvertedResidualConfig:
+    check_keys(settings, fixed=_EFFICIENTNET_FIXED, read=_EFFICIENTNET_READ | _EFFICIENTNET_HARMLESS)
+    config = InvertedResidualConfig(
+        arch="efficientnet",
+        num_classes=_num_classes(tensors, "classifier"),
+        image_size=pair(settings, "image_size", 600),
+        width=number(settings, "width_coefficient", 2.0, least=0.01, most=100.0),
+        depth=number(settings, "depth_coefficient", 3.1, least=0.01, most=100.0),
+        padding="keras",
+        symmetric_blocks=blocks_of_settings(settings),
+        norm_eps=number(settings, "batch_norm_eps", 1e-3, least=0.0, most=1.0),
+        num_channels=_stem_channels(settings, tensors),
+        activation=activation_name(settings, "hidden_act", "silu"),
+        stages=stages_of_settings(settings),
+        squeeze_ratio=number(settings, "squeeze_expansion_ratio", 0.25, least=0.0, most=100.0),
+        divisor=whole(settings, "depth_divisor", 8),
+    )
+    _compare(settings, hidden_dim=network_shape(config).head)
+    return config
+
+
+def _compare(settings: Mapping[str, Any], **found: int) -> None:
+    """Raises ValueError where the settings speak of other weights."""
+    wrong = [f"{k} is {brief(settings[k])} in the config and {v} in the weights" for k, v in found.items()
+             if settings.get(k, v) != v]  # fmt: skip
+    if wrong:
+        raise InputError(f"the config describes other weights: {'; '.join(wrong)}; correct one of them")
+
+
+def _num_classes(tensors: Mapping[str, np.ndarray], classifier: str) -> int:
+    weight = tensors.get(f"{classifier}.weight")
+    return weight.shape[0] if weight is not None and weight.shape and weight.shape[0] else 1000  # else it is missing
+
+
+def _stem_channels(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> int:
     """The channels of the images: as the stem's weights say; Hugging Face's file must not say otherwise."""
-    stem = tensors[f"{stem_name(naming)}.weight"]
+    stem = tensors[f"{stem_name(tensors)}.weight"]
     found = stem.shape[1] if len(stem.shape) == 4 and stem.shape[1] else 3
     said = whole(settings, "num_channels", found)
     if said != found:
@@ -146,21 +228,25 @@ def _stem_channels(
     return found
 
 
-def _timm_args(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _timm_args(settings: Mapping[str, Any], arch: str) -> dict[str, Any]:
     """The arguments in `model_args`, and those that stand beside it."""
-    beside = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ}
-    args = {**beside, **mapping(settings, "model_args")}
-    unheard = sorted(args.keys() - _TIMM_FIXED.keys() - _TIMM_READ - _TIMM_HARMLESS)
+    fixed = _TIMM_FIXED | {"stem_size": 16 if arch.startswith("mobilenet_v3") else 32}
+    beside = {k: v for k, v in settings.items() if k in fixed.keys() | _TIMM_READ}
+    args = {k: v for k, v in {**beside, **mapping(settings, "model_args")}.items() if v is not None}  # as timm does
+    unheard = sorted(args.keys() - fixed.keys() - _TIMM_READ - _TIMM_HARMLESS)
     if unheard:
         raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
-    check_keys(args, fixed=_TIMM_FIXED, read=_TIMM_READ | _TIMM_HARMLESS)
+    check_keys(args, fixed=fixed, read=_TIMM_READ | _TIMM_HARMLESS)
     return args
 
 
-def _image_size(settings: Mapping[str, Any]) -> ImageSize:
+def _image_size(settings: Mapping[str, Any], kind: str, naming: Naming) -> ImageSize:
     if "image_size" in settings:
         return pair(settings, "image_size", 224)
-    sizes = mapping(settings, "pretrained_cfg").get("input_size", (3, 224, 224))
+    cfg = mapping(settings, "pretrained_cfg") or settings  # timm's older files have its keys beside `architecture`
+    sizes = cfg.get("input_size")
+    if sizes is None:
+        return published_size(kind.replace("efficientnet-b", "tf_efficientnet_b"), torchvision=naming == "torchvision")
     if not isinstance(sizes, list | tuple) or len(sizes) != 3:
         raise InputError(f"expected input_size [3, s, s]; got {brief(repr(sizes))}")
     return pair({"input_size": list(sizes[1:])}, "input_size", 224)
@@ -170,15 +256,21 @@ def published_preprocessing(
     settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray], size: int
 ) -> Preprocessing | None:
     """How the published weights of these names see a photo, for images of `size` pixels; None where nobody knows."""
-    naming: Naming = detect_naming(tensors)
+    naming, kind = detect_naming(tensors), network_kind(settings)
     if naming == "timm":
-        cfg = published_cfg(network_kind(settings))
-        return None if cfg is None else Preprocessing.from_timm({**cfg, "input_size": (3, size, size)})
-    if naming == "huggingface":  # all of google/mobilenet_v2_*
+        cfg = published_cfg(kind)
+        if cfg is None:
+            return published_photos(kind, size)
+        return Preprocessing.from_timm({**cfg, "input_size": (3, size, size)})
+    if naming == "huggingface":  # all of google/mobilenet_v2_* and google/efficientnet-b*
+        if kind == "efficientnet":
+            return efficientnet_preprocessing(size)
         return Preprocessing.from_huggingface({"image_processor_type": "MobileNetV2ImageProcessor"}, size)
     if naming == "efficientnet_pytorch":
-        return lite_preprocessing(size)
-    return Preprocessing.from_timm({"input_size": (3, size, size), "interpolation": "bilinear"})  # torchvision's
+        return lite_preprocessing(size) if "lite" in kind else published_photos("tf_" + kind.replace("-", "_"), size)
+    if kind.startswith("mobilenet_v2"):
+        return Preprocessing.from_timm({"input_size": (3, size, size), "interpolation": "bilinear"})
+    return torchvision_photos(kind, size)
 
 
 def lite_preprocessing(size: int) -> Preprocessing:
@@ -191,3 +283,11 @@ def lite_preprocessing(size: int) -> Preprocessing:
         mean=(127.0, 127.0, 127.0),
         std=(128.0, 128.0, 128.0),
     )
+
+
+def efficientnet_preprocessing(size: int) -> Preprocessing:
+    """How google/efficientnet-b* see a photo: both sides resized to the nearest pixels, divided twice by roots."""
+    roots = [0.47853944, 0.4732864, 0.47434163]
+    content = {"image_mean": [0.485, 0.456, 0.406], "image_std": roots, "resample": 0, "include_top": True}
+    content |= {"image_processor_type": "EfficientNetImageProcessor", "size": {"height": size, "width": size}}
+    return Preprocessing.from_huggingface(content, size)

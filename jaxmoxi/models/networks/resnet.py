@@ -1,148 +1,174 @@
-"""ResNet-18 and ResNet-34, trainable; a classifier of P2P.
+"""ResNet-18 to ResNet-152 and their wide forms, for inference: BatchNorm is folded into the convolution before it.
 
-Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, in torchvision's form and names.
+Source: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016 (v1); a bottleneck's stride in its 3x3
+convolution is v1.5, as published by torchvision, timm and Hugging Face; Zagoruyko and Komodakis, "Wide Residual
+Networks", BMVC 2016. `trainable_resnet` holds the ones that P2P trains.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
+from jaxmoxi.models.networks.activations import ACTIVATIONS
+from jaxmoxi.models.networks.base import ClassifierNetwork, Features
+from jaxmoxi.models.networks.convolution import convolve, convolve_cpu, in_pairs, max_pool
+from jaxmoxi.models.networks.registry import Family, register
+from jaxmoxi.models.networks.resnet_config import (
+    BlockShape,
+    ResNetConfig,
+    block_shapes,
+    classifier_name,
+    convolutions,
+    detect_naming,
+    expected_tensors,
+)
+from jaxmoxi.models.networks.resnet_settings import PLAIN, config_from_settings, published_preprocessing
 
-_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-
-
-@dataclasses.dataclass(frozen=True)
-class ResidualNetConfig:
-    """The shape of a ResNet: 18 or 34 layers, `num_classes` logits."""
-
-    depth: Literal[18, 34] = 18
-    num_classes: int = 1000
-
-    def __post_init__(self):
-        if self.depth not in _DEPTHS:
-            raise InputError(f"expected a ResNet depth of 18 or 34; got {self.depth!r}")
-
-
-def _conv(fan_in: int, fan_out: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
-    margin = size // 2
-    return nnx.Conv(
-        fan_in,
-        fan_out,
-        (size, size),
-        strides=stride,
-        padding=[(margin, margin)] * 2,
-        use_bias=False,
-        kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        rngs=rngs,
-    )
+__all__ = ["ResNet", "ResNetConfig", "config_from_settings", "detect_naming", "expected_tensors", "from_tensors"]
 
 
-def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+class Conv(nnx.Module):
+    """Kernel [k, k, in, out] and bias [out] of a convolution with its BatchNorm folded in."""
+
+    def __init__(self, size: int, fan_in: int, fan_out: int, stride: int, *, rngs: nnx.Rngs):
+        self.stride = stride
+        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (size, size, fan_in, fan_out)))
+        self.bias = nnx.Param(jnp.zeros(fan_out))
 
 
 class Block(nnx.Module):
-    """A residual block of two 3x3 convolutions. The shortcut projects its input where the shape changes."""
+    """Two or three convolutions beside a shortcut, which projects where the shape changes."""
 
-    def __init__(self, fan_in: int, fan_out: int, stride: int, *, rngs: nnx.Rngs):
-        self.conv1, self.bn1 = _conv(fan_in, fan_out, 3, stride, rngs), _norm(fan_out, rngs)
-        self.conv2, self.bn2 = _conv(fan_out, fan_out, 3, 1, rngs), _norm(fan_out, rngs)
-        changes = stride != 1 or fan_in != fan_out
-        self.shortcut = _conv(fan_in, fan_out, 1, stride, rngs) if changes else None
-        self.shortcut_norm = _norm(fan_out, rngs) if changes else None
-
-    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B i j D"]:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        if self.shortcut is not None and self.shortcut_norm is not None:
-            x = self.shortcut_norm(self.shortcut(x))
-        return jax.nn.relu(x + y)
+    def __init__(self, shape: BlockShape, *, rngs: nnx.Rngs):
+        self.convolutions = nnx.List([Conv(*conv, rngs=rngs) for conv in shape.convolutions])
+        self.shortcut = None if shape.shortcut is None else Conv(*shape.shortcut, rngs=rngs)
 
 
-class ResNet(nnx.Module):
-    """Logits of images [B, H, W, 3]."""
+class Stage(nnx.Module):
+    """Residual blocks: the first, which may change the shape, and the others, stacked, so that XLA compiles two."""
 
-    def __init__(self, config: ResidualNetConfig, *, rngs: nnx.Rngs):
-        self.conv1, self.bn1 = _conv(3, 64, 7, 2, rngs), _norm(64, rngs)
-        blocks, fan_in = [], 64
-        for stage, count in enumerate(_DEPTHS[config.depth]):
-            for i in range(count):
-                blocks.append(Block(fan_in, 64 * 2**stage, 2 if stage and not i else 1, rngs=rngs))
-                fan_in = 64 * 2**stage
-        self.blocks = nnx.List(blocks)
-        self.fc = nnx.Linear(fan_in, config.num_classes, rngs=rngs)
+    def __init__(self, first: BlockShape, other: BlockShape | None, count: int, *, rngs: nnx.Rngs):
+        @nnx.split_rngs(splits=count)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def stack(rngs: nnx.Rngs) -> Block:
+            assert other is not None
+            return Block(other, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
-        return self.classify(self.features(images))
+        self.first = Block(first, rngs=rngs)
+        self.others = None if other is None else stack(rngs)
 
-    def features(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The last block's map, not negative: h and w are H and W divided by 32, rounded up."""
-        x = jax.nn.relu(self.bn1(self.conv1(images)))
-        padding: Any = ((1, 1), (1, 1))  # Flax's annotation admits its names alone
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
-        for block in self.blocks:
-            x = block(x)
+
+class ResNet(ClassifierNetwork):
+    """Stem, stages of residual blocks, mean over positions, linear classifier."""
+
+    float32_parameters = frozenset({"classifier"})
+
+    def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
+        self.num_channels = config.num_channels
+        self.activation, self.within = config.activation, config.within
+        self.stem = Conv(7, config.num_channels, config.stem, 2, rngs=rngs)
+        self.stages = nnx.List([])
+        shapes = block_shapes(config)
+        for stage, depth in enumerate(config.depths):
+            blocks = [shape for shape in shapes if shape.stage == stage]
+            self.stages.append(Stage(blocks[0], blocks[1] if depth > 1 else None, depth - 1, rngs=rngs))
+        self.classifier = nnx.Linear(config.widths[-1], config.num_classes, rngs=rngs)
+
+    def features(self, images: Float[Array, "B H W channels"]) -> Features:
+        """The last block's maps: h and w are H and W divided by 32, rounded up.
+
+        Raises ValueError for images of another shape.
+        """
+        if images.ndim != 4 or images.shape[-1] != self.num_channels:
+            raise InputError(
+                f"expected images [B, H, W, {self.num_channels}]; got {list(images.shape)}: image[None] adds a batch "
+                "axis"
+            )
+        images = images.astype(self.stem.kernel.dtype)
+        # Not chosen by jax.default_backend(): the program may be lowered for another platform than it is traced on.
+        native = functools.partial(self._chain, convolution=convolve)
+        cpu = functools.partial(in_pairs, functools.partial(self._chain, convolution=convolve_cpu))
+        return Features(jax.lax.platform_dependent(images, cpu=cpu, default=native))
+
+    def classify(self, features: Features) -> Float[Array, "B K"]:
+        """Logits from `features`."""
+        return self.classifier(features.maps.astype(self.classifier.kernel.dtype).mean((1, 2)))
+
+    def _chain(self, x: Array, *, convolution: Callable[..., Array]) -> Array:
+        act, within = ACTIVATIONS[self.activation], ACTIVATIONS[self.within]
+
+        def apply(conv: Conv, x: Array) -> Array:
+            margin = conv.kernel.shape[0] // 2
+            return convolution(x, conv.kernel[...], conv.stride, ((margin, margin),) * 2) + conv.bias[...]
+
+        def through(block: Block, x: Array) -> Array:
+            y = x
+            for i, conv in enumerate(block.convolutions):
+                y = apply(conv, within(y) if i else y)
+            return act(y + (x if block.shortcut is None else apply(block.shortcut, x)))
+
+        x = max_pool(act(apply(self.stem, x)), 3, 2, 1)
+        for stage in self.stages:
+            x = through(stage.first, x)
+            if stage.others is not None:
+                block, parameters = nnx.split(stage.others)
+                x, _ = jax.lax.scan(lambda x, p, block=block: (through(nnx.merge(block, p), x), None), x, parameters)
         return x
 
-    def classify(self, features: Float[Array, "B h w C"]) -> Float[Array, "B K"]:
-        """Logits from `features`."""
-        return self.fc(features.mean((1, 2)))
 
+def from_tensors(config: ResNetConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> State:
+    """The parameters of a `ResNet`, as an NNX state, from a checkpoint's tensors.
 
-def expected_tensors(config: ResidualNetConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor of torchvision's checkpoint, with its shape."""
-    return {name: shape for name, (_, shape) in _table(config).items()}
-
-
-def _table(config: ResidualNetConfig) -> dict[str, tuple[Place, tuple[int, ...]]]:
-    """torchvision's name of every tensor -> (its place in our network, its shape in theirs)."""
-    table: dict[str, tuple[Place, tuple[int, ...]]] = {}
-
-    def conv_norm(conv: str, norm: str, ours: tuple[Place, Place], shape: tuple[int, ...]) -> None:
-        table[f"{conv}.weight"] = ((*ours[0], "kernel"), shape)
-        pairs = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var"))
-        for leaf, own in pairs:
-            table[f"{norm}.{leaf}"] = ((*ours[1], own), shape[:1])
-
-    conv_norm("conv1", "bn1", (("conv1",), ("bn1",)), (64, 3, 7, 7))
-    fan_in, index = 64, 0
-    for stage, count in enumerate(_DEPTHS[config.depth]):
-        for i in range(count):
-            fan_out, at, ours = 64 * 2**stage, f"layer{stage + 1}.{i}", ("blocks", index)
-            conv_norm(f"{at}.conv1", f"{at}.bn1", ((*ours, "conv1"), (*ours, "bn1")), (fan_out, fan_in, 3, 3))
-            conv_norm(f"{at}.conv2", f"{at}.bn2", ((*ours, "conv2"), (*ours, "bn2")), (fan_out, fan_out, 3, 3))
-            if fan_in != fan_out:
-                paths = ((*ours, "shortcut"), (*ours, "shortcut_norm"))
-                conv_norm(f"{at}.downsample.0", f"{at}.downsample.1", paths, (fan_out, fan_in, 1, 1))
-            fan_in, index = fan_out, index + 1
-    table["fc.weight"] = (("fc", "kernel"), (config.num_classes, fan_in))
-    table["fc.bias"] = (("fc", "bias"), (config.num_classes,))
-    return table
-
-
-def from_tensors(config: ResidualNetConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> State:
-    """The state of a `ResNet`, BatchNorm statistics included, from torchvision's names.
+    tensors: in the names of Hugging Face, timm or torchvision, PyTorch's layouts; BatchNorm is folded in float64 and
+             rounded once to float32.
+    source:  what to call the checkpoint in an error.
 
     Raises ValueError that lists every missing, extra and misshapen tensor.
     """
-    tensors = {name: t for name, t in tensors.items() if not name.endswith("num_batches_tracked")}
-    check_tensors(expected_tensors(config), tensors, source)
-    by_path = {path: np.asarray(tensors[name], np.float32) for name, (path, _) in _table(config).items()}
+    naming = detect_naming(tensors)
+    check_tensors(expected_tensors(config, naming), tensors, source)
+    linear = classifier_name(naming)
+    slots: dict[Place, np.ndarray] = {
+        ("classifier", "kernel"): np.asarray(tensors[f"{linear}.weight"]).T,
+        ("classifier", "bias"): np.asarray(tensors[f"{linear}.bias"]),
+    }
+    for slot, (conv, norm, _) in convolutions(config, naming).items():
+        leaves = ("weight", "bias", "running_mean", "running_var")
+        scale, shift, mean, variance = (np.asarray(tensors[f"{norm}.{leaf}"], np.float64) for leaf in leaves)
+        scale = scale / np.sqrt(variance + config.norm_eps)
+        kernel = np.asarray(tensors[f"{conv}.weight"], np.float64).transpose(2, 3, 1, 0)  # OIHW -> HWIO
+        slots[*slot, "kernel"], slots[*slot, "bias"] = kernel * scale, shift - mean * scale
 
     def convert(path: Place, shape: tuple[int, ...]) -> np.ndarray:
-        array = by_path[path]
-        if path[-1] == "kernel":
-            array = array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
-        return array
+        if path[0] != "stages":
+            return slots[path]
+        _, stage, which, *rest = path
+        assert isinstance(stage, int)
+        if which == "first":
+            return slots["blocks", stage, 0, *rest]
+        return np.stack([slots["blocks", stage, place, *rest] for place in range(1, config.depths[stage])])
 
     return fill_state(functools.partial(ResNet, config), convert)
+
+
+register(
+    Family(
+        network=ResNet,
+        config=ResNetConfig,
+        model_types=("resnet",),
+        architectures=(*PLAIN, *(f"{name}.*" for name in PLAIN)),
+        config_from_settings=config_from_settings,
+        from_tensors=from_tensors,
+        published=published_preprocessing,
+        any_size=True,
+    )
+)

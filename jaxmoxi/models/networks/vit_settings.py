@@ -27,10 +27,12 @@ from jaxmoxi.models.checkpoints.settings import (
 )
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks.base import ImageSize, sides
+from jaxmoxi.models.networks.flax_names import KIND as JAX_KIND
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.timm_names import known_heads, published_cfg
 from jaxmoxi.models.networks.vit_config import VisionTransformerConfig, canonical_names
 from jaxmoxi.models.preprocess import Preprocessing
+from jaxmoxi.models.processors import HALF
 
 _HUGGINGFACE = ("vit", "deit", "vit_msn")
 
@@ -257,6 +259,8 @@ def published_preprocessing(
             },
             size,
         )
+    if kind == JAX_KIND:  # all of Google's: the whole photo, resized
+        return Preprocessing((size, size), mean=HALF, std=HALF)
     if kind in _HUGGINGFACE:  # google/vit-* and facebook/dino-* are both "vit"
         return None
     cfg = published_cfg(kind)

@@ -179,7 +179,7 @@ def test_other_files(tmp_path, content, match):
     [
         ({}, "holds no tensors.*found nothing"),
         ({"epoch": 1, "name": "x"}, "holds no tensors.*found epoch, name"),
-        ({"backbone": {"w": whole("Float", [1])}}, "holds no tensors.*found backbone"),
+        ({"optimizer": {"w": whole("Float", [1])}}, "holds no tensors.*found optimizer"),
         (whole("Float", [1]), "holds a single tensor"),
         ([whole("Float", [1])], "holds list"),
         (None, "holds NoneType"),

@@ -1,5 +1,6 @@
 """Which opcodes of a pickle are understood, and which are refused before anything of it runs."""
 
+import collections
 import pickle
 
 import numpy as np
@@ -11,6 +12,7 @@ from support.torch_files import (
     NUMBERS,
     PROTOCOL,
     Call,
+    Name,
     Storage,
     by_hand,
     equal,
@@ -49,12 +51,87 @@ def test_opcodes_that_only_some_writers_use(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "torch.nn.Linear", "torch._utils._rebuild_tensor_v9"])
+@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.Popen", "torch.os.system"])
 def test_code_is_named_and_not_run(tmp_path, written, name, protocol):
-    argument = f"touch {tmp_path}/ran" if name == "os.system" else f"open({str(tmp_path / 'ran')!r}, 'w')"
+    argument = f"touch {tmp_path}/ran" if name.endswith("system") else f"open({str(tmp_path / 'ran')!r}, 'w')"
     with pytest.raises(ValueError, match=rf"model.bin asks for {name}, which is not .*torch.save\(model.state_dict"):
         read(tmp_path, written({"w": whole("Float", NUMBERS), "x": Call(name, argument)}, protocol))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_objects_of_other_classes_are_passed_over(tmp_path, written, protocol):
+    """No class is looked up: none of these but the standard library's exist here."""
+    state = {name: Call(name, (1, 2), "text") for name in ("argparse.Namespace", "my.Config", "pathlib.PosixPath")}
+    state["list of a class"] = Listed("my.List")
+    state["mapping of a class"] = Mapped("omegaconf.dictconfig.DictConfig")
+    state["enumeration"] = Call("builtins.getattr", Name("my.Enum"), "FIRST")
+    state["scalar"] = Call("numpy.core.multiarray.scalar", Call("numpy.dtype", "f8", False, True), b"12345678")
+    state["loss"] = Call("torch.nn.CrossEntropyLoss")
+    state["dtype"], state["class"] = Name("torch.float32"), Name("my.Class")
+    state["default"] = collections.defaultdict(list, {"a": [1]})
+    state["frozen"], state["more"] = frozenset([1]), collections.Counter("aab")
+    state["w"] = whole("Float", NUMBERS)
+    tensors = read(tmp_path, written(state, protocol))
+    assert list(tensors) == ["w"]
+    equal(tensors["w"], NUMBERS.astype(np.float32))
+
+
+class Listed(list):
+    def __init__(self, name):
+        super().__init__([1, 2])
+        self.call = Call(name)
+
+    def __reduce_ex__(self, _):
+        return *self.call.parts, {"attribute": 1}, iter(self)
+
+
+class Mapped(Listed):
+    def __reduce_ex__(self, _):
+        return *self.call.parts, {"attribute": 1}, None, iter([("a", 1), (2, "b"), ("c", whole("Float", [1], "c"))])
+
+
+@pytest.mark.parametrize(
+    "name", ["_rebuild_tensor_v9", "_rebuild_qtensor", "_rebuild_sparse_tensor", "_rebuild_device_tensor_from_numpy"]
+)
+def test_tensors_of_other_kinds_are_refused_by_name(tmp_path, written, name):
+    state = {"w": whole("Float", NUMBERS), "x": Call(f"torch._utils.{name}", 1)}
+    with pytest.raises(ValueError, match=rf"holds the tensor x as torch._utils.{name}, which is not .* to float32"):
+        read(tmp_path, written(state))
+    equal(read(tmp_path, written({"state_dict": {"w": state["w"]}, "other": state}))["w"], NUMBERS.astype(np.float32))
+
+
+def typed(dtype, shape, key="0"):
+    storage = Storage("Untyped", np.arange(8, dtype=np.float32).view(np.uint8), key, place="torch.storage")
+    storage.data = np.arange(8, dtype=np.float32).view(np.uint8)
+    storage.claim = (*storage.claim[:4], 32, None)
+    args = (storage, 0, shape, (1,), False, collections.OrderedDict(), Name(dtype))
+    return Call("torch._utils._rebuild_tensor_v3", *args)
+
+
+def test_tensors_whose_dtype_stands_beside(tmp_path, written):
+    equal(read(tmp_path, written({"w": typed("torch.float32", (8,))}))["w"], np.arange(8, dtype=np.float32))
+    for dtype in ("float8_e4m3fn", "float8_e5m2", "uint16"):
+        with pytest.raises(ValueError, match=f"holds the tensor w as {dtype}, which is not"):
+            read(tmp_path, written({"w": typed(f"torch.{dtype}", (8,))}))
+    with pytest.raises(ValueError, match="reaches to element"):
+        read(tmp_path, written({"w": typed("torch.float32", (32,))}))
+
+
+def test_tensors_with_attributes(tmp_path, written):
+    args = whole("Float", NUMBERS).parts[1]
+
+    def built(kind, function="torch._utils._rebuild_tensor_v2"):
+        return Call("torch._tensor._rebuild_from_type_v2", Name(function), Name(kind), args, {"tag": "x"})
+
+    for kind in ("torch.Tensor", "torch.nn.parameter.Parameter"):
+        equal(read(tmp_path, written({"w": built(kind)}))["w"], NUMBERS.astype(np.float32))
+    for bad in (built("my.Subclass"), built("torch.Tensor", "torch._utils._rebuild_wrapper_subclass")):
+        with pytest.raises(ValueError, match="holds the tensor w as"):
+            read(tmp_path, written({"w": bad}))
+    nested = built("torch.Tensor", "torch._tensor._rebuild_from_type_v2")
+    with pytest.raises(ValueError, match="damaged"):
+        read(tmp_path, written({"w": nested}))
 
 
 def test_code_before_the_state_dict(tmp_path):

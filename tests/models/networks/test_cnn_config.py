@@ -77,8 +77,8 @@ def test_configs_that_are_refused(naming, settings, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"arch": "resnet50"}, "expected arch to be one of efficientnet_lite0, mobilenet_v2"),
-        ({"padding": "valid"}, 'expected padding "tf_same" or "symmetric"'),
+        ({"arch": "resnet50"}, "expected arch to be one of efficientnet, efficientnet_lite0, mobilenet_v2, "),
+        ({"padding": "valid"}, 'expected padding "tf_same", "symmetric" or "keras"'),
         ({"num_classes": 0}, "num_classes must be a whole number"),
         ({"arch": "efficientnet_lite0", "width": 0.5}, "1 for EfficientNet-Lite0"),
         ({"norm_eps": -1.0}, "norm_eps must not be negative"),

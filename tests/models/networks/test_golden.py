@@ -13,13 +13,23 @@ from support.checkpoints import write_folder
 from support.networks import made_images, made_tensors
 
 FILES = sorted((Path(__file__).parents[2] / "golden" / "networks").glob("*.json"))
+# Deep ones, which take seconds to compile; their names and shapes are checked in the tests of their families.
+SLOW = {
+    "timm-convnext", "timm-convnextv2", "timm-efficientnet", "timm-efficientnet-tf", "timm-mobilenetv3-large",
+    "torchvision-convnext", "torchvision-efficientnet", "torchvision-mobilenetv3-large",
+    "torchvision-mobilenetv3-small",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def _cases():
+    return [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in FILES]
+
+
+@pytest.mark.parametrize("path", _cases())
 def test_the_logits_are_pytorchs(tmp_path, path):
     golden = json.loads(path.read_text())
     height, width, channels = golden["image"]
-    write_folder(tmp_path, golden["settings"], made_tensors(golden["shapes"]), None)
+    write_folder(tmp_path, golden["settings"], made_tensors(golden["shapes"], golden.get("variance", 1.0)), None)
     preprocessing = jm.models.Preprocessing(resize=(height, width), mean=(0.5,) * channels, std=(0.5,) * channels)
     size = golden["image_size"] and tuple(golden["image_size"])
     with warnings.catch_warnings():

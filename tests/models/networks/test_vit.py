@@ -141,11 +141,12 @@ def test_eager_jit_vmap_and_batch():
 def test_a_checkpoint_that_does_not_fit():
     tensors = tensors_for(CONFIG, "vit")
     del tensors["classifier.bias"]
-    tensors["vit.pooler.dense.weight"] = np.zeros((12, 12), np.float32)
+    tensors["vit.pooler.dense.weight"] = np.zeros((12, 12), np.float32)  # which the logits do not read
+    tensors["vit.pooler.norm.weight"] = np.zeros((12, 12), np.float32)
     tensors["vit.layernorm.weight"] = np.zeros(13, np.float32)
     with pytest.raises(
         ValueError,
-        match=r"1 missing: classifier.bias \[4\]; 1 extra: vit.pooler.dense.weight \[12, 12\]; "
+        match=r"1 missing: classifier.bias \[4\]; 1 extra: vit.pooler.norm.weight \[12, 12\]; "
         r"1 misshapen: vit.layernorm.weight \(expected \[12\], found \[13\]\)",
     ):
         vit.from_tensors(CONFIG, tensors, source="folder")

@@ -1,0 +1,199 @@
+"""What a `config.json` says of a ResNet: Hugging Face's, which describes it, or timm's and others', which name it.
+
+Every setting that changes the network is honoured or refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxmoxi.errors import InputError
+from jaxmoxi.models.checkpoints.settings import FIXED, TIMM_CFG, check_keys, flag, mapping, pair, text, whole
+from jaxmoxi.models.checkpoints.torch_pickle import brief
+from jaxmoxi.models.networks.activations import activation_name
+from jaxmoxi.models.networks.registry import network_kind
+from jaxmoxi.models.networks.resnet_config import Naming, ResNetConfig, classifier_name, detect_naming, stem_name
+from jaxmoxi.models.preprocess import Preprocessing
+
+_READ = {
+    "depths", "downsample_in_bottleneck", "downsample_in_first_stage", "embedding_size", "hidden_act", "hidden_sizes",
+    "image_size", "layer_type", "num_channels", "out_features", "out_indices", "stage_names",
+}  # fmt: skip
+# Arguments of timm's ResNet that change the network, and the one value of each that is implemented.
+_TIMM_FIXED = {
+    "aa_layer": None,
+    "avg_down": False,
+    "base_width": None,
+    "block_args": None,
+    "cardinality": 1,
+    "down_kernel_size": 1,
+    "drop_block": None,
+    "global_pool": "avg",
+    "output_stride": 32,
+    "replace_stem_pool": False,
+    "stem_type": "",
+    "stem_width": 64,
+    "zero_init_last": None,
+}
+_TIMM_READ = {"act_layer", "block", "in_chans", "layers", "num_classes", "num_features"}
+_TIMM_HARMLESS = {"block_reduce_first", "drop_block_rate", "drop_path_rate", "drop_rate", "norm_layer"}
+_SPEAKS_OF = {"architecture", "label_descriptions", "label_names", "model_args", "pretrained_cfg"}
+
+# Plain ResNets in timm's and torchvision's names: blocks of each stage, and whether they are bottlenecks.
+_NAMED = {
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
+    "resnet26": ((2, 2, 2, 2), True),
+    "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
+    "resnet152": ((3, 8, 36, 3), True),
+    "wide_resnet50_2": ((3, 4, 6, 3), True),
+    "wide_resnet101_2": ((3, 4, 23, 3), True),
+}
+PLAIN = (*_NAMED, *(f"tv_{name}" for name in _NAMED), *(f"gluon_{name}_v1b" for name in _NAMED))
+
+
+def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ResNetConfig:
+    """The shape of the network that a `config.json` describes, Hugging Face's or timm's, and of torchvision's weights.
+
+    tensors: the checkpoint's, by name: they decide on all channels, on the number of classes and, of networks that are
+             only named, on the blocks of each stage.
+
+    Raises ValueError for variants that are not implemented, and where file and tensors contradict each other. Warns of
+    settings that are not known.
+    """
+    naming, kind = detect_naming(tensors), network_kind(settings)
+    if (kind == "resnet") != (naming == "huggingface"):
+        raise InputError(f"the config says {brief(kind)!r}, the tensors are named as in {naming}; correct one of them")
+    return (_huggingface if naming == "huggingface" else _timm)(settings, tensors)
+
+
+def _huggingface(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ResNetConfig:
+    check_keys(settings, fixed=FIXED, read=_READ)
+    layer = text(settings, "layer_type", "bottleneck")
+    if layer not in ("basic", "bottleneck"):
+        raise InputError(f'expected layer_type "basic" or "bottleneck"; got {brief(layer)!r}: not implemented')
+    depths = _numbers(settings, "depths", (3, 4, 6, 3))
+    widths = _numbers(settings, "hidden_sizes", (256, 512, 1024, 2048))
+    config = ResNetConfig(
+        depths=depths,
+        widths=widths,
+        inner=tuple(max(1, width // 4) for width in widths) if layer == "bottleneck" else (),
+        stem=whole(settings, "embedding_size", 64),
+        first_stride=2 if flag(settings, "downsample_in_first_stage", False) else 1,
+        stride_in_1x1=flag(settings, "downsample_in_bottleneck", False),
+        activation=activation_name(settings, "hidden_act", "relu"),
+        num_classes=_classes(tensors, "huggingface"),
+        image_size=pair(settings, "image_size", 224),
+        num_channels=_stem(tensors, "huggingface")[1],
+    )
+    said = whole(settings, "num_channels", config.num_channels)
+    _agree({"num_channels": (said, config.num_channels)})
+    found = _count(tensors, r"resnet\.encoder\.stages\.(\d+)\.layers\.(\d+)\.")
+    _agree({"depths": (depths, found)})
+    return config
+
+
+def _timm(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ResNetConfig:
+    kind = network_kind(settings)
+    beside = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ}
+    args = {**beside, **mapping(settings, "model_args")}
+    unheard = sorted(args.keys() - _TIMM_FIXED.keys() - _TIMM_READ - _TIMM_HARMLESS)
+    if unheard:
+        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
+    check_keys(args, fixed=_TIMM_FIXED, read=_TIMM_READ | _TIMM_HARMLESS)
+    check_keys(settings, fixed={}, read=args.keys() | _SPEAKS_OF | _TIMM_HARMLESS | TIMM_CFG | {"image_size"})
+    name = re.sub(r"^(tv|gluon)_|_v1b$", "", kind.partition(".")[0])
+    depths, bottleneck = _NAMED[name]
+    found = _count(tensors, r"layer(\d+)\.(\d+)\.")
+    _agree({"layers": (depths, found)})
+    stem, channels = _stem(tensors, "timm")
+    last = 3 if bottleneck else 2
+    config = ResNetConfig(
+        depths=depths,
+        widths=tuple(_fan_out(tensors, f"layer{s}.0.conv{last}.weight") for s in range(1, len(depths) + 1)),
+        inner=tuple(_fan_out(tensors, f"layer{s}.0.conv1.weight") for s in range(1, len(depths) + 1) if bottleneck),
+        stem=stem,
+        activation=activation_name(args, "act_layer", "relu"),
+        within=activation_name(args, "act_layer", "relu"),
+        num_classes=_classes(tensors, "timm"),
+        image_size=_image_size(settings),
+        num_channels=channels,
+    )
+    said = {k: (whole(args, k, v), v) for k, v in (("in_chans", channels), ("num_classes", config.num_classes))}
+    said["num_features"] = (whole(args, "num_features", config.widths[-1]), config.widths[-1])
+    _agree(said)
+    return config
+
+
+def _agree(said: Mapping[str, tuple[Any, Any]]) -> None:
+    wrong = [f"{k} is {file} in the config and {found} in the weights" for k, (file, found) in said.items()
+             if file != found]  # fmt: skip
+    if wrong:
+        raise InputError(f"the config describes other weights: {'; '.join(wrong)}; correct one of them")
+
+
+def _numbers(settings: Mapping[str, Any], name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    value = settings.get(name, default)
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= 16:
+        raise InputError(f"{name} must be a list of whole numbers, one for each stage; got {brief(repr(value))}")
+    return tuple(whole({name: n}, name, 1, most=1 << 16) for n in value)
+
+
+def _count(tensors: Mapping[str, object], pattern: str) -> tuple[int, ...]:
+    """Blocks of each stage, as the tensors' names say."""
+    found = {(int(m[1]), int(m[2])) for name in tensors if (m := re.match(pattern, name))}
+    return tuple(sum(stage == s for stage, _ in found) for s in sorted({stage for stage, _ in found}))
+
+
+def _fan_out(tensors: Mapping[str, np.ndarray], name: str) -> int:
+    return max(1, tensors[name].shape[0]) if name in tensors and tensors[name].shape else 1
+
+
+def _stem(tensors: Mapping[str, np.ndarray], naming: Naming) -> tuple[int, int]:
+    shape = tensors[f"{stem_name(naming)}.weight"].shape
+    if len(shape) != 4 or shape[2:] != (7, 7) or not min(shape):
+        raise InputError(f"expected a stem of one 7x7 convolution; got weights {list(shape)}: not implemented")
+    return shape[0], shape[1]
+
+
+def _classes(tensors: Mapping[str, np.ndarray], naming: Naming) -> int:
+    weight = tensors.get(f"{classifier_name(naming)}.weight")
+    return weight.shape[0] if weight is not None and weight.shape and weight.shape[0] else 1000  # else it is missing
+
+
+def _image_size(settings: Mapping[str, Any]) -> Any:
+    if "image_size" in settings:
+        return pair(settings, "image_size", 224)
+    sizes = mapping(settings, "pretrained_cfg").get("input_size", settings.get("input_size", (3, 224, 224)))
+    if not isinstance(sizes, list | tuple) or len(sizes) != 3:
+        raise InputError(f"expected input_size [channels, height, width]; got {brief(repr(sizes))}")
+    return pair({"input_size": list(sizes[1:])}, "input_size", 224)
+
+
+# timm's recipes, by the beginning of a tag: how photos are cropped and resized. A name without a tag may be timm's or
+# torchvision's, which differ.
+_RECIPES = {
+    ("tv_", "fb_"): (0.875, "bilinear"),
+    ("gluon_", "bt_", "ra_", "ram_", "am_", "racm_"): (0.875, "bicubic"),
+    ("a1_", "a2_", "a3_", "b1k_", "b2k_", "c1_", "c2_", "d_"): (0.95, "bicubic"),
+}
+
+
+def published_preprocessing(
+    settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray], size: int
+) -> Preprocessing | None:
+    """How the published weights of this name see a photo, for images of `size` pixels; None where nobody knows."""
+    name, _, tag = network_kind(settings).partition(".")
+    if name.startswith("tv_") and not tag:
+        tag = "tv_in1k"
+    if detect_naming(tensors) == "timm":
+        for beginnings, (crop_pct, interpolation) in _RECIPES.items():
+            if tag.startswith(beginnings):
+                cfg = {"input_size": (3, size, size), "crop_pct": crop_pct, "interpolation": interpolation}
+                return Preprocessing.from_timm(cfg)
+    return None
