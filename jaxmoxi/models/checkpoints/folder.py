@@ -17,7 +17,7 @@ from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import families
 from jaxmoxi.models.networks.base import checked_size, sides
-from jaxmoxi.models.networks.registry import Family, find_family, network_kind
+from jaxmoxi.models.networks.registry import Family, family_of, find_family, network_kind
 
 
 def load(
@@ -81,6 +81,7 @@ def load(
         config = family.config_from_settings(settings, tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    family = family_of(config)  # not the one of its name, where a name stands for variants of several
     link = read_link(settings, config.num_classes, path)
     names = read_class_names(settings, config.num_classes, path)
     size = None if image_size is None else sides(checked_size(image_size))

@@ -14,9 +14,10 @@ Activation = Callable[[Float[Array, "*s"]], Float[Array, "*s"]]
 
 
 def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """x times the normal distribution function at x, by erf as in PyTorch: XLA's CPU backend has no fast erfc, which
-    `jax.nn.gelu(approximate=False)` asks for."""
-    return x * (0.5 + 0.5 * jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
+    """x times the normal distribution function at x, by erf in float32 as in PyTorch: XLA's CPU backend has no fast
+    erfc, which `jax.nn.gelu(approximate=False)` asks for."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (wide * (0.5 + 0.5 * jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
 def _laplace(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -47,3 +48,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "swish": jax.nn.silu,
     "tanh": jnp.tanh,
 }
+
+# What timm calls some of them.
+TIMM_ACTIVATIONS = {
+    "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "hard_swish": "hardswish", "leaky_relu": "leaky_relu",
+    "mish": "mish", "quick_gelu": "quick_gelu", "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "silu": "silu",
+    "swish": "silu", "tanh": "tanh",
+}  # fmt: skip

@@ -33,7 +33,6 @@ from jaxmoxi.models.networks.swin_config import (
     Stage,
     SwinConfig,
     detect_naming,
-    parameters,
     table_name,
     tensor_table,
 )  # fmt: skip
@@ -170,7 +169,6 @@ def from_tensors(config: SwinConfig, tensors: Mapping[str, np.ndarray], *, sourc
 
     Raises ValueError that lists every missing, extra and misshapen tensor.
     """
-    tensors = parameters(tensors)
     table = list(tensor_table(config, tensors))
     check_tensors({name: shape for name, shape, _ in table}, tensors, source)
     slots = {slot: np.asarray(tensors[name], np.float32) for name, _, slot in table}

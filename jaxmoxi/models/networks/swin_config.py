@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place
@@ -17,7 +17,6 @@ from jaxmoxi.models.networks.hidden_act import ACTIVATIONS
 
 Naming = Literal["huggingface", "timm", "torchvision"]
 Pair = tuple[int, int]
-Tensor = TypeVar("Tensor")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,9 +166,6 @@ _ENDS: dict[Naming, tuple[str, str, str]] = {
     "torchvision": ("features.0.0", "features.0.2", "norm"),
 }
 ABSOLUTE = "swin.embeddings.position_embeddings"
-# What checkpoints hold besides parameters; it follows from the sizes. timm before 0.9 saved it.
-# The mask token is for training alone.
-_BUFFERS = ("relative_position_index", "attn_mask", "embeddings.mask_token")
 
 
 def detect_naming(tensors: Mapping[str, object]) -> Naming:
@@ -182,11 +178,6 @@ def detect_naming(tensors: Mapping[str, object]) -> Naming:
         f"expected the tensors of a Swin transformer in the names of {signs}; got "
         f"{', '.join(sorted(tensors)[:4]) or 'none'}, ...: rename them"
     )
-
-
-def parameters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the buffers that follow from the sizes."""
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith(_BUFFERS)}
 
 
 def block_name(naming: Naming, stage: int, block: int) -> str:

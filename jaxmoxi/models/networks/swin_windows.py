@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxmoxi.models.networks.relative import spread_differences
 from jaxmoxi.models.networks.swin_config import Pair, Stage
 
 # What a score loses where the shift brought two positions together that are far apart: as in all three frameworks.
@@ -75,39 +76,13 @@ def gather_bias(table: Float[np.ndarray, "R heads"], window: Pair) -> Float[np.n
 def resize_table(table: Float[np.ndarray, "R heads"], window: Pair, new: Pair) -> Float[np.ndarray, "R2 heads"]:
     """A table for windows of another size, as timm's `resize_rel_pos_bias_table` makes it.
 
-    The old differences are spread so that they lie dense near 0 and reach the largest new difference; between them the
-    numbers are interpolated linearly. The place of each in float32, as there.
+    See `relative.resize_timm`; here there is no class token.
     """
     if window == new:
         return np.asarray(table, np.float32)
     inner = np.asarray(table, np.float32).reshape(2 * window[0] - 1, 2 * window[1] - 1, -1)
-    rows, columns = (_spread(2 * old - 1, 2 * wanted - 1) for old, wanted in zip(window, new, strict=True))
+    rows, columns = (spread_differences(2 * old - 1, 2 * wanted - 1) for old, wanted in zip(window, new, strict=True))
     return np.einsum("Rr,rch,Cc->RCh", rows, inner, columns).reshape(-1, table.shape[1]).astype(np.float32)
-
-
-def _spread(old: int, new: int) -> Float[np.ndarray, "new old"]:
-    """What each new difference takes of each old one."""
-    low, high, ratio = 1.01, 1.5, 1.01
-    while high - low > 1e-6:
-        ratio = (low + high) / 2
-        reach = (1.0 - ratio ** (old // 2)) / (1.0 - ratio)
-        low, high = (low, ratio) if reach > new // 2 else (ratio, high)
-    distances, distance = [], 1.0
-    for i in range(old // 2):
-        distances.append(distance)
-        distance += ratio ** (i + 1)
-    places = np.array([-d for d in reversed(distances)] + [0] + distances, np.float32)
-    weights = np.zeros((new, old))
-    for i in range(new):
-        wanted = np.float32(i - new // 2)
-        right = min(int(np.searchsorted(places, wanted)), old - 1)
-        left = max(right - 1, 0)
-        near, far = max(wanted - places[left], 0), max(places[right] - wanted, 0)
-        if near == far == 0:
-            near = far = 1
-        weights[i, left] += far / (near + far)
-        weights[i, right] += near / (near + far)
-    return weights
 
 
 def attend(

@@ -17,6 +17,14 @@ _UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 # Attention heads. They do not follow from the weights' shapes.
 HEADS = {
+    "deit3_base_patch16_224": 12,
+    "deit3_base_patch16_384": 12,
+    "deit3_huge_patch14_224": 16,
+    "deit3_large_patch16_224": 16,
+    "deit3_large_patch16_384": 16,
+    "deit3_medium_patch16_224": 8,
+    "deit3_small_patch16_224": 6,
+    "deit3_small_patch16_384": 6,
     "deit_base_distilled_patch16_224": 12,
     "deit_base_distilled_patch16_384": 12,
     "deit_base_patch16_224": 12,
@@ -99,9 +107,12 @@ def published_cfg(name: str) -> dict[str, Any] | None:
     elif architecture == "vit_base_patch16_224_miil":
         numbers, crop_pct, interpolation = _UNIT, 0.875, "bilinear"
     elif architecture in HEADS:
-        trained_as_deit = architecture.startswith("deit_") or architecture == "vit_small_patch8_224"  # DINO's alone
+        trained_as_deit = (
+            architecture.startswith(("deit_", "deit3_")) or architecture == "vit_small_patch8_224"
+        )  # DINO's alone
         numbers = _IMAGENET if trained_as_deit else _HALF
-        crop_pct = 1.0 if architecture.endswith("_384") else 0.9
+        of_22k = architecture.startswith("deit3_") and tag == "fb_in22k_ft_in1k"
+        crop_pct = 1.0 if of_22k or architecture.endswith("_384") else 0.9
     else:
         return None
     mean, std = numbers
