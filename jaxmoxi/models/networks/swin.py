@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -122,11 +123,22 @@ class Swin(ClassifierNetwork):
         Raises ValueError for images of another size than the config's.
         """
         check_images(images, self.config)
+        # Not chosen by jax.default_backend(): the program may be lowered for another platform than it is traced on.
+        return Features(jax.lax.platform_dependent(images, cpu=self._maps_cpu, default=self._maps))
+
+    def _maps(self, images: Float[Array, "B H W channels"]) -> Float[Array, "B h w D"]:
         x = self.embed_patches(images)
         for i, stage in enumerate(self.config.stages()):
             x = self.merges[i - 1](x) if i else x
             x = self.run_stage(i, stage, x)
-        return Features(self.norm(x.astype(self.head.kernel.dtype)))
+        return self.norm(x.astype(self.head.kernel.dtype))
+
+    def _maps_cpu(self, images: Float[Array, "B H W channels"]) -> Float[Array, "B h w D"]:
+        """`_maps` of a few images at a time, so that the first stage's maps stay in the cache: of 16 images of 224
+        pixels four at a time are a third faster than all at once, on two cores."""
+        group = math.gcd(len(images), 4)
+        maps = jax.lax.map(self._maps, images.reshape(-1, group, *images.shape[1:]))
+        return maps.reshape(len(images), *maps.shape[2:])
 
     def classify(self, features: Features) -> Float[Array, "B K"]:
         """Logits from `features`."""
