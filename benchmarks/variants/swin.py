@@ -5,7 +5,7 @@ from typing import Any
 
 from variants import Variant, at, of_timm, of_torchvision, of_transformers
 
-_B = dict(embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32])
+_B: dict[str, Any] = dict(embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32])
 _small: dict[str, Any] = dict(
     embed_dim=12, depths=[2, 3], num_heads=[2, 3], window_size=4, mlp_ratio=2.0, image_size=36, num_labels=5
 )

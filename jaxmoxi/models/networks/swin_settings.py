@@ -244,8 +244,8 @@ def _windows(args: Mapping[str, Any], kind: str, count: int) -> tuple[tuple[int,
         architecture = split_name(kind)[0]
         found = re.search(r"_window(\d+)_", architecture)
         if architecture in _SEARCHED:
-            return tuple((w, w) for w in _SEARCHED[architecture])
-        return None if found is None else ((int(found[1]),) * 2,) * count
+            return tuple([(w, w) for w in _SEARCHED[architecture]])
+        return None if found is None else ((int(found[1]), int(found[1])),) * count
     several = isinstance(value, list | tuple)
     if several and len(value) == 2 and not any(isinstance(v, list | tuple) for v in value):
         several = False  # timm takes two numbers for height and width
