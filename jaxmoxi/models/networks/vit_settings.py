@@ -209,6 +209,8 @@ def _timm_size(settings: Mapping[str, Any], args: Mapping[str, Any], count: int,
 def _is_patch_encoder(kind: str, args: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether a network of timm's has layer scales, registers, a norm behind the mean of its patches, or no position
     embedding of its class token (DeiT III): what `patch_encoder` implements, whatever the architecture is called."""
+    if "cls_token" not in tensors:  # refused by name, as no network here lacks it
+        return False
     signs = {"blocks.0.ls1.gamma", "reg_token", "fc_norm.weight"} & tensors.keys()
     averaged = args.get("global_pool") == "avg" and args.get("fc_norm") is False
     return bool(signs) or averaged or args.get("no_embed_class") is True or kind.startswith("deit3_")
