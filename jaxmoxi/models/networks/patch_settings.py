@@ -62,7 +62,7 @@ def published_cfg(name: str) -> dict[str, Any] | None:
 
 def timm_preprocessing(name: str, size: int) -> Preprocessing | None:
     """How timm's published weights of this name see a photo, for images of `size` pixels; None for other names."""
-    cfg = published_cfg(name)
+    cfg = published_cfg(name) or timm_names.published_cfg(name)
     return None if cfg is None else Preprocessing.from_timm({**cfg, "input_size": (3, size, size)})
 
 
