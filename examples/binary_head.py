@@ -51,7 +51,8 @@ print("enough for yes:", enough.order[: enough.num_steps].tolist(), "spot at", p
 needed = jm.greedy_deletion(v, 64, stop=jm.Stop(flip=True))
 no = jm.pixel_value_fn(model, image, 0, regions, link="sigmoid")
 shown = ~np.isin(np.arange(64), needed.order[: int(needed.num_steps)])
-print(f"no without {np.flatnonzero(~shown).tolist()}: probability {float(jax.nn.sigmoid(no(shown[None]))[0]):.2f}")
+probability = jax.nn.sigmoid(no(jnp.asarray(shown[None])))[0]
+print(f"no without {np.flatnonzero(~shown).tolist()}: probability {float(probability):.2f}")
 
 jm.plot.explanation(
     np.asarray(image), regions, enough, target="a spot", place="above 50 %", stretch=True

@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """Networks as PyTorch has them: what `architectures.py` compares and `throughput.py` races, one file a family.
 
 A file lists its variants in VARIANTS, each at its real size, and in TINY small ones for the golden files of the tests,

@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """ConvNeXt of both versions."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """EfficientNet and MobileNet: chains of inverted residual blocks."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """Swin transformers."""
 
 import dataclasses

@@ -72,7 +72,8 @@ def _chosen(channels: Channels, count: int) -> tuple[int | None, int | None, int
             f"0 .. {count - 1}, or channels=i for one in grey"
         )
     one = isinstance(channels, int | np.integer) and not isinstance(channels, bool)
-    three = tuple([channels] * 3 if one else channels) if one or np.iterable(channels) else ()
+    chosen: Any = [channels] * 3 if one else channels
+    three = tuple(chosen) if np.iterable(chosen) else ()
     indices = [i for i in three if i is not None]
     if len(three) != 3 or not indices or not all(isinstance(i, int | np.integer) and 0 <= i < count for i in indices):
         raise InputError(

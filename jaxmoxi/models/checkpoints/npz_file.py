@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -89,7 +89,7 @@ def _check_claims(path: Path, archive: zipfile.ZipFile, count: int, size: int) -
         raise InputError(f"{path} holds no arrays; expected NumPy's .npz with the weights of a network")
 
 
-def _header(path: Path, name: str, file: zipfile.ZipExtFile, size: int) -> _Header:
+def _header(path: Path, name: str, file: IO[bytes], size: int) -> _Header:
     version = np.lib.format.read_magic(file)
     reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if reader is None:

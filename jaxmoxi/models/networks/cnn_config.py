@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
     expansion: float
     channels: int
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  a tuple's own is not needed
     stride: int
     kernel: int
     squeeze: bool = False

@@ -45,7 +45,7 @@ def flax_settings(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[st
     Raises ValueError for other arrays.
     """
     network = _network(shapes, source)
-    query = next(
+    query: tuple[int, ...] = next(
         (s for n, s in network.items() if re.search(r"/MultiHeadDotProductAttention_\d+/query/kernel$", n)), ()
     )
     if len(query) not in (3, 4):  # [width, heads, width / heads], or all layers stacked
