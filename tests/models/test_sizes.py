@@ -45,8 +45,6 @@ def test_tokens_and_pixels_of_oblong_images(tmp_path):
     np.testing.assert_allclose(model.logits(image[None]), gone(jnp.ones((1, 8), bool))[0], rtol=1e-4, atol=1e-5)
     assert model.features(image[None]).maps.shape == (1, 2, 4, 12)
     assert model.attention_maps(image).shape == (2, 3, 9, 9)
-    regions = jm.grid_regions(16, 32, rows=2, cols=4)
-    assert jm.greedy_insertion(jm.pixel_value_fn(model.logits, image, 1, regions), 8).order.shape == (8,)
 
 
 @pytest.mark.parametrize(("size", "antialias"), [((5, 7), False), ((2, 1), False), ((2, 3), True), ((9, 4), True)])

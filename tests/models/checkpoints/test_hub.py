@@ -293,6 +293,7 @@ def test_downloads_without_bars():
     assert are_progress_bars_disabled() == before
 
 
+@pytest.mark.slow
 def test_the_command_by_name(hub, tmp_path):
     """As in a shell, where the environment is there before the packages are imported."""
     (tmp_path / "tiny").mkdir()

@@ -23,6 +23,7 @@ def load(tmp_path, settings=HUGGINGFACE, config=CONFIG, naming="huggingface", **
     return jm.models.load(write_folder(tmp_path, {**settings, **changes}, tensors, None), preprocessing="imagenet")
 
 
+@pytest.mark.slow
 def test_it_is_the_trainable_one_with_its_norms_folded(tmp_path):
     shapes = trainable_resnet.expected_tensors(trainable_resnet.ResidualNetConfig(18, 4))
     tensors = made_tensors(shapes)
