@@ -23,7 +23,7 @@ Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVP
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -112,13 +112,6 @@ def max_pool(x: Float[Array, "B H W C"], size: int, stride: int, margin: int) ->
     x = functools.reduce(jnp.maximum, rows)
     columns = [jax.lax.slice_in_dim(x, j, j + (width - 1) * stride + 1, stride, 2) for j in range(size)]
     return functools.reduce(jnp.maximum, columns)
-
-
-def in_pairs(network: Callable[[Array], Array], images: Float[Array, "B H W C"]) -> Float[Array, "B ..."]:
-    """`network(images)`, two images at a time, or one of an odd batch: the CPU's early layers stay in the cache."""
-    pair = 2 - len(images) % 2
-    maps = jax.lax.map(network, images.reshape(len(images) // pair, pair, *images.shape[1:]))
-    return maps.reshape(len(images), *maps.shape[2:])
 
 
 def _output(shape: tuple[int, ...], size: tuple[int, ...], stride: int, margins: Margins) -> list[int]:
