@@ -22,6 +22,7 @@ VARIANTS = [
     of_timm("ViT-B/16", "vit_base_patch16_224"),
     of_timm("DeiT-S", "deit_small_distilled_patch16_224"),
     of_timm("ViT-Ti/16 of 160 x 288", "vit_tiny_patch16_224", (160, 288), img_size=[160, 288]),
+    of_timm("DeiT III-S", "deit3_small_patch16_224"),
 ]
 
 TINY = [
@@ -31,4 +32,8 @@ TINY = [
     of_transformers("deit-teacher", "DeiTWithTeacher", 32, **_small),
     of_timm("vit", "vit_tiny_patch16_224", 32, **_args),
     of_timm("vit-oblong", "vit_tiny_patch16_224", (48, 16), **_args | dict(img_size=[48, 16], in_chans=4)),
+    of_timm("vit-mean", "vit_tiny_patch16_224", 32, **_args, global_pool="avg"),
+    of_timm("vit-scaled-mean", "vit_tiny_patch16_224", 32, **_args, global_pool="avg", fc_norm=False, init_values=0.1),
+    of_timm("vit-registers", "vit_tiny_patch16_224", 32, **_args, reg_tokens=2, act_layer="silu"),
+    of_timm("deit3", "deit3_small_patch16_224", 32, **_args),
 ]

@@ -100,7 +100,7 @@ def test_a_network_of_greys(tmp_path):
     both = {**PROCESSOR, "image_mean": [0.5] * 3}
     colour = load(write_folder(tmp_path / "colour", tensors=tensors, processor=both))
     np.testing.assert_allclose(model.logits(image[None]), colour.logits(colour.preprocess(levels)[None]), rtol=1e-4)
-    with pytest.raises(ValueError, match="image_mean must be 1 numbers, one for each channel"):
+    with pytest.raises(ValueError, match="image_(mean|std) must be 1 numbers, one for each channel"):
         load(write_folder(tmp_path / "grey", {**HUGGINGFACE, "num_channels": 1}, grey, PROCESSOR))
     assert load(tmp_path / "grey", preprocessing="half").preprocessing.mean == (0.5,)
     with pytest.raises(ValueError, match="'imagenet' is for images of three channels, and the network takes 1"):

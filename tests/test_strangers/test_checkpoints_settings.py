@@ -111,7 +111,7 @@ def test_heads_follow_from_the_name_alone(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "silu"}, "expected an activation of gelu"),
+        ({"hidden_act": "prelu"}, "expected an activation of gelu"),
         ({"pruned_heads": {"0": [1]}}, "expected pruned_heads null"),
         ({"quantization_config": {"load_in_8bit": True}}, "expected quantization_config null"),
         ({"auto_map": {"AutoModel": "modeling.Mine"}}, "expected auto_map null"),
@@ -152,7 +152,7 @@ def test_hugging_faces_settings_are_refused(tmp_path, changes, message):
     [
         ({"global_pool": "avg"}, "expected global_pool token"),
         ({"global_pool": "map"}, "expected global_pool token"),
-        ({"act_layer": "silu"}, "expected act_layer gelu, .*; got 'silu'"),
+        ({"act_layer": "elu"}, "expected act_layer gelu, .*; got 'elu'"),
         ({"act_layer": 3}, "act_layer must be a name"),
         ({"qk_norm": True}, "expected qk_norm false"),
         ({"init_values": 1e-5}, "expected init_values null"),

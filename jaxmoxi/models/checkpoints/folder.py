@@ -17,7 +17,7 @@ from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks import families
 from jaxmoxi.models.networks.base import checked_size, sides
-from jaxmoxi.models.networks.registry import Family, find_family, network_kind
+from jaxmoxi.models.networks.registry import Family, family_of, find_family, network_kind
 
 
 def load(
@@ -56,9 +56,9 @@ def load(
     local_files_only: takes a model of the hub from the cache alone, without asking whether there is a newer commit.
 
     The network is of a family that `models/networks` registers, such as Hugging Face's and timm's ViT and DeiT (with or
-    without teacher), DINOv2 with a classifier (with or without registers), BEiT and data2vec-vision; and in their names
-    or torchvision's Swin, ResNet, ConvNeXt, EfficientNet, MobileNetV2 and MobileNetV3. A folder of torchvision's weights
-    needs a `config.json` such as {"architecture": "convnext_tiny"}.
+    without teacher), DINOv2 with a classifier (with or without registers), BEiT and data2vec-vision; and, in their
+    names or torchvision's, Swin, ResNet, ConvNeXt, EfficientNet, MobileNetV2 and MobileNetV3. A folder of torchvision's
+    weights needs a `config.json` such as {"architecture": "convnext_tiny"}.
 
     Raises FileNotFoundError for a missing folder or file, and for a model that the hub does not have, keeps from this
     user or cannot be asked for, each in one line that says what to do; where the cache holds the model, it is taken
@@ -81,6 +81,7 @@ def load(
         config = family.config_from_settings(settings, tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    family = family_of(config)  # not the one of its name, where a name stands for variants of several
     link = read_link(settings, config.num_classes, path)
     names = read_class_names(settings, config.num_classes, path)
     size = None if image_size is None else sides(checked_size(image_size))

@@ -6,20 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.torch_pickle import brief
-
-
-def _gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    # By erf: XLA's CPU backend has no fast erfc, which jax.nn.gelu asks for.
-    return 0.5 * x * (1 + jax.lax.erf(x * jnp.asarray(0.5**0.5, x.dtype)))
-
+from jaxmoxi.models.networks.hidden_act import gelu
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": _gelu,
+    "gelu": gelu,
     "gelu_tanh": jax.nn.gelu,
     "hard_swish": lambda x: x * (jax.nn.relu6(x + 3) * (1 / 6)),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),

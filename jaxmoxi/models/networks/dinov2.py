@@ -28,6 +28,7 @@ from jaxmoxi.models.networks.dinov2_config import (
     position_name,
     tensor_table,
 )
+from jaxmoxi.models.networks.hidden_act import TIMM_ACTIVATIONS
 from jaxmoxi.models.networks.patch_encoder import PatchEncoder
 from jaxmoxi.models.networks.patch_settings import (
     BACKBONE,
@@ -64,7 +65,6 @@ _TIMM_READ = {
     "act_layer", "depth", "embed_dim", "fc_norm", "global_pool", "img_size", "in_chans", "init_values", "mlp_ratio",
     "no_embed_class", "num_classes", "num_heads", "patch_size", "qkv_bias", "reg_tokens",
 }  # fmt: skip
-_TIMM_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
 
 
 class Dinov2(PatchEncoder):
@@ -138,13 +138,13 @@ def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarr
         ) from None
     gated = inner == 2 * hidden
     act = text(args, "act_layer", "silu" if gated else "gelu").lower()
-    if (act != "silu") if gated else (act not in _TIMM_ACTIVATIONS):
-        expected = "silu" if gated else ", ".join(_TIMM_ACTIVATIONS)
+    if (act != "silu") if gated else (act not in TIMM_ACTIVATIONS):
+        expected = "silu" if gated else ", ".join(TIMM_ACTIVATIONS)
         raise InputError(f"expected act_layer {expected}; got {brief(args['act_layer'])!r}: not implemented")
     pool = text(args, "global_pool", "token")
     if pool not in ("token", "avg"):
         raise InputError(f"expected global_pool token or avg; got {brief(pool)!r}: not implemented")
-    apart = flag(args, "no_embed_class", "_reg" in kind)
+    apart = flag(args, "no_embed_class", "_reg" in kind or kind.startswith("deit3_"))
     patches = count - (0 if apart else 1 + registers)
     config = Dinov2Config(
         image_size=_timm_size(timm_sizes(settings, args), patches, max(patch, 1)),
@@ -156,7 +156,7 @@ def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarr
         num_classes=classes,
         num_channels=channels,
         qkv_bias="blocks.0.attn.qkv.bias" in tensors,
-        activation="gelu" if gated else _TIMM_ACTIVATIONS[act],
+        activation="gelu" if gated else TIMM_ACTIVATIONS[act],
         gated=gated,
         num_registers=registers,
         reads="mean" if pool == "avg" else "class",

@@ -12,6 +12,7 @@ import numpy as np
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.settings import TIMM_CFG, check_keys, mapping, number, pair, whole
 from jaxmoxi.models.checkpoints.torch_pickle import brief
+from jaxmoxi.models.networks import timm_names
 from jaxmoxi.models.networks.base import sides
 from jaxmoxi.models.networks.timm_names import split_name
 from jaxmoxi.models.preprocess import Preprocessing
@@ -61,7 +62,7 @@ def published_cfg(name: str) -> dict[str, Any] | None:
 
 def timm_preprocessing(name: str, size: int) -> Preprocessing | None:
     """How timm's published weights of this name see a photo, for images of `size` pixels; None for other names."""
-    cfg = published_cfg(name)
+    cfg = published_cfg(name) or timm_names.published_cfg(name)
     return None if cfg is None else Preprocessing.from_timm({**cfg, "input_size": (3, size, size)})
 
 
@@ -91,7 +92,7 @@ def timm_heads(kind: str, args: Mapping[str, Any]) -> int:
     """The attention heads, as `model_args` says or as the name tells. Raises ValueError where neither does."""
     if "num_heads" in args:
         return whole(args, "num_heads", 1)
-    heads = known_heads(kind)
+    heads = known_heads(kind) or timm_names.known_heads(kind)
     if heads is None:
         raise InputError(
             f"expected an architecture whose number of attention heads is known; got {brief(kind)!r}, and weights do "

@@ -64,7 +64,7 @@ def resize_timm(table: Float[np.ndarray, "R H"], grid: Grid, new: Grid) -> Float
     if grid == new:
         return np.asarray(table, np.float32)
     inner = np.asarray(table[:-3], np.float32).reshape(2 * grid[0] - 1, 2 * grid[1] - 1, -1)
-    rows, cols = (_spread(2 * old - 1, 2 * wanted - 1) for old, wanted in zip(grid, new, strict=True))
+    rows, cols = (spread_differences(2 * old - 1, 2 * wanted - 1) for old, wanted in zip(grid, new, strict=True))
     return _with_class(table, np.einsum("Rr,rch,Cc->RCh", rows, inner, cols, optimize=True))
 
 
@@ -73,8 +73,8 @@ def _with_class(table: np.ndarray, inner: np.ndarray) -> np.ndarray:
     return np.concatenate([inner.reshape(-1, table.shape[1]), table[-3:]]).astype(np.float32)
 
 
-def _spread(old: int, new: int) -> Float[np.ndarray, "new old"]:
-    """What each new difference takes of each old one."""
+def spread_differences(old: int, new: int) -> Float[np.ndarray, "new old"]:
+    """What each new difference takes of each old one, as timm interpolates tables of differences."""
     low, high, ratio = 1.01, 1.5, 1.01
     while high - low > 1e-6:
         ratio = (low + high) / 2

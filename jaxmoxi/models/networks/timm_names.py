@@ -1,11 +1,13 @@
 """What timm's names stand for: the attention heads of an architecture, and how its published weights see a photo.
 
-Source: timm 1.0 (Apache 2.0), `vision_transformer.py`, `deit.py` and `efficientnet.py`: all architectures whose
-networks are implemented here. `tests/models/networks/test_timm_names.py` compares the tables with timm itself.
+Source: timm 1.0 (Apache 2.0), `vision_transformer.py`, `deit.py`, `swin_transformer.py` and `efficientnet.py`: all
+architectures whose networks are implemented here. `tests/models/networks/test_timm_names.py` compares the tables with
+timm itself.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -15,6 +17,14 @@ _UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 # Attention heads. They do not follow from the weights' shapes.
 HEADS = {
+    "deit3_base_patch16_224": 12,
+    "deit3_base_patch16_384": 12,
+    "deit3_huge_patch14_224": 16,
+    "deit3_large_patch16_224": 16,
+    "deit3_large_patch16_384": 16,
+    "deit3_medium_patch16_224": 8,
+    "deit3_small_patch16_224": 6,
+    "deit3_small_patch16_384": 6,
     "deit_base_distilled_patch16_224": 12,
     "deit_base_distilled_patch16_384": 12,
     "deit_base_patch16_224": 12,
@@ -56,6 +66,8 @@ _CNNS = {
     "tf_efficientnet_lite0": _HALF,
 }
 
+_SWIN = r"swin_(tiny|small|base|large)_patch4_window(7_224|12_384)|swin_s3_(tiny|small|base)_224"
+
 # Weights that see photos as no others of their architecture do, by the tag behind the dot: mean and std, crop_pct.
 _TAGS = {
     ("vit_base_patch16_224", "bamboo"): (_CLIP, 1.0),
@@ -90,12 +102,17 @@ def published_cfg(name: str) -> dict[str, Any] | None:
         numbers, crop_pct = _TAGS[architecture, tag]
     elif architecture in _CNNS:
         numbers, crop_pct = _CNNS[architecture], 0.875
+    elif re.fullmatch(_SWIN, architecture):
+        numbers, crop_pct = _IMAGENET, 1.0 if architecture.endswith("_384") else 0.9
     elif architecture == "vit_base_patch16_224_miil":
         numbers, crop_pct, interpolation = _UNIT, 0.875, "bilinear"
     elif architecture in HEADS:
-        trained_as_deit = architecture.startswith("deit_") or architecture == "vit_small_patch8_224"  # DINO's alone
+        trained_as_deit = (
+            architecture.startswith(("deit_", "deit3_")) or architecture == "vit_small_patch8_224"
+        )  # DINO's alone
         numbers = _IMAGENET if trained_as_deit else _HALF
-        crop_pct = 1.0 if architecture.endswith("_384") else 0.9
+        of_22k = architecture.startswith("deit3_") and tag == "fb_in22k_ft_in1k"
+        crop_pct = 1.0 if of_22k or architecture.endswith("_384") else 0.9
     else:
         return None
     mean, std = numbers

@@ -255,7 +255,7 @@ register(
         network=ViT,
         config=VisionTransformerConfig,
         model_types=("vit", "deit", "vit_msn"),
-        architectures=("vit_*", "deit_*"),
+        architectures=("vit_*", "deit_*", "deit3_*"),
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,
         published=published_preprocessing,

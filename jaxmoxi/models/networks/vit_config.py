@@ -10,19 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import Literal, TypeVar
 
-import jax
-
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place
 from jaxmoxi.models.networks.base import ImageSize, checked_size, sides
-
-ACTIVATIONS = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_new": jax.nn.gelu,
-    "gelu_pytorch_tanh": jax.nn.gelu,
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "relu": jax.nn.relu,
-}
+from jaxmoxi.models.networks.hidden_act import ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,8 +26,10 @@ from jaxmoxi.models.checkpoints.settings import (
     whole,
 )
 from jaxmoxi.models.checkpoints.torch_pickle import brief
+from jaxmoxi.models.networks import dinov2
 from jaxmoxi.models.networks.base import ImageSize, sides
 from jaxmoxi.models.networks.flax_names import KIND as JAX_KIND
+from jaxmoxi.models.networks.hidden_act import TIMM_ACTIVATIONS
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.timm_names import known_heads, published_cfg
 from jaxmoxi.models.networks.vit_config import VisionTransformerConfig, canonical_names
@@ -88,15 +90,17 @@ _TIMM_HARMLESS = {
     "attn_drop_rate", "drop_path_rate", "drop_rate", "dynamic_img_pad", "dynamic_img_size", "fix_init",
     "patch_drop_rate", "pos_drop_rate", "proj_drop_rate", "strict_img_size", "weight_init",
 }  # fmt: skip
-_TIMM_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
 _TIMM_SPEAKS_OF = {
     "architecture", "fc_norm", "label_descriptions", "label_names", "model_args", "norm_layer", "num_features",
     "pretrained_cfg",
 }  # fmt: skip
 
 
-def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformerConfig:
-    """The shape of the network that a `config.json` describes, Hugging Face's or timm's.
+def config_from_settings(
+    settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> VisionTransformerConfig | dinov2.Dinov2Config:
+    """The shape of the network that a `config.json` describes, Hugging Face's or timm's. Of timm's variants that a
+    plain ViT does not cover it is a `Dinov2Config`.
 
     settings: the file's content. Of timm's file the architecture's name and `model_args` are read; the name decides on
               the number of heads where `model_args` does not.
@@ -141,9 +145,13 @@ def _has_teacher(settings: Mapping[str, Any]) -> bool:
     return bool(names) and "withteacher" in names[0].lower()
 
 
-def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VisionTransformerConfig:
+def _timm(
+    kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> VisionTransformerConfig | dinov2.Dinov2Config:
     beside = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ}
     args = {**beside, **mapping(settings, "model_args")}
+    if _is_patch_encoder(kind, args, tensors):
+        return dinov2.config_from_settings(settings, tensors)
     if args.get("norm_layer") == "layernorm":  # timm's name of its default
         del args["norm_layer"]
     if args.get("fc_norm") is False:  # what null stands for where the class token is read
@@ -163,9 +171,9 @@ def _timm(kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarr
             f"expected timm's tensors for {brief(kind)} (patch_embed.proj.weight, head.weight, ...): {error}"
         ) from None
     distilled = "dist_token" in tensors
-    activation = _TIMM_ACTIVATIONS.get(text(args, "act_layer", "gelu").lower())
+    activation = TIMM_ACTIVATIONS.get(text(args, "act_layer", "gelu").lower())
     if activation is None:
-        expected = ", ".join(_TIMM_ACTIVATIONS)
+        expected = ", ".join(TIMM_ACTIVATIONS)
         raise InputError(f"expected act_layer {expected}; got {brief(args['act_layer'])!r}: not implemented")
     config = VisionTransformerConfig(
         image_size=_timm_size(settings, args, tokens - 1 - distilled, max(patch, 1)),
@@ -196,6 +204,16 @@ def _timm_size(settings: Mapping[str, Any], args: Mapping[str, Any], count: int,
             if (height // patch) * (width // patch) == count:
                 return pair({"img_size": [height // patch * patch, width // patch * patch]}, "img_size", 1)
     return max(1, round(max(count, 0) ** 0.5)) * patch
+
+
+def _is_patch_encoder(kind: str, args: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether a network of timm's has layer scales, registers, a norm behind the mean of its patches, or no position
+    embedding of its class token (DeiT III): what `patch_encoder` implements, whatever the architecture is called."""
+    if "cls_token" not in tensors:  # refused by name, as no network here lacks it
+        return False
+    signs = {"blocks.0.ls1.gamma", "reg_token", "fc_norm.weight"} & tensors.keys()
+    averaged = args.get("global_pool") == "avg" and args.get("fc_norm") is False
+    return bool(signs) or averaged or args.get("no_embed_class") is True or kind.startswith("deit3_")
 
 
 def _timm_heads(kind: str, args: Mapping[str, Any]) -> int:

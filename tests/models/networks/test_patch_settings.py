@@ -49,7 +49,7 @@ TIMM_DINO, TIMM_BEIT = "timm-dinov2-registers", "timm-beit"
         (BEIT, {"qkv_bias": False}, "expected qkv_bias true"),
         (BEIT, {"model_type": "data2vec-vision"}, "in the names of data2vec_vision; got those of beit"),
         (TIMM_DINO, {"global_pool": "map"}, "expected global_pool token or avg; got 'map'"),
-        (TIMM_DINO, {"act_layer": "silu"}, "expected act_layer gelu"),
+        (TIMM_DINO, {"act_layer": "elu"}, "expected act_layer gelu"),
         (TIMM_DINO, {"reg_tokens": 1}, "reg_tokens is 1 in the config and 4 in the weights"),
         (TIMM_DINO, {"fc_norm": False}, "fc_norm is False in the config and True in the weights"),
         (TIMM_DINO, {"qk_norm": True}, "expected qk_norm false"),

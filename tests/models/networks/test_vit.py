@@ -159,7 +159,7 @@ def test_a_checkpoint_that_does_not_fit():
     [
         (dict(image_size=20), "image_size 20 is not a multiple of patch_size 8"),
         (dict(num_heads=5), "hidden_size 12 is not a multiple of num_heads 5"),
-        (dict(activation="swish"), "expected an activation of gelu, .* got 'swish'"),
+        (dict(activation="prelu"), "expected an activation of gelu, .* got 'prelu'"),
         (dict(num_layers=0), "num_layers must be a whole number of at least 1; got 0"),
         (dict(teacher=True), "teacher=True needs the distillation token"),
     ],
