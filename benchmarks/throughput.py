@@ -1,7 +1,7 @@
 """How many masked forwards per second, and how near is that to what the machine's matrix products allow?
 
     python benchmarks/throughput.py [--model FOLDER | --size tiny|small|base] [--peer] [--out FILE.json]
-    python benchmarks/throughput.py --networks resnet-18 convnext-t [--naming timm] [--out FILE.json]
+    python benchmarks/throughput.py --peer --networks resnet-18 convnext-t [--naming timm] [--out FILE.json]
 
 Per number of tokens, batch and dtype; `--peer` measures the same network in PyTorch beside it, in the same run (needs
 PyTorch, and --model with a Hugging Face ViT folder). The peer's attention is PyTorch's fused one, its best.
@@ -49,7 +49,7 @@ class Args:
     dtypes: tuple[str, ...] = ("float32",)
     repeats: int = 7
     peer: bool = False
-    """Measure PyTorch as well."""
+    """Measure PyTorch as well; --networks always does."""
     networks: tuple[str, ...] = ()
     """Networks of `variants/` instead, each against PyTorch: resnet-18, convnext-t, ..."""
     naming: str = "timm"
@@ -164,7 +164,11 @@ def main(args: Args) -> int:
     if args.networks:
         return races(args)
     if args.peer and args.model is None:
-        print("throughput: --peer needs --model FOLDER, a Hugging Face ViT with weights", file=sys.stderr)
+        print(
+            "throughput: --peer needs --model FOLDER, a Hugging Face ViT with weights, or --networks NAME ... of "
+            "variants/ (resnet-18, ...)",
+            file=sys.stderr,
+        )
         return 2
     mesh = jm.local_mesh()
     model = random_classifier(SIZES[args.size]) if args.model is None else jm.models.load(args.model)

@@ -46,7 +46,10 @@ _lists = dict(
 _variants = [
     *(_b(i) for i in range(5)),
     of_transformers("MobileNetV2", "MobileNetV2"),
-    *(of_timm(name, name, _timm_sizes.get(name, 224)) for name in (*_timm_names, "mobilenetv2_100")),
+    *(
+        of_timm(name, name, _timm_sizes.get(name, 224))
+        for name in (*_timm_names, "mobilenetv2_100", "tf_efficientnet_lite0")
+    ),
     *(of_torchvision(f"EfficientNet-B{i}", f"efficientnet_b{i}", _B[i][2]) for i in range(5)),
     of_torchvision("MobileNetV2", "mobilenet_v2"),
     of_torchvision("MobileNetV3-Large", "mobilenet_v3_large"),
@@ -112,6 +115,7 @@ _VARIANCES = {
     "timm tf_mobilenetv3_small_100": 0.487,
     "timm tf_mobilenetv3_small_minimal_100": 0.649,
     "timm mobilenetv2_100": 0.4,
+    "timm tf_efficientnet_lite0": 0.45,
     "torchvision EfficientNet-B0": 0.453,
     "torchvision EfficientNet-B1": 0.478,
     "torchvision EfficientNet-B2": 0.505,

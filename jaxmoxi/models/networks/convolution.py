@@ -23,11 +23,10 @@ Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVP
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 # The smallest map, in pixels, on which Winograd's products are wide enough to be worth the reading of their weights.
@@ -52,7 +51,8 @@ def convolve_cpu(
     if kernel.shape[:2] == (1, 1):
         x = jnp.pad(x, ((0, 0), *margins, (0, 0))) if any(map(any, margins)) else x
         return _product(x[:, ::stride, ::stride], kernel[0, 0])
-    if kernel.shape[:2] == (3, 3) and stride == 1 and x.shape[1] * x.shape[2] >= _LEAST_PIXELS:
+    wide = x.shape[1] * x.shape[2] >= _LEAST_PIXELS
+    if kernel.shape[:2] == (3, 3) and stride == 1 and wide and x.dtype == jnp.float32:  # halves would lose digits
         return winograd(x, kernel, margins)
     return side_by_side(x, kernel, stride, margins)
 
@@ -80,15 +80,19 @@ def winograd(x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C D"], margin
     tiles = [_input_transform(row) for row in tiles]
     # The barrier keeps each sum from being computed again within the product that reads it.
     stacked = jax.lax.optimization_barrier(jnp.stack([part for row in tiles for part in row]))
-    filters = jnp.einsum("ui,ijcd,wj->uwcd", _FILTER.astype(kernel.dtype), kernel, _FILTER.astype(kernel.dtype))
-    products = [[_product(stacked[4 * u + w], filters[u, w]) for w in range(4)] for u in range(4)]
+    # As sums: an einsum with the transform's matrix takes longer than the convolution, once in every pair of images.
+    rows_of = _filter_transform(kernel)
+    filters = jax.lax.optimization_barrier(jnp.stack([part for row in rows_of for part in _filter_transform(row)]))
+    products = [[_product(stacked[4 * u + w], filters[4 * u + w]) for w in range(4)] for u in range(4)]
     columns = [_output_transform(column) for column in zip(*products, strict=True)]
     pixels = [_output_transform(row) for row in zip(*columns, strict=True)]
     y = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)  # [B, rows, 2, cols, 2, D]
     return y.reshape(len(x), 2 * rows, 2 * cols, -1)[:, :height, :width]
 
 
-_FILTER = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+def _filter_transform(g: Sequence[Array] | Array) -> list[Array]:
+    even, odd = (g[0] + g[2]) * 0.5, g[1] * 0.5
+    return [g[0], even + odd, even - odd, g[2]]
 
 
 def _input_transform(d: Sequence[Array]) -> list[Array]:
@@ -112,13 +116,6 @@ def max_pool(x: Float[Array, "B H W C"], size: int, stride: int, margin: int) ->
     x = functools.reduce(jnp.maximum, rows)
     columns = [jax.lax.slice_in_dim(x, j, j + (width - 1) * stride + 1, stride, 2) for j in range(size)]
     return functools.reduce(jnp.maximum, columns)
-
-
-def in_pairs(network: Callable[[Array], Array], images: Float[Array, "B H W C"]) -> Float[Array, "B ..."]:
-    """`network(images)`, two images at a time, or one of an odd batch: the CPU's early layers stay in the cache."""
-    pair = 2 - len(images) % 2
-    maps = jax.lax.map(network, images.reshape(len(images) // pair, pair, *images.shape[1:]))
-    return maps.reshape(len(images), *maps.shape[2:])
 
 
 def _output(shape: tuple[int, ...], size: tuple[int, ...], stride: int, margins: Margins) -> list[int]:

@@ -1,7 +1,7 @@
 """How the published weights of convolutional networks see a photo, by the names of timm and torchvision.
 
-Source: timm 1.0 (Apache 2.0), the `default_cfgs` of `convnext.py`, `efficientnet.py` and `mobilenetv3.py`; torchvision
-0.29 (BSD 3-Clause), the `transforms` of the same networks' weights. The tests compare the tables with both.
+Source: timm 1.0 (Apache 2.0), the `default_cfgs` of `convnext.py`, `efficientnet.py`, `mobilenetv3.py` and `resnet.py`;
+torchvision 0.29 (BSD 3-Clause), the `transforms` of the same networks' weights. The tests compare the tables with both.
 """
 
 from __future__ import annotations
@@ -72,6 +72,17 @@ _TIMM: tuple[tuple[str, _Cfg], ...] = (
           (224, 0.875), (240, 0.882), (260, 0.89), (300, 0.904), (380, 0.922), (456, 0.934), (528, 0.942), (600, 0.949),
           (672, 0.954)))
       for end, numbers in ((".ap_in1k", _HALF), ("_ap.@", _HALF), ("_ns.@", _IMAGENET), (".*", _IMAGENET))),
+    ("resnet101.a1h_in1k", _Cfg(_IMAGENET, 224, 0.95)),
+    ("resnet152.a1h_in1k", _Cfg(_IMAGENET, 224, 0.95)),
+    ("resnet50.a1h_in1k", _Cfg(_IMAGENET, 176, 0.9)),
+    ("resnet50.bamboo", _Cfg(_IMAGENET, 224, 1.0)),
+    ("resnet34.ra4_e3600_r224_in1k", _Cfg(_HALF, 224, 0.9)),
+    ("*resnet*.a3_in1k", _Cfg(_IMAGENET, 160, 0.95)),
+    ("*resnet*.tv2_in1k", _Cfg(_IMAGENET, 176, 0.875, "bilinear")),
+    *((f"*resnet*.{tag}_in1k", _Cfg(_IMAGENET, 224, 0.875, "bilinear"))
+      for tag in ("tv", "fb_ssl_yfcc100m_ft", "fb_swsl_ig1b_ft")),
+    *((f"*resnet*.{tag}_in1k", _Cfg(_IMAGENET, 224, 0.95)) for tag in ("a[12]", "b[12]k", "c[12]", "d")),
+    *((f"*resnet*.{tag}_in1k", _Cfg(_IMAGENET, 224, 0.875)) for tag in ("am", "bt", "gluon", "ra", "racm", "ram")),
     ("mobilenetv3_large_100.ra4_*", _Cfg(_HALF, 224, 0.95)),
     ("mobilenetv3_large_100.miil_*", _Cfg(_UNIT, 224, 0.875, "bilinear")),
     ("mobilenetv3_large_100.*", _Cfg(_IMAGENET, 224, 0.875)),

@@ -20,7 +20,8 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
 from jaxmoxi.models.networks.activations import ACTIVATIONS
 from jaxmoxi.models.networks.base import ClassifierNetwork, Features
-from jaxmoxi.models.networks.convolution import convolve, convolve_cpu, in_pairs, max_pool
+from jaxmoxi.models.networks.convolution import convolve, convolve_cpu, max_pool
+from jaxmoxi.models.networks.depthwise import in_pairs
 from jaxmoxi.models.networks.registry import Family, register
 from jaxmoxi.models.networks.resnet_config import (
     BlockShape,
@@ -31,7 +32,7 @@ from jaxmoxi.models.networks.resnet_config import (
     detect_naming,
     expected_tensors,
 )
-from jaxmoxi.models.networks.resnet_settings import PLAIN, config_from_settings, published_preprocessing
+from jaxmoxi.models.networks.resnet_settings import ARCHITECTURES, config_from_settings, published_preprocessing
 
 __all__ = ["ResNet", "ResNetConfig", "config_from_settings", "detect_naming", "expected_tensors", "from_tensors"]
 
@@ -165,7 +166,7 @@ register(
         network=ResNet,
         config=ResNetConfig,
         model_types=("resnet",),
-        architectures=(*PLAIN, *(f"{name}.*" for name in PLAIN)),
+        architectures=ARCHITECTURES,
         config_from_settings=config_from_settings,
         from_tensors=from_tensors,
         published=published_preprocessing,

@@ -15,6 +15,8 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.settings import FIXED, TIMM_CFG, check_keys, flag, mapping, pair, text, whole
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks.activations import activation_name
+from jaxmoxi.models.networks.base import ImageSize
+from jaxmoxi.models.networks.published import published_photos, published_size
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.resnet_config import Naming, ResNetConfig, classifier_name, detect_naming, stem_name
 from jaxmoxi.models.preprocess import Preprocessing
@@ -27,20 +29,19 @@ _READ = {
 _TIMM_FIXED = {
     "aa_layer": None,
     "avg_down": False,
-    "base_width": None,
     "block_args": None,
+    "block_reduce_first": 1,
     "cardinality": 1,
     "down_kernel_size": 1,
-    "drop_block": None,
     "global_pool": "avg",
     "output_stride": 32,
     "replace_stem_pool": False,
-    "stem_type": "",
-    "stem_width": 64,
-    "zero_init_last": None,
+    "stem_type": None,
 }
-_TIMM_READ = {"act_layer", "block", "in_chans", "layers", "num_classes", "num_features"}
-_TIMM_HARMLESS = {"block_reduce_first", "drop_block_rate", "drop_path_rate", "drop_rate", "norm_layer"}
+_TIMM_READ = {
+    "act_layer", "base_width", "block", "channels", "in_chans", "layers", "norm_layer", "num_classes", "num_features",
+}  # fmt: skip
+_TIMM_HARMLESS = {"drop_block_rate", "drop_path_rate", "drop_rate", "stem_width", "zero_init_last"}  # of a plain stem
 _SPEAKS_OF = {"architecture", "label_descriptions", "label_names", "model_args", "pretrained_cfg"}
 
 # Plain ResNets in timm's and torchvision's names: blocks of each stage, and whether they are bottlenecks.
@@ -54,7 +55,24 @@ _NAMED = {
     "wide_resnet50_2": ((3, 4, 6, 3), True),
     "wide_resnet101_2": ((3, 4, 23, 3), True),
 }
-PLAIN = (*_NAMED, *(f"tv_{name}" for name in _NAMED), *(f"gluon_{name}_v1b" for name in _NAMED))
+# timm's older names, and the tags of the same weights today.
+_OLDER = (
+    (r"tv_(\w+)", r"\1.tv_in1k"),
+    (r"gluon_(\w+)_v1b", r"\1.gluon_in1k"),
+    (r"ssl_(\w+)", r"\1.fb_ssl_yfcc100m_ft_in1k"),
+    (r"swsl_(\w+)", r"\1.fb_swsl_ig1b_ft_in1k"),
+)
+ARCHITECTURES = (
+    *_NAMED, *(f"{name}.*" for name in _NAMED), "tv_resnet*", "gluon_resnet*_v1b", "ssl_resnet*", "swsl_resnet*",
+)  # fmt: skip
+
+
+def _full_name(name: str) -> str:
+    """An architecture and, where the name tells, its tag: "resnet50.tv_in1k" for "tv_resnet50"."""
+    for pattern, today in _OLDER:
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, today, name)
+    return name
 
 
 def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ResNetConfig:
@@ -99,35 +117,53 @@ def _huggingface(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray])
 
 
 def _timm(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ResNetConfig:
-    kind = network_kind(settings)
-    beside = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ}
-    args = {**beside, **mapping(settings, "model_args")}
-    unheard = sorted(args.keys() - _TIMM_FIXED.keys() - _TIMM_READ - _TIMM_HARMLESS)
-    if unheard:
-        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
-    check_keys(args, fixed=_TIMM_FIXED, read=_TIMM_READ | _TIMM_HARMLESS)
-    check_keys(settings, fixed={}, read=args.keys() | _SPEAKS_OF | _TIMM_HARMLESS | TIMM_CFG | {"image_size"})
-    name = re.sub(r"^(tv|gluon)_|_v1b$", "", kind.partition(".")[0])
-    depths, bottleneck = _NAMED[name]
-    found = _count(tensors, r"layer(\d+)\.(\d+)\.")
-    _agree({"layers": (depths, found)})
+    kind, args = _full_name(network_kind(settings)), _arguments(settings)
+    if kind.partition(".")[0] not in _NAMED:
+        raise InputError(f"expected an architecture of {', '.join(_NAMED)}; got {brief(repr(kind))}")
+    named, bottleneck = _NAMED[kind.partition(".")[0]]
+    said: dict[str, tuple[Any, Any]] = {}
+    depths = _count(tensors, r"layer(\d+)\.(\d+)\.")
+    said["layers"] = (_numbers(args, "layers", named), depths)
+    _agree(said)
     stem, channels = _stem(tensors, "timm")
-    last = 3 if bottleneck else 2
+    stages, last = range(1, len(depths) + 1), 3 if bottleneck else 2
     config = ResNetConfig(
         depths=depths,
-        widths=tuple(_fan_out(tensors, f"layer{s}.0.conv{last}.weight") for s in range(1, len(depths) + 1)),
-        inner=tuple(_fan_out(tensors, f"layer{s}.0.conv1.weight") for s in range(1, len(depths) + 1) if bottleneck),
+        widths=tuple(_fan_out(tensors, f"layer{s}.0.conv{last}.weight") for s in stages),
+        inner=tuple(_fan_out(tensors, f"layer{s}.0.conv1.weight") for s in stages if bottleneck),
         stem=stem,
         activation=activation_name(args, "act_layer", "relu"),
         within=activation_name(args, "act_layer", "relu"),
         num_classes=_classes(tensors, "timm"),
-        image_size=_image_size(settings),
+        image_size=_image_size(settings, kind),
         num_channels=channels,
     )
-    said = {k: (whole(args, k, v), v) for k, v in (("in_chans", channels), ("num_classes", config.num_classes))}
+    planes = tuple(width // 4 if bottleneck else width for width in config.widths)
+    said["channels"] = (_numbers(args, "channels", planes), planes)
+    for name, found in (("in_chans", channels), ("num_classes", config.num_classes)):
+        said[name] = (whole(args, name, found), found)
     said["num_features"] = (whole(args, "num_features", config.widths[-1]), config.widths[-1])
+    if "base_width" in args and bottleneck:
+        inner = tuple(n * whole(args, "base_width", 64) // 64 for n in planes)
+        said["base_width"] = (args["base_width"], args["base_width"] if inner == config.inner else "another")
     _agree(said)
     return config
+
+
+def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments in `model_args`, and those that stand beside it."""
+    beside = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ}
+    args = {k: v for k, v in {**beside, **mapping(settings, "model_args")}.items() if v is not None}  # as timm does
+    unheard = sorted(args.keys() - _TIMM_FIXED.keys() - _TIMM_READ - _TIMM_HARMLESS)
+    if unheard:
+        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
+    check_keys(args, fixed=_TIMM_FIXED, read=_TIMM_READ | _TIMM_HARMLESS)
+    read = _TIMM_FIXED.keys() | _TIMM_READ | _TIMM_HARMLESS
+    check_keys(settings, fixed={}, read=read | _SPEAKS_OF | TIMM_CFG | {"image_size"})
+    norm = re.sub("_", "", text(args, "norm_layer", "batchnorm2d")).lower()
+    if norm not in ("batchnorm", "batchnorm2d", "frozenbatchnorm2d"):
+        raise InputError(f"expected norm_layer batchnorm2d; got {brief(repr(args['norm_layer']))}: not implemented")
+    return args
 
 
 def _agree(said: Mapping[str, tuple[Any, Any]]) -> None:
@@ -166,34 +202,22 @@ def _classes(tensors: Mapping[str, np.ndarray], naming: Naming) -> int:
     return weight.shape[0] if weight is not None and weight.shape and weight.shape[0] else 1000  # else it is missing
 
 
-def _image_size(settings: Mapping[str, Any]) -> Any:
+def _image_size(settings: Mapping[str, Any], kind: str) -> ImageSize:
     if "image_size" in settings:
         return pair(settings, "image_size", 224)
-    sizes = mapping(settings, "pretrained_cfg").get("input_size", settings.get("input_size", (3, 224, 224)))
+    sizes = mapping(settings, "pretrained_cfg").get("input_size", settings.get("input_size"))
+    if sizes is None:
+        return published_size(kind, torchvision=False)
     if not isinstance(sizes, list | tuple) or len(sizes) != 3:
         raise InputError(f"expected input_size [channels, height, width]; got {brief(repr(sizes))}")
     return pair({"input_size": list(sizes[1:])}, "input_size", 224)
 
 
-# timm's recipes, by the beginning of a tag: how photos are cropped and resized. A name without a tag may be timm's or
-# torchvision's, which differ.
-_RECIPES = {
-    ("tv_", "fb_"): (0.875, "bilinear"),
-    ("gluon_", "bt_", "ra_", "ram_", "am_", "racm_"): (0.875, "bicubic"),
-    ("a1_", "a2_", "a3_", "b1k_", "b2k_", "c1_", "c2_", "d_"): (0.95, "bicubic"),
-}
-
-
 def published_preprocessing(
     settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray], size: int
 ) -> Preprocessing | None:
-    """How the published weights of this name see a photo, for images of `size` pixels; None where nobody knows."""
-    name, _, tag = network_kind(settings).partition(".")
-    if name.startswith("tv_") and not tag:
-        tag = "tv_in1k"
-    if detect_naming(tensors) == "timm":
-        for beginnings, (crop_pct, interpolation) in _RECIPES.items():
-            if tag.startswith(beginnings):
-                cfg = {"input_size": (3, size, size), "crop_pct": crop_pct, "interpolation": interpolation}
-                return Preprocessing.from_timm(cfg)
-    return None
+    """How the published weights of this name see a photo, for images of `size` pixels; None where nobody knows.
+
+    "resnet50" without a tag may be any of torchvision's or timm's, which differ.
+    """
+    return published_photos(_full_name(network_kind(settings)), size) if detect_naming(tensors) == "timm" else None

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
+from jaxmoxi.models.networks.resnet_config import ResNetConfig, convolutions
 
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -107,27 +108,28 @@ def expected_tensors(config: ResidualNetConfig) -> dict[str, tuple[int, ...]]:
 def _table(config: ResidualNetConfig) -> dict[str, tuple[Place, tuple[int, ...]]]:
     """torchvision's name of every tensor -> (its place in our network, its shape in theirs)."""
     table: dict[str, tuple[Place, tuple[int, ...]]] = {}
-
-    def conv_norm(conv: str, norm: str, ours: tuple[Place, Place], shape: tuple[int, ...]) -> None:
-        table[f"{conv}.weight"] = ((*ours[0], "kernel"), shape)
-        pairs = (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var"))
-        for leaf, own in pairs:
-            table[f"{norm}.{leaf}"] = ((*ours[1], own), shape[:1])
-
-    conv_norm("conv1", "bn1", (("conv1",), ("bn1",)), (64, 3, 7, 7))
-    fan_in, index = 64, 0
-    for stage, count in enumerate(_DEPTHS[config.depth]):
-        for i in range(count):
-            fan_out, at, ours = 64 * 2**stage, f"layer{stage + 1}.{i}", ("blocks", index)
-            conv_norm(f"{at}.conv1", f"{at}.bn1", ((*ours, "conv1"), (*ours, "bn1")), (fan_out, fan_in, 3, 3))
-            conv_norm(f"{at}.conv2", f"{at}.bn2", ((*ours, "conv2"), (*ours, "bn2")), (fan_out, fan_out, 3, 3))
-            if fan_in != fan_out:
-                paths = ((*ours, "shortcut"), (*ours, "shortcut_norm"))
-                conv_norm(f"{at}.downsample.0", f"{at}.downsample.1", paths, (fan_out, fan_in, 1, 1))
-            fan_in, index = fan_out, index + 1
-    table["fc.weight"] = (("fc", "kernel"), (config.num_classes, fan_in))
+    depths = _DEPTHS[config.depth]
+    shape = ResNetConfig(depths, widths=(64, 128, 256, 512), inner=(), num_classes=config.num_classes)
+    for slot, (conv, norm, weight) in convolutions(shape, "timm").items():
+        ours, theirs = _places(slot, depths)
+        table[f"{conv}.weight"] = ((*ours, "kernel"), weight)
+        for leaf, own in (("weight", "scale"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "var")):
+            table[f"{norm}.{leaf}"] = ((*theirs, own), weight[:1])
+    table["fc.weight"] = (("fc", "kernel"), (config.num_classes, shape.widths[-1]))
     table["fc.bias"] = (("fc", "bias"), (config.num_classes,))
     return table
+
+
+def _places(slot: Place, depths: tuple[int, ...]) -> tuple[Place, Place]:
+    """Where a convolution of the network with folded norms stands in this one, and where its BatchNorm does."""
+    if slot == ("stem",):
+        return ("conv1",), ("bn1",)
+    _, stage, place, *rest = slot
+    block = ("blocks", sum(depths[: int(stage)]) + int(place))
+    if rest == ["shortcut"]:
+        return (*block, "shortcut"), (*block, "shortcut_norm")
+    number = int(rest[1]) + 1
+    return (*block, f"conv{number}"), (*block, f"bn{number}")
 
 
 def from_tensors(config: ResidualNetConfig, tensors: Mapping[str, np.ndarray], *, source: str) -> State:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmoxi.models.networks import convolution
+from jaxmoxi.models.networks.depthwise import in_pairs
 
 RNG = np.random.default_rng(0)
 
@@ -56,4 +57,4 @@ def test_the_pool_is_the_window(shape, size, stride, margin):
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_pairs_are_the_batch(count):
     x = array(count, 4, 4, 2)
-    np.testing.assert_allclose(convolution.in_pairs(lambda x: x.sum(3) * 2, x), x.sum(3) * 2, rtol=1e-6)
+    np.testing.assert_allclose(in_pairs(lambda x: x[:, ::2] * 2, x), x[:, ::2] * 2, rtol=1e-6)

@@ -16,7 +16,9 @@ def test_names():
     assert published_cfg("tf_efficientnet_b2_ap") == cfg
     assert published_cfg("convnext_tiny.in12k_ft_in1k_384")["crop_mode"] == "squash"
     assert published_cfg("convnext_tiny.of_mine") is None
-    assert published_cfg("resnet50") is None
+    assert published_cfg("resnet50") is None  # torchvision's, or any of timm's
+    assert published_cfg("resnet50.a3_in1k")["input_size"] == (3, 160, 160)
+    assert published_cfg("resnet50.mine_in1k") is None
     assert published_size("efficientnet_b2", torchvision=True) == 288
     assert published_size("efficientnet_b2", torchvision=False) == 256
     assert published_size("efficientnet_b2_mine", torchvision=False) == 224
@@ -41,7 +43,7 @@ def test_every_published_preprocessing_is_timms():
             assert ours == {key: getattr(theirs, key) for key in ours}, full
             assert published_photos(full) == Preprocessing.from_timm(ours)
             compared += 1
-    assert compared > 110
+    assert compared > 160
 
 
 def test_every_published_preprocessing_is_torchvisions():

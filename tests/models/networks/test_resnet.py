@@ -44,20 +44,22 @@ def test_it_is_the_trainable_one_with_its_norms_folded(tmp_path):
 def test_features_batches_and_gradients(tmp_path):
     model = load(tmp_path)
     images = jnp.asarray(made_images((48, 40), count=3))
-    logits = model.logits(images)
-    features = model.features(images)
+    logits_of = jax.jit(type(model).logits)
+    logits = logits_of(model, images)
+    features = jax.jit(type(model).features)(model, images)
     assert features.maps.shape == (3, 6, 5, 16)
     np.testing.assert_allclose(model.classify(features), logits, rtol=1e-5)
-    np.testing.assert_allclose(jax.jit(type(model).logits)(model, images[1:2])[0], logits[1], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(jax.vmap(lambda x: model.logits(x[None])[0])(images), logits, rtol=1e-4, atol=1e-5)
-    gradient = jax.grad(lambda x: model.logits(x)[0, 1])(images)
+    alone = logits_of(model, images[1:2])[0]
+    np.testing.assert_allclose(alone, logits[1], rtol=1e-4, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda x: model.logits(x)[0, 1]))(images)
     assert (np.asarray(gradient[1:]) == 0).all()
     step = 1e-2 * gradient / jnp.linalg.norm(gradient)
-    change = (model.logits(images + step) - model.logits(images - step))[0, 1] / 2
+    change = (logits_of(model, images + step) - logits_of(model, images - step))[0, 1] / 2
     np.testing.assert_allclose(change, 1e-2 * jnp.linalg.norm(gradient), rtol=0.05)
     half = model.astype("bfloat16")
-    assert half.logits(images).dtype == jnp.float32
-    np.testing.assert_allclose(half.logits(images), logits, atol=0.1 * float(jnp.abs(logits).max()))
+    found = logits_of(half, images)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, logits, atol=0.1 * float(jnp.abs(logits).max()))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,9 @@ def test_settings_of_hugging_face_that_are_refused(tmp_path, changes, message):
         load(tmp_path, **changes)
 
 
+SMALL = {"layers": [1, 1, 1, 1]}  # what the next tests' weights are
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -87,6 +92,15 @@ def test_settings_of_hugging_face_that_are_refused(tmp_path, changes, message):
         ({"architecture": "resnet18"}, r"layers is \(2, 2, 2, 2\) in the config and \(1, 1, 1, 1\) in the weights"),
         ({"architecture": "resnet18", "model_args": {"stem_type": "deep"}}, "expected stem_type"),
         ({"architecture": "resnet18", "model_args": {"gates": 3}}, "model_args gates may change the network"),
+        ({"architecture": "resnet18", "model_args": SMALL | {"channels": 8}}, "channels must be a list"),
+        (
+            {"architecture": "resnet18", "model_args": SMALL | {"channels": [8, 8, 8, 16]}},
+            r"channels is \(8, 8, 8, 16\)",
+        ),
+        ({"architecture": "resnet18", "model_args": SMALL | {"in_chans": 1}}, "in_chans is 1 in the config"),
+        ({"architecture": "resnet18", "model_args": SMALL | {"avg_down": True}}, "expected avg_down false"),
+        ({"architecture": "resnet18", "model_args": SMALL | {"norm_layer": "groupnorm"}}, "expected norm_layer"),
+        ({"architecture": "tv_resnet99"}, "expected an architecture of resnet18"),
         ({"model_type": "resnet"}, "the config says 'resnet', the tensors are named as in timm"),
     ],
 )
@@ -94,6 +108,36 @@ def test_settings_of_timm_that_are_refused(tmp_path, settings, message):
     config = resnet.ResNetConfig(depths=(1, 1, 1, 1), widths=(8, 8, 8, 8), inner=(), stem=8, num_classes=3)
     with pytest.raises(ValueError, match=message):
         load(tmp_path, settings, config, "timm")
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "text"),
+    [
+        ({"architecture": "resnet18.a3_in1k"}, (160, 160), "resize 168"),
+        ({"architecture": "tv_resnet18"}, (224, 224), "resize 256"),
+        ({"architecture": "ssl_resnet18", "input_size": [3, 192, 192]}, (192, 192), "resize 219"),
+    ],
+)
+def test_a_tag_or_an_older_name_tells_how_photos_are_seen(tmp_path, settings, size, text):
+    config = resnet.ResNetConfig(depths=(1, 1, 1, 1), widths=(8, 8, 8, 8), inner=(), stem=8, num_classes=3)
+    # What changes nothing at inference, or speaks of other ResNets' stems, is not refused.
+    args = {"model_args": SMALL | {"zero_init_last": False, "stem_width": 32, "drop_rate": 0.1, "aa_layer": None}}
+    tensors = made_tensors(resnet.expected_tensors(config, "timm"))
+    folder = write_folder(tmp_path, {"num_classes": 3, **settings, **args}, tensors, None)
+    with pytest.warns(UserWarning, match=text):
+        model = jm.models.load(folder)
+    assert model.preprocessing.size == size
+
+
+def test_a_name_that_several_weights_have_is_asked_about(tmp_path):
+    tensors = made_tensors(resnet.expected_tensors(CONFIG, "huggingface"))
+    for settings, weights in ((HUGGINGFACE, tensors), ({"architecture": "resnet18", "num_classes": 3}, None)):
+        shapes = trainable_resnet.expected_tensors(trainable_resnet.ResidualNetConfig(18, 3))
+        folder = write_folder(
+            tmp_path / settings.get("model_type", "timm"), settings, weights or made_tensors(shapes), None
+        )
+        with pytest.raises(ValueError, match="does not say how a photo becomes the network's input"):
+            jm.models.load(folder)
 
 
 def test_the_way_a_stride_is_made_is_part_of_the_network(tmp_path):
