@@ -4,7 +4,7 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from jaxmoxi import attribution, metrics, models, plot, search
+from jaxmoxi import attribution, interactions, metrics, models, plot, search
 from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_linen, from_nnx, from_torch
 from jaxmoxi.errors import InputError, NaNValueError, OutOfMemoryError
 from jaxmoxi.games.base import ValueFn
@@ -86,6 +86,7 @@ __all__ = [
     "greedy_step",
     "grid_regions",
     "insertion_curve",
+    "interactions",
     "local_mesh",
     "metrics",
     "models",

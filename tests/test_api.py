@@ -20,7 +20,18 @@ CORE_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
 
 
 def public_objects():
-    for owner in (jm, jm.models, jm.search, jm.attribution, jm.metrics, jm.plot, jm.p2p, jm.p2p.data, jm.study):
+    for owner in (
+        jm,
+        jm.models,
+        jm.interactions,
+        jm.search,
+        jm.attribution,
+        jm.metrics,
+        jm.plot,
+        jm.p2p,
+        jm.p2p.data,
+        jm.study,
+    ):
         for name in owner.__all__:
             thing = getattr(owner, name)
             if not inspect.ismodule(thing) and not name.isupper():  # constants have comments
