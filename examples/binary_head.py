@@ -9,6 +9,7 @@ link="sigmoid", target 1 explains "yes" and target 0 "no". The place of the spot
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from training import train
 

@@ -130,7 +130,7 @@ def test_eager_is_jit_is_vmap():
 @pytest.mark.usefixtures("unchecked")
 def test_errors():
     image, hidden = photo(4, 4), np.zeros((4, 4), bool)
-    with pytest.raises(ValueError, match=r"an image float\[H, W, 3\]; got uint8 of shape \[4, 4, 3\]"):
+    with pytest.raises(ValueError, match=r"an image float\[H, W, channels\]; got uint8 of shape \[4, 4, 3\]"):
         noisy_linear_imputation(KEY, image.astype(np.uint8), hidden)
     with pytest.raises(
         ValueError, match=r"hidden bool\[4, 4\], True where a pixel is to be guessed; got bool of shape"
