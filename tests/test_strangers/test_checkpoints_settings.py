@@ -214,7 +214,7 @@ def test_mobilenets_arguments_of_timm(tmp_path):
     config = load(tmp_path / "b", timm, tensors).config
     assert (config.norm_eps, config.padding) == (1e-5, "symmetric")
     for args, message in (
-        ({"act_layer": "mish"}, "expected act_layer to be"), ({"se_layer": "se"}, "expected se_layer null"),
+        ({"act_layer": "snake"}, "expected act_layer to be"), ({"se_layer": "se"}, "expected se_layer null"),
         ({"global_pool": "max"}, "expected global_pool avg"), ({"output_stride": 16}, "expected output_stride 32"),
         ({"pad_type": "valid"}, 'expected pad_type "" or "same"'), ({"bn_tf": True}, "expected bn_tf false"),
         ({"num_features": 640}, "num_features is 640 in the config and 1280"), ({"odd": 1}, "model_args odd may"),

@@ -35,6 +35,8 @@ TIMM_CFG = {
     "hf_hub_id", "input_size", "interpolation", "labels", "mean", "min_input_size", "origin_url", "paper_ids",
     "paper_name", "pool_size", "source", "std", "tag", "test_crop_pct", "test_input_size", "url",
 }  # fmt: skip
+# timm's names of a transformer's default norm, which null stands for.
+LAYER_NORMS = ("layernorm", "layer_norm")
 # Of these Hugging Face's networks of any family become others.
 FIXED = {"add_cross_attention": False, "auto_map": None, "pruned_heads": None, "quantization_config": None}
 
@@ -102,7 +104,7 @@ def check_keys(settings: Mapping[str, Any], *, fixed: Mapping[str, Any], read: C
     """Refuses what makes another network than the one implemented, and warns of keys nobody has heard of.
 
     fixed: keys that change the network, with the one value of each that is implemented; None stands for null, and for
-           what is empty.
+           what is empty or false.
     read:  the keys that the family reads.
 
     Raises ValueError that lists every key of another value.
@@ -122,9 +124,52 @@ def check_keys(settings: Mapping[str, Any], *, fixed: Mapping[str, Any], read: C
         )
 
 
+def timm_arguments(
+    settings: Mapping[str, Any],
+    *,
+    fixed: Mapping[str, Any],
+    read: Collection[str],
+    harmless: Collection[str],
+    ours: Collection[str] = (),
+) -> dict[str, Any]:
+    """What a file of timm's says of a network: `model_args`, and the arguments that stand beside it.
+
+    fixed, read: as `check_keys` takes them.
+    harmless:    arguments that change nothing here.
+    ours:        keys beside `model_args` that mean the file's own things there.
+
+    A null is the default, as `timm.create_model` drops it. Raises ValueError for
+    arguments that are not known or not implemented.
+    """
+    beside = {k: v for k, v in settings.items() if (k in fixed or k in read) and k not in ours}
+    args = {**beside, **mapping(settings, "model_args")}
+    args = {k: v for k, v in args.items() if v is not None}
+    unheard = sorted(k for k in args if k not in fixed and k not in read and k not in harmless)
+    if unheard:
+        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
+    check_keys(args, fixed=fixed, read={*read, *harmless})
+    return args
+
+
+def input_size(settings: Mapping[str, Any]) -> int | tuple[int, int] | None:
+    """The size of the images in timm's `pretrained_cfg`, or beside `architecture` in older files; None if not there.
+
+    Raises ValueError for what is no [channels, height, width].
+    """
+    cfg = mapping(settings, "pretrained_cfg") or settings
+    sizes = cfg.get("input_size")
+    if sizes is None:
+        return None
+    if not isinstance(sizes, list | tuple) or len(sizes) != 3:
+        raise InputError(f"expected input_size [channels, height, width]; got {brief(repr(sizes))}")
+    return pair({"input_size": list(sizes[1:])}, "input_size", 224)
+
+
 def _same(value: Any, wanted: Any) -> bool:
+    if wanted is LAYER_NORMS:
+        return value is None or value in LAYER_NORMS
     if wanted is None:
-        return value is None or (isinstance(value, list | dict | str) and not value)
+        return value is None or value is False or (isinstance(value, list | dict | str) and not value)
     if isinstance(wanted, bool) or isinstance(value, bool):
         return value is wanted
     if isinstance(wanted, float | int) and isinstance(value, float | int):
@@ -133,4 +178,10 @@ def _same(value: Any, wanted: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "null"
+        if value is None or value is LAYER_NORMS
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )

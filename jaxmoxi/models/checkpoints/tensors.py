@@ -86,6 +86,18 @@ def _check_numbers(name: str, tensor: np.ndarray, source: str) -> None:
         )
 
 
+def fold_norm(tensors: Mapping[str, np.ndarray], conv: str, norm: str, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [k, l, in, out] and bias [out] of a convolution without bias and the BatchNorm behind it, as one.
+
+    conv, norm: their names in a PyTorch checkpoint. eps: what the norm adds to the variance. In float64.
+    """
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    scale, shift, mean, variance = (np.asarray(tensors[f"{norm}.{leaf}"], np.float64) for leaf in leaves)
+    scale = scale / np.sqrt(variance + eps)
+    kernel = np.asarray(tensors[f"{conv}.weight"], np.float64).transpose(2, 3, 1, 0)  # OIHW -> HWIO
+    return kernel * scale, shift - mean * scale
+
+
 def fill_state(network: Callable[..., nnx.Module], array_for: Callable[[Place, tuple[int, ...]], np.ndarray]) -> State:
     """The state of a network, each of its arrays given by its place.
 

@@ -161,3 +161,12 @@ def check_images(images: Array, config: NetworkConfig) -> None:
             f"expected images [B, {height}, {width}, {channels}]; got {list(images.shape)}: model.preprocess(photo) "
             "makes one"
         )
+
+
+def check_batch(images: Array, channels: int, least: int = 1) -> None:
+    """Raises ValueError for what are no images [B, H, W, channels] of sides of at least `least` pixels."""
+    if images.ndim != 4 or images.shape[-1] != channels or min(images.shape[1:3]) < least:
+        sizes = f", H and W at least {least}" if least > 1 else ""
+        raise InputError(
+            f"expected images [B, H, W, {channels}]{sizes}; got {list(images.shape)}: image[None] adds a batch axis"
+        )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.settings import FIXED, check_keys, flag, number, pair, side, text, whole
+from jaxmoxi.models.checkpoints.settings import FIXED, LAYER_NORMS, check_keys, flag, number, pair, side, text, whole
 from jaxmoxi.models.checkpoints.tensors import State
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks.base import ImageSize, checked_size
@@ -59,7 +59,7 @@ _HUGGINGFACE_READ = {
     "use_mean_pooling", "use_relative_position_bias", "use_shared_relative_position_bias",
 }  # fmt: skip
 # Arguments of timm's Beit that change the network, and the one value of each that is implemented.
-_TIMM_FIXED = {"norm_layer": None, "scale_mlp": False, "swiglu_mlp": False}
+_TIMM_FIXED = {"norm_layer": LAYER_NORMS, "scale_mlp": False, "swiglu_mlp": False}
 _TIMM_READ = {
     "depth", "embed_dim", "global_pool", "img_size", "in_chans", "init_values", "mlp_ratio", "num_classes", "num_heads",
     "patch_size", "qkv_bias", "use_abs_pos_emb", "use_fc_norm", "use_rel_pos_bias", "use_shared_rel_pos_bias",

@@ -21,14 +21,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
-from jaxmoxi.models.networks.activations import ACTIVATIONS
-from jaxmoxi.models.networks.base import ClassifierNetwork, Features
+from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state, fold_norm
+from jaxmoxi.models.networks.base import ClassifierNetwork, Features, check_batch
 from jaxmoxi.models.networks.cnn_config import BlockShape, InvertedResidualConfig, network_shape
 from jaxmoxi.models.networks.cnn_names import Naming, convolutions, detect_naming, expected_tensors, linears
 from jaxmoxi.models.networks.cnn_settings import config_from_settings, published_preprocessing
 from jaxmoxi.models.networks.depthwise import in_pairs, shifted_sum
+from jaxmoxi.models.networks.hidden_act import ACTIVATIONS
 from jaxmoxi.models.networks.registry import Family, register
 
 __all__ = [
@@ -109,11 +108,7 @@ class InvertedResidualNet(ClassifierNetwork):
 
         Raises ValueError for images of another shape.
         """
-        if images.ndim != 4 or images.shape[-1] != self.num_channels:
-            raise InputError(
-                f"expected images [B, H, W, {self.num_channels}]; got {list(images.shape)}: image[None] adds a batch "
-                "axis"
-            )
+        check_batch(images, self.num_channels)
         images = images.astype(self.stem.kernel.dtype)
         # Not chosen by jax.default_backend(): the program may be lowered for another platform than it is traced on.
         native = functools.partial(self._chain, depthwise=_convolve, pointwise=_convolve)
@@ -199,11 +194,7 @@ def from_tensors(config: InvertedResidualConfig, tensors: Mapping[str, np.ndarra
         slots[*slot, "kernel"] = np.asarray(tensors[f"{name}.weight"]).reshape(shape[:2]).T
         slots[*slot, "bias"] = np.asarray(tensors[f"{name}.bias"])
     for slot, (conv, norm, _) in convolutions(config, naming).items():
-        leaves = ("weight", "bias", "running_mean", "running_var")
-        scale, shift, mean, variance = (np.asarray(tensors[f"{norm}.{leaf}"], np.float64) for leaf in leaves)
-        scale = scale / np.sqrt(variance + config.norm_eps)
-        kernel = np.asarray(tensors[f"{conv}.weight"], np.float64).transpose(2, 3, 1, 0)  # OIHW -> HWIO
-        slots[*slot, "kernel"], slots[*slot, "bias"] = kernel * scale, shift - mean * scale
+        slots[*slot, "kernel"], slots[*slot, "bias"] = fold_norm(tensors, conv, norm, config.norm_eps)
     return fill_state(functools.partial(InvertedResidualNet, config), lambda path, shape: slots[path])
 
 

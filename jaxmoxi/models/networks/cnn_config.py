@@ -12,8 +12,8 @@ import math
 from typing import Literal, NamedTuple
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.networks.activations import ACTIVATIONS
 from jaxmoxi.models.networks.base import ImageSize, checked_size
+from jaxmoxi.models.networks.hidden_act import ACTIVATIONS
 
 
 class Row(NamedTuple):
@@ -89,9 +89,9 @@ _ARCHS = {
     "efficientnet": _Arch(_stages(_EFFICIENTNET, squeeze=True), 32, 1280, "silu"),
     "efficientnet_lite0": _Arch(_stages(_EFFICIENTNET), 32, 1280, "relu6"),
     "mobilenet_v2": _Arch(_stages(_MOBILENET_V2), 32, 1280, "relu6"),
-    "mobilenet_v3_large": _Arch(_LARGE, 16, 960, "hard_swish", hidden=1280),
+    "mobilenet_v3_large": _Arch(_LARGE, 16, 960, "hardswish", hidden=1280),
     "mobilenet_v3_large_minimal": _Arch(_minimal(_LARGE), 16, 960, "relu", hidden=1280),
-    "mobilenet_v3_small": _Arch(_SMALL, 16, 576, "hard_swish", hidden=1024),
+    "mobilenet_v3_small": _Arch(_SMALL, 16, 576, "hardswish", hidden=1024),
     "mobilenet_v3_small_minimal": _Arch(_minimal(_SMALL), 16, 576, "relu", hidden=1024),
 }
 Arch = Literal[

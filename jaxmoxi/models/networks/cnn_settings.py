@@ -17,18 +17,19 @@ from jaxmoxi.models.checkpoints.settings import (
     TIMM_CFG,
     check_keys,
     flag,
-    mapping,
+    input_size,
     number,
     pair,
     text,
+    timm_arguments,
     whole,
 )
 from jaxmoxi.models.checkpoints.torch_pickle import brief
-from jaxmoxi.models.networks.activations import activation_name
 from jaxmoxi.models.networks.base import ImageSize
 from jaxmoxi.models.networks.cnn_config import InvertedResidualConfig, network_shape
 from jaxmoxi.models.networks.cnn_names import Naming, classifier_name, detect_naming, stem_name
 from jaxmoxi.models.networks.cnn_stages import blocks_of_settings, stages_of_settings
+from jaxmoxi.models.networks.hidden_act import activation_name
 from jaxmoxi.models.networks.published import published_photos, published_size, torchvision_photos
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.timm_names import published_cfg
@@ -231,25 +232,14 @@ def _stem_channels(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray
 def _timm_args(settings: Mapping[str, Any], arch: str) -> dict[str, Any]:
     """The arguments in `model_args`, and those that stand beside it."""
     fixed = _TIMM_FIXED | {"stem_size": 16 if arch.startswith("mobilenet_v3") else 32}
-    beside = {k: v for k, v in settings.items() if k in fixed.keys() | _TIMM_READ}
-    args = {k: v for k, v in {**beside, **mapping(settings, "model_args")}.items() if v is not None}  # as timm does
-    unheard = sorted(args.keys() - fixed.keys() - _TIMM_READ - _TIMM_HARMLESS)
-    if unheard:
-        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
-    check_keys(args, fixed=fixed, read=_TIMM_READ | _TIMM_HARMLESS)
-    return args
+    return timm_arguments(settings, fixed=fixed, read=_TIMM_READ, harmless=_TIMM_HARMLESS)
 
 
 def _image_size(settings: Mapping[str, Any], kind: str, naming: Naming) -> ImageSize:
     if "image_size" in settings:
         return pair(settings, "image_size", 224)
-    cfg = mapping(settings, "pretrained_cfg") or settings  # timm's older files have its keys beside `architecture`
-    sizes = cfg.get("input_size")
-    if sizes is None:
-        return published_size(kind.replace("efficientnet-b", "tf_efficientnet_b"), torchvision=naming == "torchvision")
-    if not isinstance(sizes, list | tuple) or len(sizes) != 3:
-        raise InputError(f"expected input_size [3, s, s]; got {brief(repr(sizes))}")
-    return pair({"input_size": list(sizes[1:])}, "input_size", 224)
+    named = kind.replace("efficientnet-b", "tf_efficientnet_b")
+    return input_size(settings) or published_size(named, torchvision=naming == "torchvision")
 
 
 def published_preprocessing(

@@ -18,10 +18,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import Place, State, check_tensors, fill_state
-from jaxmoxi.models.networks.activations import ACTIVATIONS
-from jaxmoxi.models.networks.base import ClassifierNetwork, Features
+from jaxmoxi.models.networks.base import ClassifierNetwork, Features, check_batch
 from jaxmoxi.models.networks.convnext_config import (
     ConvNextConfig,
     block_names,
@@ -32,6 +30,7 @@ from jaxmoxi.models.networks.convnext_config import (
 )
 from jaxmoxi.models.networks.convnext_settings import config_from_settings, published_preprocessing
 from jaxmoxi.models.networks.depthwise import depthwise, in_pairs
+from jaxmoxi.models.networks.hidden_act import ACTIVATIONS
 from jaxmoxi.models.networks.registry import Family, register
 
 __all__ = ["ConvNext", "ConvNextConfig", "config_from_settings", "expected_tensors", "from_tensors"]
@@ -134,12 +133,7 @@ class ConvNext(ClassifierNetwork):
 
         Raises ValueError for images of another shape, and for those too small to leave a position.
         """
-        least, channels = self.config.smallest_side, self.config.num_channels
-        if images.ndim != 4 or images.shape[-1] != channels or min(images.shape[1:3]) < least:
-            raise InputError(
-                f"expected images [B, H, W, {channels}], H and W at least {least}; got {list(images.shape)}: "
-                "image[None] adds a batch axis"
-            )
+        check_batch(images, self.config.num_channels, self.config.smallest_side)
         images = images.astype(self.stem.kernel.dtype)
         pairs = functools.partial(in_pairs, self._maps)
         return Features(jax.lax.platform_dependent(images, cpu=pairs, default=self._maps))

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.networks.activations import ACTIVATIONS
 from jaxmoxi.models.networks.base import ImageSize, checked_size
+from jaxmoxi.models.networks.hidden_act import ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True)

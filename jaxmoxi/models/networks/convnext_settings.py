@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.settings import FIXED, TIMM_CFG, check_keys, mapping, number, pair, side, whole
+from jaxmoxi.models.checkpoints.settings import (
+    FIXED,
+    TIMM_CFG,
+    check_keys,
+    input_size,
+    number,
+    pair,
+    side,
+    timm_arguments,
+    whole,
+)
 from jaxmoxi.models.checkpoints.torch_pickle import brief
-from jaxmoxi.models.networks.activations import activation_name
 from jaxmoxi.models.networks.base import ImageSize
 from jaxmoxi.models.networks.convnext_config import (
     HIDDEN,
@@ -27,6 +36,7 @@ from jaxmoxi.models.networks.convnext_config import (
     flat_tensors,
     outer_names,
 )
+from jaxmoxi.models.networks.hidden_act import activation_name
 from jaxmoxi.models.networks.published import published_photos, published_size, torchvision_photos
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.preprocess import Preprocessing
@@ -101,13 +111,8 @@ def config_from_settings(settings: Mapping[str, Any], tensors: Mapping[str, np.n
 
 def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in `model_args`, and those that stand beside it."""
-    beside = {k: v for k, v in settings.items() if k in _FIXED.keys() | _READ | _HARMLESS}
-    args = {k: v for k, v in {**beside, **mapping(settings, "model_args")}.items() if v is not None}  # as timm does
-    unheard = sorted(args.keys() - _FIXED.keys() - _READ - _HARMLESS)
-    if unheard:
-        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
-    check_keys(args, fixed=_FIXED, read=_READ | _HARMLESS)
-    check_keys(settings, fixed={}, read=args.keys() | _SPEAKS_OF | TIMM_CFG)
+    args = timm_arguments(settings, fixed=_FIXED, read=_READ, harmless=_HARMLESS)
+    check_keys(settings, fixed={}, read={*_FIXED, *_READ, *_HARMLESS, *_SPEAKS_OF, *TIMM_CFG})
     stem = args.get("stem_type")
     if stem not in (None, "patch", "overlap", "overlap_tiered"):
         raise InputError(
@@ -202,13 +207,8 @@ def _compare(args: Mapping[str, Any], config: ConvNextConfig, huggingface: bool)
 def _image_size(settings: Mapping[str, Any], kind: str, naming: Naming) -> ImageSize:
     if "image_size" in settings:
         return pair(settings, "image_size", 224)
-    cfg = mapping(settings, "pretrained_cfg") or settings  # timm's older files have its keys beside `architecture`
-    sizes = cfg.get("input_size")
-    if sizes is None:
-        return published_size(kind, torchvision=naming == "torchvision")
-    if not isinstance(sizes, list | tuple) or len(sizes) != 3:
-        raise InputError(f"expected input_size [channels, height, width]; got {brief(repr(sizes))}")
-    return pair({"input_size": list(sizes[1:])}, "input_size", 224)
+    said = input_size(settings)
+    return said or published_size(kind, torchvision=naming == "torchvision")
 
 
 def published_preprocessing(

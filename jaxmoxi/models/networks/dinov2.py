@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.settings import FIXED, check_keys, flag, number, pair, side, text, whole
+from jaxmoxi.models.checkpoints.settings import FIXED, LAYER_NORMS, check_keys, flag, number, pair, side, text, whole
 from jaxmoxi.models.checkpoints.tensors import State
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks.base import ImageSize, checked_size
@@ -57,8 +57,10 @@ _HUGGINGFACE_READ = {
 # Arguments of timm's VisionTransformer that change the network, and the one value of each that is implemented.
 _TIMM_FIXED = {
     "attn_layer": None, "block_fn": None, "class_token": True, "embed_layer": None, "embed_norm_layer": None,
-    "final_norm": True, "mlp_layer": None, "norm_layer": None, "pool_include_prefix": False, "pos_embed": "learn",
-    "pre_norm": False, "proj_bias": True, "qk_norm": False, "scale_attn_norm": False, "scale_mlp_norm": False,
+    "final_norm": True, "mlp_layer": None,
+    "norm_layer": LAYER_NORMS, "pool_include_prefix": False,
+    "pos_embed": "learn", "pre_norm": False, "proj_bias": True, "qk_norm": False, "scale_attn_norm": False,
+    "scale_mlp_norm": False,
     "use_naflex": None,
 }  # fmt: skip
 _TIMM_READ = {

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from jaxmoxi.errors import InputError
+from jaxmoxi.models.checkpoints.torch_pickle import brief
 
 Activation = Callable[[Float[Array, "*s"]], Float[Array, "*s"]]
 
@@ -55,3 +59,18 @@ TIMM_ACTIVATIONS = {
     "mish": "mish", "quick_gelu": "quick_gelu", "relu": "relu", "relu6": "relu6", "sigmoid": "sigmoid", "silu": "silu",
     "swish": "silu", "tanh": "tanh",
 }  # fmt: skip
+
+
+def activation_name(settings: Mapping[str, Any], key: str, default: str) -> str:
+    """Which of `ACTIVATIONS` a setting names, in Hugging Face's or timm's words; absent or null: `default`.
+
+    Raises ValueError for an activation that is not implemented.
+    """
+    value = settings.get(key)
+    if value is None:
+        return default
+    name = TIMM_ACTIVATIONS.get(value, value) if isinstance(value, str) else ""
+    if name not in ACTIVATIONS:
+        known = ", ".join(sorted({*ACTIVATIONS, *TIMM_ACTIVATIONS}))
+        raise InputError(f"expected {key} to be one of {known}; got {brief(repr(value))}: not implemented")
+    return name

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.settings import TIMM_CFG, check_keys, mapping, number, pair, whole
+from jaxmoxi.models.checkpoints.settings import timm_arguments as settings_of_timm
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 from jaxmoxi.models.networks import timm_names
 from jaxmoxi.models.networks.base import sides
@@ -76,15 +77,8 @@ def timm_arguments(
 
     Raises ValueError for arguments that are not known or not implemented. Warns of other keys that are not known.
     """
-    names = fixed.keys() | set(read)
-    args = {k: v for k, v in settings.items() if k in names and k not in ours} | dict(mapping(settings, "model_args"))
-    if args.get("norm_layer") in ("layernorm", "layer_norm"):  # timm's name of its default
-        del args["norm_layer"]
-    unheard = sorted(args.keys() - names - TIMM_HARMLESS)
-    if unheard:
-        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
-    check_keys(args, fixed=fixed, read={*read, *TIMM_HARMLESS})
-    check_keys(settings, fixed={}, read={*args, *TIMM_BESIDE, *TIMM_HARMLESS, *TIMM_CFG, *ours, "norm_layer"})
+    args = settings_of_timm(settings, fixed=fixed, read=read, harmless=TIMM_HARMLESS, ours=ours)
+    check_keys(settings, fixed={}, read={*fixed, *read, *TIMM_BESIDE, *TIMM_HARMLESS, *TIMM_CFG, *ours, "norm_layer"})
     return args
 
 

@@ -12,10 +12,20 @@ from typing import Any
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.models.checkpoints.settings import FIXED, TIMM_CFG, check_keys, flag, mapping, pair, text, whole
+from jaxmoxi.models.checkpoints.settings import (
+    FIXED,
+    TIMM_CFG,
+    check_keys,
+    flag,
+    input_size,
+    pair,
+    text,
+    timm_arguments,
+    whole,
+)
 from jaxmoxi.models.checkpoints.torch_pickle import brief
-from jaxmoxi.models.networks.activations import activation_name
 from jaxmoxi.models.networks.base import ImageSize
+from jaxmoxi.models.networks.hidden_act import activation_name
 from jaxmoxi.models.networks.published import published_photos, published_size
 from jaxmoxi.models.networks.registry import network_kind
 from jaxmoxi.models.networks.resnet_config import Naming, ResNetConfig, classifier_name, detect_naming, stem_name
@@ -152,12 +162,7 @@ def _timm(settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Res
 
 def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments in `model_args`, and those that stand beside it."""
-    beside = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ}
-    args = {k: v for k, v in {**beside, **mapping(settings, "model_args")}.items() if v is not None}  # as timm does
-    unheard = sorted(args.keys() - _TIMM_FIXED.keys() - _TIMM_READ - _TIMM_HARMLESS)
-    if unheard:
-        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
-    check_keys(args, fixed=_TIMM_FIXED, read=_TIMM_READ | _TIMM_HARMLESS)
+    args = timm_arguments(settings, fixed=_TIMM_FIXED, read=_TIMM_READ, harmless=_TIMM_HARMLESS)
     read = _TIMM_FIXED.keys() | _TIMM_READ | _TIMM_HARMLESS
     check_keys(settings, fixed={}, read=read | _SPEAKS_OF | TIMM_CFG | {"image_size"})
     norm = re.sub("_", "", text(args, "norm_layer", "batchnorm2d")).lower()
@@ -205,12 +210,7 @@ def _classes(tensors: Mapping[str, np.ndarray], naming: Naming) -> int:
 def _image_size(settings: Mapping[str, Any], kind: str) -> ImageSize:
     if "image_size" in settings:
         return pair(settings, "image_size", 224)
-    sizes = mapping(settings, "pretrained_cfg").get("input_size", settings.get("input_size"))
-    if sizes is None:
-        return published_size(kind, torchvision=False)
-    if not isinstance(sizes, list | tuple) or len(sizes) != 3:
-        raise InputError(f"expected input_size [channels, height, width]; got {brief(repr(sizes))}")
-    return pair({"input_size": list(sizes[1:])}, "input_size", 224)
+    return input_size(settings) or published_size(kind, torchvision=False)
 
 
 def published_preprocessing(

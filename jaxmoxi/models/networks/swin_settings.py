@@ -17,14 +17,16 @@ import numpy as np
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.settings import (
     FIXED,
+    LAYER_NORMS,
     TIMM_CFG,
     check_keys,
     flag,
-    mapping,
+    input_size,
     number,
     pair,
     side,
     text,
+    timm_arguments,
     whole,
 )  # fmt: skip
 from jaxmoxi.models.checkpoints.torch_pickle import brief
@@ -58,7 +60,8 @@ _HUGGINGFACE_HARMLESS = {
 # Arguments of timm's and torchvision's SwinTransformer, and the one value of each that is implemented.
 _FIXED = {
     "absolute_pos_embed": False, "ape": False, "block": None, "downsample_layer": None, "embed_layer": None,
-    "fused_window_process": False, "global_pool": "avg", "norm_layer": None, "patch_norm": True, "qk_scale": None,
+    "fused_window_process": False, "global_pool": "avg", "norm_layer": LAYER_NORMS, "patch_norm": True,
+    "qk_scale": None,
 }  # fmt: skip
 _READ = {
     "always_partition", "depths", "dynamic_img_size", "embed_dim", "head_dim", "image_size", "img_size", "in_chans",
@@ -185,16 +188,8 @@ def _huggingface(settings: Mapping[str, Any], found: SwinConfig) -> SwinConfig:
 
 def _other(settings: Mapping[str, Any], found: SwinConfig, kind: str, tensors: Mapping[str, np.ndarray]) -> SwinConfig:
     """What timm's file says, or one made by hand, whose arguments stand beside `architecture`."""
-    beside = {k: v for k, v in settings.items() if k in _FIXED.keys() | _READ}
-    args = {**beside, **mapping(settings, "model_args")}
-    if args.get("norm_layer") == "layernorm":  # timm's name of its default
-        del args["norm_layer"]
-    unheard = sorted(args.keys() - _FIXED.keys() - _READ - _HARMLESS)
-    if unheard:
-        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
-    check_keys(args, fixed=_FIXED, read=_READ | _HARMLESS)
-    check_keys(settings, fixed={}, read=args.keys() | _SPEAKS_OF | _HARMLESS | TIMM_CFG)
-    args = {k: v for k, v in args.items() if v is not None}
+    args = timm_arguments(settings, fixed=_FIXED, read=_READ, harmless=_HARMLESS)
+    check_keys(settings, fixed={}, read={*args, *_FIXED, *_READ, *_SPEAKS_OF, *_HARMLESS, *TIMM_CFG})
     size = _image_size(settings, args, kind)
     count = len(found.depths)
     timm = found.rule == "timm"
@@ -260,12 +255,9 @@ def _image_size(settings: Mapping[str, Any], args: Mapping[str, Any], kind: str)
     for name in ("img_size", "image_size"):
         if name in args:
             return pair(args, name, 224)
-    cfg = settings.get("pretrained_cfg")
-    size = (cfg if isinstance(cfg, Mapping) else settings).get("input_size")
-    if size is not None:
-        if not isinstance(size, list | tuple) or len(size) != 3:
-            raise InputError(f"expected input_size [C, H, W]; got {brief(repr(size))}")
-        return pair({"input_size": list(size[1:])}, "input_size", 224)
+    said = input_size(settings)
+    if said is not None:
+        return said
     found = re.search(r"_(\d{2,4})(?:_|$)", split_name(kind)[0])
     return pair({"img_size": int(found[1]) if found else 224}, "img_size", 224)
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.settings import (
     FIXED,
+    LAYER_NORMS,
     TIMM_CFG,
     check_keys,
     flag,
@@ -23,6 +24,7 @@ from jaxmoxi.models.checkpoints.settings import (
     pair,
     side,
     text,
+    timm_arguments,
     whole,
 )
 from jaxmoxi.models.checkpoints.torch_pickle import brief
@@ -70,7 +72,7 @@ _TIMM_FIXED = {
     "init_values": None,
     "mlp_layer": None,
     "no_embed_class": False,
-    "norm_layer": None,
+    "norm_layer": LAYER_NORMS,
     "pool_include_prefix": False,
     "pos_embed": "learn",
     "pre_norm": False,
@@ -148,19 +150,11 @@ def _has_teacher(settings: Mapping[str, Any]) -> bool:
 def _timm(
     kind: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> VisionTransformerConfig | dinov2.Dinov2Config:
-    beside = {k: v for k, v in settings.items() if k in _TIMM_FIXED.keys() | _TIMM_READ}
-    args = {**beside, **mapping(settings, "model_args")}
-    if _is_patch_encoder(kind, args, tensors):
+    if _is_patch_encoder(kind, {**settings, **mapping(settings, "model_args")}, tensors):
         return dinov2.config_from_settings(settings, tensors)
-    if args.get("norm_layer") == "layernorm":  # timm's name of its default
-        del args["norm_layer"]
-    if args.get("fc_norm") is False:  # what null stands for where the class token is read
-        del args["fc_norm"]
-    unheard = sorted(args.keys() - _TIMM_FIXED.keys() - _TIMM_READ - _TIMM_HARMLESS)
-    if unheard:
-        raise InputError(f"model_args {', '.join(map(brief, unheard))} may change the network and are not known")
-    check_keys(args, fixed=_TIMM_FIXED, read=_TIMM_READ | _TIMM_HARMLESS)
-    check_keys(settings, fixed={}, read=args.keys() | _TIMM_SPEAKS_OF | _TIMM_HARMLESS | TIMM_CFG)
+    args = timm_arguments(settings, fixed=_TIMM_FIXED, read=_TIMM_READ, harmless=_TIMM_HARMLESS)
+    known = {*_TIMM_FIXED, *_TIMM_READ, *_TIMM_SPEAKS_OF, *_TIMM_HARMLESS, *TIMM_CFG}
+    check_keys(settings, fixed={}, read=known)
     try:
         width, channels, patch, _ = tensors["patch_embed.proj.weight"].shape
         mlp = tensors["blocks.0.mlp.fc1.weight"].shape[0]

@@ -117,7 +117,7 @@ def test_the_weights_decide_on_the_shape(path):
         (TIMM | {"model_args": {"output_stride": 16}}, "timm", "expected output_stride 32"),
         (TIMM | {"model_args": {"stem_type": "overlap_act"}}, "timm", "expected stem_type"),
         (TIMM | {"model_args": {"stem_type": "overlap"}}, "timm", "stem_type of patches"),
-        (TIMM | {"model_args": {"act_layer": "mish"}}, "timm", "expected act_layer to be one of"),
+        (TIMM | {"model_args": {"act_layer": "snake"}}, "timm", "expected act_layer to be one of"),
         (TIMM | {"model_args": {"use_grn": True}}, "timm", "use_grn is True in the config and False"),
         (TIMM | {"model_args": {"odd": 1}}, "timm", "model_args odd may change the network"),
         (TIMM, "huggingface", "named as in huggingface"),
@@ -148,7 +148,7 @@ def test_tensors_that_are_refused():
 def test_shapes_that_are_refused(net, unchecked):
     for changes, message in (
         ({"dims": (8,)}, "same number of stages"), ({"kernels": (7, 4)}, "kernels odd"),
-        ({"activation": "mish"}, "expected an activation"), ({"norm_first": True, "hidden": 3}, "no hidden layer"),
+        ({"activation": "snake"}, "expected an activation"), ({"norm_first": True, "hidden": 3}, "no hidden layer"),
     ):  # fmt: skip
         with pytest.raises(jm.InputError, match=message):
             ConvNextConfig(**{**SMALL, **changes})

@@ -99,7 +99,7 @@ STEMS = {
         (HUGGINGFACE | {"in_channels": [16] * 7}, "huggingface", r"expected in_channels \[32, 16, 24"),
         (HUGGINGFACE | {"out_channels": "many"}, "huggingface", "out_channels must be a list"),
         (HUGGINGFACE | {"num_channels": 1}, "huggingface", "num_channels is 1 in the config and 3"),
-        (HUGGINGFACE | {"hidden_act": "mish"}, "huggingface", "expected hidden_act to be one of"),
+        (HUGGINGFACE | {"hidden_act": "snake"}, "huggingface", "expected hidden_act to be one of"),
         (HUGGINGFACE | {"depthwise_padding": "all"}, "huggingface", "depthwise_padding must be a list"),
     ],
 )
