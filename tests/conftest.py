@@ -7,8 +7,24 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 if os.environ.get("JAXMOXI_TEST_XLA") != "default":
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
+import gc
+from pathlib import Path
+
+import jax
 import jaxtyping
 import pytest
+
+# A process may hold 65,530 maps of memory, unless the machine says otherwise, and every compiled program takes some.
+_MAPS, _MOST_MAPS = Path("/proc/self/maps"), 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Forgets what was compiled once it is much: a process that reaches the limit on maps ends without a word."""
+    yield
+    if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

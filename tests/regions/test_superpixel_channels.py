@@ -32,7 +32,10 @@ def purity(labels, parts):
     return table.max(1).sum() / parts.size
 
 
-@pytest.mark.parametrize("channels", [1, 4, 30])
+_SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=_SLOW), 4, pytest.param(30, marks=_SLOW)])
 def test_regions_follow_the_parts_and_do_not_depend_on_units(channels):
     image, parts = scene(channels)
     image = image[..., 0] if channels == 1 else image

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import ml_dtypes
 import numpy as np
@@ -69,7 +69,8 @@ def _read(path: Path, part: Callable[[zipfile.ZipExtFile, _Header], Part]) -> di
                 _check_claims(path, archive, len(entries), size)
                 found = {}
                 for info in entries:
-                    with archive.open(info) as entry:
+                    with archive.open(info) as opened:
+                        entry = cast(zipfile.ZipExtFile, opened)  # the type that a file opened for reading has
                         name = info.filename.removesuffix(".npy")
                         found[name] = part(entry, _header(path, name, entry, info.file_size))
                 return found
@@ -89,7 +90,7 @@ def _check_claims(path: Path, archive: zipfile.ZipFile, count: int, size: int) -
         raise InputError(f"{path} holds no arrays; expected NumPy's .npz with the weights of a network")
 
 
-def _header(path: Path, name: str, file: IO[bytes], size: int) -> _Header:
+def _header(path: Path, name: str, file: zipfile.ZipExtFile, size: int) -> _Header:
     version = np.lib.format.read_magic(file)
     reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if reader is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,9 +61,9 @@ class Block(nnx.Module):
         self.fc2 = nnx.Linear(4 * dim, dim, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-        y = depthwise(x, self.depthwise.kernel[...], 1, 1, self.depthwise.kernel.shape[-4] // 2)
+        y: Any = depthwise(x, self.depthwise.kernel[...], 1, 1, self.depthwise.kernel.shape[-4] // 2)
         # The barrier keeps the filter out of the norm, which would compute it again for each of its passes.
-        y = jax.lax.optimization_barrier(jnp.add(y, self.depthwise.bias[...]))
+        y = jax.lax.optimization_barrier(y + self.depthwise.bias[...])
         y = self.norm(y).reshape(-1, x.shape[-1])  # one matrix product over all positions
         y = ACTIVATIONS[self.activation](self.fc1(y))
         if self.grn is not None:

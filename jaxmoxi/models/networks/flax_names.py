@@ -50,7 +50,7 @@ def flax_settings(shapes: Mapping[str, tuple[int, ...]], source: str) -> dict[st
     )
     if len(query) not in (3, 4):  # [width, heads, width / heads], or all layers stacked
         raise InputError(f"{source}: expected query kernels of three axes; got the shape {brief(query)}")
-    return {"architecture": KIND, "model_args": {"num_heads": query[-2], "act_layer": "gelu_tanh"}}
+    return {"architecture": KIND, "model_args": {"num_heads": query[len(query) - 2], "act_layer": "gelu_tanh"}}
 
 
 def from_flax(arrays: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
