@@ -20,6 +20,8 @@ Link = Literal["softmax", "sigmoid", "probabilities"]
 "probabilities"  the softmax probabilities themselves
 """
 
+_LARGEST = 87.0  # the logarithm of the largest odds that float32 holds, rounded down
+
 
 def payoff_values(
     logits: Float[Array, "C K"], target: Int[Array, ""] | int, payoff: Payoff, *, link: Link = "softmax"
@@ -74,20 +76,26 @@ def probability_remainders(
     1 - p is computed from the other classes. `split_remainders` is the way back.
     NaN where `target` is no class of the logits.
     """
+    answers = logits.astype(jnp.float32)
+    lost: Bool[Array, "C"] | bool = False  # p is less than any float32
     if link == "probabilities":
-        shares = jnp.maximum(logits.astype(jnp.float32), jnp.finfo(jnp.float32).tiny)
+        shares = jnp.maximum(answers, jnp.finfo(jnp.float32).tiny)
         classes = jnp.arange(shares.shape[1])
         chosen = jnp.where(jnp.any(classes == target), shares[:, target], jnp.nan)
         against = jnp.sum(jnp.where(classes == target, 0, shares), axis=1) / chosen
     else:
-        logits = as_logits(logits, link)
-        classes = jnp.arange(logits.shape[1])
-        chosen = jnp.where(jnp.any(classes == target), logits[:, target], jnp.nan)
-        absent = (classes == target) | (logits == -jnp.inf)  # of two infinities there is no difference
-        odds = jnp.where(absent, 0, jnp.exp(logits - chosen[:, None]))
-        against = jnp.exp(-chosen) if link == "sigmoid" else jnp.sum(odds, axis=1)
-        against = jnp.where(jnp.isnan(chosen), jnp.nan, against)
-    return jnp.where(against <= 1, -against / (1 + against), 1 / (1 + against))
+        rows = as_logits(answers, link)
+        classes = jnp.arange(rows.shape[1])
+        chosen = jnp.where(jnp.any(classes == target), rows[:, target], jnp.nan)[:, None]
+        others = jnp.zeros_like(chosen) if link == "sigmoid" else rows
+        absent = False if link == "sigmoid" else (classes == target) | (rows == -jnp.inf)  # which have no share
+        ahead = jnp.where(absent, -jnp.inf, others - chosen)
+        lost = jnp.any(ahead > _LARGEST, axis=1)
+        against = jnp.sum(jnp.exp(jnp.minimum(ahead, _LARGEST)), axis=1)
+        against = jnp.where(jnp.isnan(chosen[:, 0]), jnp.nan, against)
+    # Each branch is finite where the other is taken, so that both have a derivative.
+    below = jnp.minimum(against, 1)
+    return jnp.where(against <= 1, -below / (1 + below), jnp.where(lost, 0, 1 / (1 + against)))
 
 
 def split_remainders(remainders: Float[Array, "*C"]) -> tuple[Float[Array, "*C"], Float[Array, "*C"]]:

@@ -32,6 +32,7 @@ from jaxmoxi.types import AnyArray
 
 Weights = Literal["uniform", "shapley"]
 
+_ROUNDINGS = 84  # of the largest value: nearer to their mean, values vary by their rounding
 _NUMBERS = 1 << 22  # of sets times coalitions that a chunk of the reconstruction looks at
 
 
@@ -63,8 +64,10 @@ def faithfulness_r2(
                  coalitions are drawn by these weights; given ones are weighted by them.
     batch_size:  coalitions per chunk of evaluations.
 
-    NaN where the values are all the same, but for rounding. Costs as many evaluations as there are coalitions; none of
-    a table. Goes under `jit`. Raises ValueError for arguments that do not fit together, NaNValueError for a NaN value.
+    NaN where the values differ by little more than their rounding (in float32, by less than 1e-5 of their size, as
+    probabilities near 1 may): their variance would be that of the rounding. Costs as many evaluations as there are
+    coalitions, none of a table. Goes under `jit`. Raises ValueError for arguments that do not fit together, and
+    NaNValueError for a NaN value.
     """
     check_result(x)
     table = jnp.asarray(v) if isinstance(v, AnyArray) else None
@@ -94,7 +97,8 @@ def _r2(values: Float[Array, "C"], said: Float[Array, "C"], weight: Float[Array,
     share = weight / jnp.where(total > 0, total, 1)
     rest = values - jnp.sum(share * values)
     counted = weight > 0
-    level = jnp.max(jnp.where(counted, jnp.abs(rest), 0)) <= 1e-6 * jnp.max(jnp.where(counted, jnp.abs(values), 0))
+    largest, furthest = (jnp.max(jnp.where(counted, jnp.abs(numbers), 0)) for numbers in (values, rest))
+    level = furthest <= _ROUNDINGS * jnp.finfo(values.dtype).eps * largest
     spread = jnp.sum(share * rest**2)
     missed = jnp.sum(share * (values - said) ** 2)
     return jnp.where(level | (spread <= 0), jnp.nan, 1 - missed / jnp.where(spread > 0, spread, 1))

@@ -118,7 +118,7 @@ def test_wrapped_traced_and_removed_tokens_alike():
     assert v.remainders().with_payoff("prob") == v or not v.remainders().with_payoff("prob").remainder
 
 
-@pytest.mark.parametrize("index", ["k-SII", "STII", "FBII", "Co-Moebius"])
+@pytest.mark.parametrize("index", ["k-SII", "Co-Moebius"])
 def test_exact_indices_keep_them_too(index):
     rows, _, complement = rows_of("softmax", KINDS["certain"](np.random.default_rng(4)))
     with jax.enable_x64(True):
@@ -165,6 +165,21 @@ def test_remainders_at_the_ends():
     np.testing.assert_array_equal(got, 0)
     np.testing.assert_array_equal(np.signbit(got), [True, False, True, False])
     assert np.isnan(probability_remainders(big, 3)).all()
+
+
+@pytest.mark.parametrize("link", ["softmax", "probabilities"])
+def test_remainders_have_the_derivative_of_the_probability(link):
+    rows, _, _ = rows_of(link, np.linspace(-6, 6, 1 << N))
+    far, _, _ = rows_of("softmax", np.linspace(-300, 300, 1 << N))
+
+    def slope(of, rows):
+        return jax.grad(lambda rows: of(rows, link).sum())(jnp.asarray(rows))
+
+    ours = slope(lambda rows, link: probability_remainders(rows, 0, link=link), rows)
+    want = slope(lambda rows, link: jm.payoff_values(rows, 0, "prob", link=link), rows)
+    np.testing.assert_allclose(ours, want, rtol=1e-4, atol=1e-6)
+    if link != "probabilities":
+        assert np.isfinite(slope(lambda rows, link: probability_remainders(rows, 0, link=link), far)).all()
 
 
 def test_the_logarithm_of_a_near_certain_probability():
