@@ -44,10 +44,9 @@ class Parts(NamedTuple):
 def read_parts(game: Game, make_mask: Callable[..., Any], operands: Any, **sizes: Any) -> Parts:
     """The values of coalitions, in parts; the arguments are those of `read_generated`."""
     finer = game.remainders()
-    values = read_generated(finer or game, make_mask, operands, **sizes).values
     if finer is None:
-        return Parts(values)
-    whole, rest = split_remainders(values)
+        return Parts(read_generated(game, make_mask, operands, **sizes).values)
+    whole, rest = split_remainders(read_generated(finer, make_mask, operands, **sizes).values)
     return Parts(rest, whole)
 
 

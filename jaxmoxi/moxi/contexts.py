@@ -17,7 +17,8 @@ discrete derivative, D_ij(T) = v(T + i + j) - v(T + i) - v(T + j) + v(T), over c
     FBII of order 2           as BII
 
 So the two of MoXI are the ends of what the others average over: P(P + 1) / 2 + 1 values tell them for all pairs, where
-an average needs all 2^P, or a sample. A greedy step from nobody (or from everybody) sees these ends and no other.
+an average needs all 2^P, or a sample. Its search needs no more than an end: insertion asks what a player adds to the
+group found so far where nobody else is there, deletion what the two lose together where everybody else is.
 
 Probabilities near 1: under the payoff "prob" the games of `pixel_value_fn` and `token_value_fn` tell p - 1 to full
 relative precision, and all differences here are taken of that (`jaxmoxi.games.differences`), so that a model that is

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
+from jaxmoxi.interactions.lattice import sets_up_to
 from support.interactions import GAMES, game_of, table_of
 
 N = 5
@@ -83,7 +84,7 @@ def test_r2_of_many_players():
         return m.sum(1) + m[:, 3] * m[:, 115]
 
     n = 120
-    sets = jm.interactions.lattice.sets_up_to(n, 2)
+    sets = sets_up_to(n, 2)
     values = (sets[:, 1] < 0) + ((sets[:, 0] == 3) & (sets[:, 1] == 115)).astype(np.float32)
     x = jm.interactions.Interactions(jnp.asarray(sets), jnp.asarray(values), jnp.float32(0), order=2, num_players=n)
     assert r2(jax.random.key(1), v, x, num_samples=300, weights="shapley") > 0.99999

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
+from jaxmoxi.interactions.lattice import sets_up_to
 from support.interactions import GAMES, game_of, table_of
 
 exact_of = jm.interactions.from_table
 
 
 def random_result(n, order, index):
-    sets = jm.interactions.lattice.sets_up_to(n, order)
+    sets = sets_up_to(n, order)
     values = np.random.default_rng(n + order).normal(size=len(sets)).astype(np.float32)
     return jm.interactions.Interactions(
         jnp.asarray(sets), jnp.asarray(values), jnp.float32(0.5), index=index, order=order, num_players=n
@@ -99,7 +100,7 @@ def test_second_order_beats_first_order_on_images():
 
 def test_an_image_of_196_patches_is_quick_and_goes_under_jit_and_vmap():
     n = 196
-    sets = jm.interactions.lattice.sets_up_to(n, 2)
+    sets = sets_up_to(n, 2)
     values = jnp.asarray(np.random.default_rng(0).normal(size=(2, len(sets))), jnp.float32)
 
     def order_of(values):
