@@ -25,7 +25,7 @@ from jaxmoxi.interactions.result import Interactions
 from jaxmoxi.pytrees import is_concrete
 
 _HELD_OUT = 10  # one of so many coalitions measures the faithfulness
-_LEAST_HELD_OUT = 4
+_LEAST_HELD_OUT = 8
 _CHUNK = 64
 
 
@@ -61,7 +61,8 @@ def estimate(
     batch_size:  coalitions per chunk; None chooses one that fits the memory.
 
     `standard_errors` are of the values, where the method has them; `faithfulness` is R^2 of `reconstruct` on the last
-    tenth of the coalitions, of a fit that has seen only the others (None below 40 coalitions). Beside four bytes a
+    tenth of the coalitions (at least 8), of a fit that has seen only the others, in units of all values' variance; None
+    where that would be more than a quarter of them. Beside four bytes a
     coalition the memory does not depend on the budget, but for "gaussian-process" above 20 players, which keeps the
     coalitions as bits.
 
@@ -75,7 +76,7 @@ def estimate(
         return exact(game, num_players, index=index, order=order, p=p, batch_size=batch_size)
     operands = chosen.plan(key, request, budget)
     values = _values(game, chosen, operands, request, budget, batch_size, _seen(start, chosen, request, budget))
-    fit = _fit(chosen, operands, values, request)
+    fit = chosen.fit(operands, values, request)
     return _result(fit, request, budget).replace(
         faithfulness=_faithfulness(chosen, operands, values, request),
         method=chosen.name,
@@ -164,29 +165,20 @@ def _result(fit: Fit, request: Request, num_evaluations: int) -> Interactions:
     )
 
 
-def _fit(method: Method, operands: Any, values: Array, request: Request) -> Fit:
-    return _compiled(method.fit)(operands, values, request)
-
-
-@functools.cache
-def _compiled(fit: Callable[[Any, Array, Request], Fit]) -> Callable[[Any, Array, Request], Fit]:
-    return jax.jit(fit, static_argnums=2)
-
-
 def _faithfulness(method: Method, operands: Any, values: Array, request: Request) -> Float[Array, ""] | None:
     """R^2, on the last coalitions, of what a fit to the others says of them."""
     count = len(values)
-    fitted = count - count // _HELD_OUT
-    if count - fitted < _LEAST_HELD_OUT or fitted < method.least(request):
+    held_out = max(count // _HELD_OUT, _LEAST_HELD_OUT)
+    fitted = count - held_out
+    if held_out > count // 4 or fitted < method.least(request):
         return None
-    partial = _result(_fit(method, operands, values[:fitted], request), request, fitted)
+    partial = _result(method.fit(operands, values[:fitted], request), request, fitted)
 
     def squares(indices: Array, there: Array) -> list[Array]:
         masks = jax.vmap(functools.partial(method.mask, operands))(fitted + indices)
         errors = partial.reconstruct(masks) - values[fitted + indices]
         return [jnp.sum(jnp.where(there, errors, 0) ** 2)]
 
-    (unexplained,) = chunked(squares, count - fitted, size=_CHUNK)
-    held_out = values[fitted:]
-    spread = jnp.sum((held_out - jnp.mean(held_out)) ** 2)
+    (unexplained,) = chunked(squares, held_out, size=_CHUNK)
+    spread = held_out * jnp.var(values)
     return 1 - unexplained / jnp.where(spread > 0, spread, jnp.nan)

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.interactions.design import Design, by_coalition, by_size, coalition, draw, row_sizes
 from jaxmoxi.interactions.exact import from_table
@@ -38,19 +38,21 @@ NOISE = 5e-3  # of the prior variance of a value
 _CONSTANT = 10.0  # the prior variance of the mean, in those of a value
 _MOST_FITTED = 512  # values whose likelihood chooses rho
 _MOST_EXACT = 500  # Fourier coefficients that the preconditioner solves for exactly
-_MOST_STEPS, _TOLERANCE = 200, 1e-6
+_MOST_STEPS, _TOLERANCE, _ROUGH = 200, 1e-6, 1e-3
 _DRAWS = 8  # of the posterior, for the standard errors
 
 
 class Prior(NamedTuple):
     """The prior that the values chose, in units of their spread.
 
-    rho:   float32[], the ratio of variances from one size to the next.
-    shift: float32[], subtracted from the values.
-    scale: float32[], then divided by.
+    rho:      float32[], the ratio of variances from one size to the next.
+    variance: float32[], s^2: the prior variance of a value.
+    shift:    float32[], subtracted from the values.
+    scale:    float32[], then divided by.
     """
 
     rho: Float[Array, ""]
+    variance: Float[Array, ""]
     shift: Float[Array, ""]
     scale: Float[Array, ""]
 
@@ -93,11 +95,19 @@ register(
 
 
 def choose_prior(
-    values: Float[Array, "m"], distances: Callable[[Int[Array, "k"]], Int[Array, "k k"]], num_players: int
+    values: Float[Array, "m"],
+    distances: Callable[[Int[Array, "k"]], Int[Array, "k k"]],
+    inner: Callable[[Int[Array, "k"]], Bool[Array, "k"]],
+    num_players: int,
 ) -> Prior:
     """The prior whose likelihood is largest, given up to 512 of the values, evenly spread.
 
     distances: `indices -> int32[k, k]`, in how many players two coalitions differ.
+    inner:     `indices -> bool[k]`, whether a coalition and its complement have two players or more.
+
+    Games change most where half of the players are there, and least near nobody and everybody, where the design has its
+    first coalitions. So s^2 is the larger of its likelihood's and what makes the errors of the inner coalitions, each
+    predicted from all others, as large as they should be.
     """
     count = len(values)
     some = jnp.asarray(np.unique(np.linspace(0, count - 1, min(count, _MOST_FITTED)).astype(np.int32)))
@@ -105,19 +115,23 @@ def choose_prior(
     spread = jnp.std(values)
     scale = jnp.where(spread > 0, spread, 1.0)
     y = ((values - shift) / scale)[some]
-    apart = distances(some)
+    apart, inside = distances(some), inner(some)
+    identity = jnp.eye(len(some), dtype=values.dtype)
 
-    def likelihood(by_distance: Array) -> Array:
-        covariance = by_distance[apart] + _CONSTANT + NOISE * jnp.eye(len(some))
-        factor = jnp.linalg.cholesky(covariance)
+    def judge(by_distance: Array) -> tuple[Array, Array]:
+        factor = jnp.linalg.cholesky(by_distance[apart] + _CONSTANT + NOISE * identity)
         white = linalg.solve_triangular(factor, y, lower=True)
         fit = jnp.maximum(jnp.mean(white**2), 1e-20)
-        value = -0.5 * len(some) * jnp.log(fit) - jnp.sum(jnp.log(jnp.diagonal(factor)))
-        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+        likelihood = -0.5 * len(some) * jnp.log(fit) - jnp.sum(jnp.log(jnp.diagonal(factor)))
+        inverse = linalg.solve_triangular(factor, identity, lower=True)
+        left_out = (inverse.T @ white) ** 2 / jnp.sum(inverse**2, axis=0)  # squared errors over their variances
+        error = jnp.sum(jnp.where(inside, left_out, 0)) / jnp.maximum(jnp.sum(inside), 1)
+        return jnp.where(jnp.isnan(likelihood), -jnp.inf, likelihood), jnp.maximum(fit, error)
 
     tables = jnp.asarray(np.stack([_by_distance(rho, num_players) for rho in RHOS]), values.dtype)
-    best = jnp.argmax(jax.lax.map(likelihood, tables))
-    return Prior(jnp.asarray(RHOS, values.dtype)[best], shift, scale)
+    likelihoods, variances = jax.lax.map(judge, tables)
+    best = jnp.argmax(likelihoods)
+    return Prior(jnp.asarray(RHOS, values.dtype)[best], variances[best], shift, scale)
 
 
 def _by_distance(rho: float, num_players: int) -> Float[np.ndarray, "P1"]:
@@ -126,40 +140,53 @@ def _by_distance(rho: float, num_players: int) -> Float[np.ndarray, "P1"]:
 
 
 def fit_cube(rows: Int[Array, "m"], values: Float[Array, "m"], key: Array, request: Request) -> Fit:
-    """The fit for up to 20 players, whose whole table has a posterior mean.
-
-    The kernel on the whole table is diagonal in Fourier coefficients, so that a product with it takes two Walsh-Hadamard
-    transforms; conjugate gradients need no matrix.
-    """
-    n = request.num_players
-
-    def distances(some: Array) -> Array:
-        chosen = rows[some]
-        return jax.lax.population_count(chosen[:, None] ^ chosen[None, :])
-
-    prior = choose_prior(values, distances, n)
-    cube = _Cube(rows, prior.rho, n)
-    y = (values - prior.shift) / prior.scale
-    at = jnp.zeros(1 << n, values.dtype)
-    weights = cube.solve(at.at[rows].set(y), _TOLERANCE)
-    table = cube.spread(weights).at[rows].set(y) * prior.scale + prior.shift
-
-    def draw(key: Array) -> Array:
-        game, noise = cube.draw(key)
-        posterior = cube.spread(cube.solve((game + noise) * cube.seen, 1e-3))
-        return read((game - posterior).at[rows].set(0.0))
+    """The fit for up to 20 players, whose whole table has a posterior mean."""
 
     def read(table: Array) -> Array:
         x = from_table(table, index=request.index, order=request.order, p=float(request.p))
         return jnp.concatenate([x.baseline[None], x.values])
 
+    table, draws = _posterior(rows, values, key, request.num_players)
     found = read(table)
-    errors = jax.lax.map(draw, jax.random.split(key, _DRAWS)) * prior.scale
-    variance = jnp.sum(weights[rows] * y) / len(y)  # s^2, by its likelihood
-    return Fit(found[0], found[1:], _pooled(errors[:, 1:], request) * jnp.sqrt(variance))
+    errors = jnp.stack([read(draw)[1:] for draw in draws])
+    return Fit(found[0], found[1:], pooled(errors, request))
 
 
-def _pooled(errors: Float[Array, "draws M"], request: Request) -> Float[Array, "M"]:
+@functools.partial(jax.jit, static_argnums=3)
+def _posterior(
+    rows: Int[Array, "m"], values: Float[Array, "m"], key: Array, num_players: int
+) -> tuple[Float[Array, "R"], Float[Array, "draws R"]]:
+    """The posterior mean of a game's table, and draws of its error; compiled once for all indices.
+
+    The kernel on the whole table is diagonal in Fourier coefficients, so that a product with it takes two Walsh-Hadamard
+    transforms; conjugate gradients need no matrix.
+    """
+    n = num_players
+    sizes = jnp.asarray(row_sizes(n), jnp.int32)[rows]
+
+    def distances(some: Array) -> Array:
+        chosen = rows[some]
+        return jax.lax.population_count(chosen[:, None] ^ chosen[None, :])
+
+    def inner(some: Array) -> Array:
+        return jnp.minimum(sizes, n - sizes)[some] >= 2
+
+    prior = choose_prior(values, distances, inner, n)
+    cube = _Cube(rows, prior.rho, n)
+    y = (values - prior.shift) / prior.scale
+    target = jnp.zeros(1 << n, values.dtype).at[rows].set(y)
+    table = cube.spread(cube.solve(target, _TOLERANCE)).at[rows].set(y) * prior.scale + prior.shift
+
+    def draw(key: Array) -> Array:
+        game, noise = cube.draw(key)
+        posterior = cube.spread(cube.solve((game + noise) * cube.seen, _ROUGH))
+        return (game - posterior).at[rows].set(0.0)
+
+    draws = jax.lax.map(draw, jax.random.split(key, _DRAWS))
+    return table, draws * prior.scale * jnp.sqrt(prior.variance)
+
+
+def pooled(errors: Float[Array, "draws M"], request: Request) -> Float[Array, "M"]:
     """The root mean square error of the sets of a size, together: a priori they are alike, and so is the design."""
     sizes = (sets_up_to(request.num_players, request.order) >= 0).sum(1)
     pooled = jnp.stack([jnp.sqrt(jnp.mean(errors[:, sizes == s] ** 2)) for s in range(1, request.order + 1)])
