@@ -1,11 +1,16 @@
 import os
 
+from support.xla import knows
+
 # Eight simulated devices, for the tests of meshes; everything else runs on the first. Compiling is most of what the
-# suite does: without LLVM's optimisations it takes a third less time. What XLA itself makes of a program is the same.
-# JAXMOXI_TEST_XLA=default leaves the optimisations on; tests/test_default_xla.py runs a share of the suite so.
+# suite does: without LLVM's optimisations, and with XLA's plain emitter in place of the one that goes through MLIR, it
+# takes a quarter of the time. JAXMOXI_TEST_XLA=default compiles as for users: tests/test_default_xla.py runs a share of
+# the suite so, and tests/test_readme.py the README's code.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 if os.environ.get("JAXMOXI_TEST_XLA") != "default":
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    if knows("xla_cpu_use_fusion_emitters"):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import gc
 from pathlib import Path
