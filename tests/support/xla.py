@@ -1,4 +1,4 @@
-"""Which flags this version of XLA reads. Nothing here imports JAX, which reads the flags when it starts."""
+"""How the tests compile. Nothing here imports JAX, which reads XLA's flags when it starts."""
 
 import importlib.util
 import mmap
@@ -13,3 +13,9 @@ def knows(flag: str) -> bool:
             if content.find(flag.encode()) >= 0:
                 return True
     return False
+
+
+def quick_flags() -> str:
+    """XLA's flags for compiling quickly: no optimisations of LLVM's, and the emitter that does not go through MLIR."""
+    fusion = "xla_cpu_use_fusion_emitters"
+    return "--xla_backend_optimization_level=0" + (f" --{fusion}=false" if knows(fusion) else "")
