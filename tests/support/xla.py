@@ -15,7 +15,14 @@ def knows(flag: str) -> bool:
     return False
 
 
+_EMITTERS = "xla_cpu_use_fusion_emitters"
+
+
 def quick_flags() -> str:
     """XLA's flags for compiling quickly: no optimisations of LLVM's, and the emitter that does not go through MLIR."""
-    fusion = "xla_cpu_use_fusion_emitters"
-    return "--xla_backend_optimization_level=0" + (f" --{fusion}=false" if knows(fusion) else "")
+    return "--xla_backend_optimization_level=0" + (f" --{_EMITTERS}=false" if knows(_EMITTERS) else "")
+
+
+def same_bits() -> dict[str, bool]:
+    """`compiler_options` of `jax.jit` for a test of bits: as for users, one of a batch is rounded as it is alone."""
+    return {_EMITTERS: True} if knows(_EMITTERS) else {}
