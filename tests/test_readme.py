@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from support.xla import quick_flags
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -40,12 +42,46 @@ def test_every_block_is_run():
     assert sum(program.count("import ") > 0 for program in PROGRAMS) == len(PROGRAMS) == 5
 
 
-@pytest.mark.parametrize("number", range(len(PROGRAMS)))
-def test_blocks(number, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+def quick(program):
+    """The same code on a grid of 4 x 4 regions, a ninth of the evaluations of 7 x 7, and on 64 scenes."""
+    program = program.replace("rows=7, cols=7", "rows=4, cols=4").replace("key(0), 256)", "key(0), 64)")
+    program = re.sub(r", 49(?=[,)])", ", 16", program)
+    return program.replace("probability=0.9", "probability=0.3")  # no group of so large regions is surer than everybody
+
+
+def run(program, folder, cache, flags=""):
+    environment = {**os.environ, "XLA_FLAGS": flags}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", PROGRAMS[number]]
+    environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    command = [sys.executable, "-c", program]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Compiled programs that several blocks have in common."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_the_quick_run_has_the_smaller_grid_everywhere():
+    grids = [program for program in PROGRAMS if "rows=7, cols=7" in program]
+    assert len(grids) == 4
+    for program in grids:
+        lines = [line.split("  #")[0] for line in quick(program).splitlines()]
+        assert any("rows=4, cols=4" in line for line in lines)
+        assert not any(re.search(r"=7\b|\b49\b", line) for line in lines)
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_blocks(number, tmp_path, cache):
+    program = quick(PROGRAMS[number])
+    run(program, tmp_path, cache, quick_flags() if "p2p.fit" in program else "")  # a training compiles the most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_blocks_to_the_letter(number, tmp_path, cache):
+    run(PROGRAMS[number], tmp_path, cache)

@@ -36,15 +36,15 @@ def test_tokens_and_pixels_of_oblong_images(tmp_path):
     image = model.preprocess(PHOTO)
     v = jm.token_value_fn(model, image, 1)
     masks = jnp.asarray(np.random.default_rng(1).random((6, 8)) < 0.6)
-    gone = jax.vmap(
-        lambda mask: model.encode_tokens(jax.tree.map(lambda t: t[None], model.embed_tokens(image)), mask[None])
-    )
+    tokens = jax.tree.map(lambda t: t[None], jax.jit(model.embed_tokens)(image))
+    gone = jax.jit(jax.vmap(lambda mask: model.encode_tokens(tokens, mask[None])))
     logits = np.asarray(gone(masks))[:, 0]
     others = np.log(np.exp(np.delete(logits, 1, 1)).sum(1))
     np.testing.assert_allclose(v(masks), logits[:, 1] - others, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(model.logits(image[None]), gone(jnp.ones((1, 8), bool))[0], rtol=1e-4, atol=1e-5)
-    assert model.features(image[None]).maps.shape == (1, 2, 4, 12)
-    assert model.attention_maps(image).shape == (2, 3, 9, 9)
+    whole = gone(jnp.ones((6, 8), bool))[0]
+    np.testing.assert_allclose(jax.jit(model.logits)(image[None]), whole, rtol=1e-4, atol=1e-5)
+    assert jax.eval_shape(model.features, image[None]).maps.shape == (1, 2, 4, 12)
+    assert jax.eval_shape(model.attention_maps, image).shape == (2, 3, 9, 9)
 
 
 @pytest.mark.parametrize(("size", "antialias"), [((5, 7), False), ((2, 1), False), ((2, 3), True), ((9, 4), True)])

@@ -13,20 +13,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxmoxi import p2p
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p import arrays
-from support.trainer import CONFIG
-
-NAMES = ("disc", "square", "triangle")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return p2p.init(jax.random.key(0), CONFIG)
-
-
-@pytest.fixture
-def saved(model, tmp_path):
-    p2p.save(tmp_path / "model", model, class_names=NAMES)
-    return tmp_path / "model"
+from support.trainer import CONFIG, NAMES
 
 
 def equal(a, b):
@@ -49,8 +36,9 @@ def outcomes(folder, model, flips, seed):
         for _ in range(flips):
             good = flip(path, rng)
             try:
-                assert equal(p2p.load(folder), model), path
-                assert p2p.load(folder).config == CONFIG, path
+                loaded = p2p.load(folder)
+                assert equal(loaded, model), path
+                assert loaded.config == CONFIG, path
                 assert p2p.load_class_names(folder) == NAMES, path
                 found.append("same")
             except InputError:
@@ -59,13 +47,13 @@ def outcomes(folder, model, flips, seed):
     return found
 
 
-def test_one_bit_of_a_saved_model(model, saved):
-    assert "refused" in outcomes(saved, model, 1, seed=0)
+def test_one_bit_of_a_saved_model(fresh_model, saved):
+    assert "refused" in outcomes(saved, fresh_model, 1, seed=0)
 
 
 @pytest.mark.slow
-def test_many_bits_of_a_saved_model(model, saved):
-    assert outcomes(saved, model, 30, seed=1).count("refused") > 50
+def test_many_bits_of_a_saved_model(fresh_model, saved):
+    assert outcomes(saved, fresh_model, 30, seed=1).count("refused") > 50
 
 
 def test_one_bit_of_the_stored_numbers(saved, capfd):
@@ -78,8 +66,8 @@ def test_one_bit_of_the_stored_numbers(saved, capfd):
     assert capfd.readouterr().err == ""  # no page of tracebacks
 
 
-def test_the_array_that_differs_is_named(model, tmp_path):
-    flat = arrays.flatten(model)
+def test_the_array_that_differs_is_named(fresh_model, tmp_path):
+    flat = arrays.flatten(fresh_model)
     written = arrays.with_checksums(flat)
     changed = flat["classifier/head/bias"].copy()
     changed.view(np.uint32)[1] ^= 1
@@ -90,14 +78,14 @@ def test_the_array_that_differs_is_named(model, tmp_path):
             arrays.read_arrays(tmp_path / "a")
 
 
-def test_models_of_older_versions_have_no_checksums(model, saved):
+def test_models_of_older_versions_have_no_checksums(fresh_model, saved):
     record = json.loads((saved / "config.json").read_text())
     folder = saved / record["arrays"]
     shutil.rmtree(folder)
-    ocp.save(str(folder), arrays.flatten(model))
+    ocp.save(str(folder), arrays.flatten(fresh_model))
     del record["checksum"]
     (saved / "config.json").write_text(json.dumps(record))
-    assert equal(p2p.load(saved), model)
+    assert equal(p2p.load(saved), fresh_model)
     example = Path(__file__).parents[2] / "examples" / "scenes" / "model"
     assert "checksum" not in json.loads((example / "config.json").read_text())
     assert p2p.load(example).config.num_classes == 6
@@ -134,9 +122,9 @@ def test_other_content_of_a_record_is_one_error(saved, content):
         p2p.load(saved)
 
 
-def test_buckets_are_no_folders_of_this_machine(model, tmp_path, monkeypatch):
+def test_buckets_are_no_folders_of_this_machine(fresh_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for call in (lambda at: p2p.save(at, model), p2p.load, p2p.load_class_names):
+    for call in (lambda at: p2p.save(at, fresh_model), p2p.load, p2p.load_class_names):
         for address in ("gs://bucket/run", "s3://bucket/run", Path("gs://bucket/run")):
             with pytest.raises(
                 ValueError, match="expected a folder of this machine; got 'gs:|expected a folder .*'s3:"

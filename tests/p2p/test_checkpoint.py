@@ -13,9 +13,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxmoxi import p2p
 from jaxmoxi.p2p import checkpoint
-from support.trainer import CONFIG
-
-NAMES = ("disc", "square", "triangle")
+from support.trainer import CONFIG, NAMES
 
 
 def same(a, b):
@@ -23,37 +21,28 @@ def same(a, b):
     return jax.tree.structure(a) == jax.tree.structure(b) and all(np.array_equal(x, y) for x, y in pairs)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return p2p.init(jax.random.key(0), CONFIG)
-
-
-@pytest.fixture
-def saved(model, tmp_path):
-    p2p.save(tmp_path / "model", model, class_names=NAMES)
-    return tmp_path / "model"
-
-
 def files(folder):
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
-def test_there_and_back(model, saved):
-    assert same(p2p.load(saved), model)
+def test_there_and_back(fresh_model, saved):
+    assert same(p2p.load(saved), fresh_model)
     assert p2p.load_class_names(saved) == NAMES
-    assert sum(p.stat().st_size for p in files(saved)) < 1.1 * sum(a.nbytes for a in jax.tree.leaves(model)) + 50_000
+    assert (
+        sum(p.stat().st_size for p in files(saved)) < 1.1 * sum(a.nbytes for a in jax.tree.leaves(fresh_model)) + 50_000
+    )
     other = p2p.init(jax.random.key(1), dataclasses.replace(CONFIG, threshold_input="rerank"))
     p2p.save(saved, other)
     assert same(p2p.load(saved), other)
     assert p2p.load_class_names(saved) is None
     assert len(list(saved.iterdir())) == 2  # nothing of the one before
     with pytest.raises(ValueError, match="expected 3 class names; got 1"):
-        p2p.save(saved, model, class_names=("disc",))
+        p2p.save(saved, fresh_model, class_names=("disc",))
 
 
-def test_a_saved_model_does_not_tell_where_it_was_written(saved):
-    assert len(files(saved)) > 3
-    assert not [p for p in files(saved) if str(saved.parent).encode() in p.read_bytes()]
+def test_a_saved_model_does_not_tell_where_it_was_written(written):
+    assert len(files(written)) > 3
+    assert not [p for p in files(written) if str(written.parent).encode() in p.read_bytes()]
 
 
 def test_what_is_no_checkpoint(tmp_path, saved):
@@ -96,7 +85,7 @@ def test_a_damaged_one_is_one_clear_error(saved):
         p2p.load(saved)
 
 
-def test_a_full_disk_leaves_the_saved_model(model, saved, monkeypatch):
+def test_a_full_disk_leaves_the_saved_model(fresh_model, saved, monkeypatch):
     def full(path, state):
         raise ValueError(f"UNKNOWN: Error writing {path}: No space left on device [tensorstore]")
 
@@ -105,35 +94,35 @@ def test_a_full_disk_leaves_the_saved_model(model, saved, monkeypatch):
     with pytest.raises(
         OSError, match=r"the disk is full: could not write .*what was there before is untouched"
     ) as caught:
-        p2p.save(saved, model)
+        p2p.save(saved, fresh_model)
     assert caught.value.errno == errno.ENOSPC
     assert {p: p.read_bytes() for p in files(saved)} == before
 
 
-def test_a_disk_without_room_is_seen_before_writing(model, tmp_path, monkeypatch):
+def test_a_disk_without_room_is_seen_before_writing(fresh_model, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     monkeypatch.setattr(ocp, "save", None)
     with pytest.raises(OSError, match="the disk is full: could not write"):
-        p2p.save(tmp_path / "model", model)
+        p2p.save(tmp_path / "model", fresh_model)
     with (
         checkpoint.Checkpoints(tmp_path) as kept,
         pytest.raises(OSError, match="the disk is full: could not write .*1; there is no earlier checkpoint"),
     ):
-        kept.save(1, model)
+        kept.save(1, fresh_model)
 
 
-def test_a_write_that_the_system_refuses_leaves_the_saved_model(model, saved):
+def test_a_write_that_the_system_refuses_leaves_the_saved_model(fresh_model, saved):
     before = {p: p.read_bytes() for p in files(saved)}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(OSError, match=r"could not write .*what was there before is untouched"):
-            p2p.save(saved, model)
+            p2p.save(saved, fresh_model)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {p: p.read_bytes() for p in files(saved)} == before
-    assert same(p2p.load(saved), model)
+    assert same(p2p.load(saved), fresh_model)
 
 
 def test_checkpoints_keep_the_last_and_the_best(tmp_path):

@@ -18,6 +18,7 @@ CONFIG = p2p.Config(
     selector="small",
     embedding_size=2,
 )
+NAMES = ("disc", "square", "triangle")
 TRAIN = p2p.TrainConfig(num_epochs=3, whole_epochs=1, batch_size=16, learning_rate=1e-3)
 
 

@@ -51,7 +51,7 @@ def step():
 def trained(step):
     state = training.init_state(p2p.init(jax.random.key(0), CONFIG), OPTIMIZER)
     history = []
-    for _ in range(60):
+    for _ in range(40):
         state, metrics = step(state, batch(), jax.random.key(2))
         history.append(jax.device_get(metrics))
     return state, history
