@@ -1,0 +1,122 @@
+"""The prior of the Gaussian process over coalitions, chosen by the values; and how its equations are solved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as linalg
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+NOISE = 5e-3  # of the prior variance of a value
+CONSTANT = 10.0  # the prior variance of the mean, in those of a value
+WIDER = 1.3  # standard errors, over the posterior's: real games differ more from set to set than the prior says
+_MOST_FITTED = 512  # values whose likelihood chooses rho
+_MOST_STEPS = 200
+# Candidates for rho, by the mean size of a set under the prior, P rho / (1 + rho).
+_MEAN_SIZES = np.array([0.1, 0.18, 0.3, 0.45, 0.7, 1.0, 1.4, 1.9, 2.6, 3.6, 5.0])
+
+
+class Prior(NamedTuple):
+    """The prior that the values chose, in units of their spread.
+
+    choice:   int32[], which of `rhos`.
+    rho:      float32[], the ratio of variances from one size to the next.
+    variance: float32[], s^2: the prior variance of a value.
+    shift:    float32[], subtracted from the values.
+    scale:    float32[], then divided by.
+    """
+
+    choice: Int[Array, ""]
+    rho: Float[Array, ""]
+    variance: Float[Array, ""]
+    shift: Float[Array, ""]
+    scale: Float[Array, ""]
+
+
+def choose_prior(
+    values: Float[Array, "m"],
+    distances: Callable[[Int[Array, "k"]], Int[Array, "k k"]],
+    inner: Callable[[Int[Array, "k"]], Bool[Array, "k"]],
+    num_players: int,
+) -> Prior:
+    """The prior whose likelihood is largest, given up to 512 of the values, evenly spread.
+
+    distances: `indices -> int32[k, k]`, in how many players two coalitions differ.
+    inner:     `indices -> bool[k]`, whether a coalition and its complement have two players or more.
+
+    Games change most where half of the players are there, and least near nobody and everybody, where the design has its
+    first coalitions. So s^2 is the larger of its likelihood's and what makes the errors of the inner coalitions, each
+    predicted from all others, as large as they should be.
+    """
+    count = len(values)
+    some = jnp.asarray(np.unique(np.linspace(0, count - 1, min(count, _MOST_FITTED)).astype(np.int32)))
+    shift = jnp.mean(values)
+    spread = jnp.std(values)
+    scale = jnp.where(spread > 0, spread, 1.0)
+    y = ((values - shift) / scale)[some]
+    apart, inside = distances(some), inner(some)
+    identity = jnp.eye(len(some), dtype=values.dtype)
+
+    def judge(by_distance: Array) -> tuple[Array, Array]:
+        factor = jnp.linalg.cholesky(by_distance[apart] + CONSTANT + NOISE * identity)
+        white = linalg.solve_triangular(factor, y, lower=True)
+        fit = jnp.maximum(jnp.mean(white**2), 1e-20)
+        likelihood = -0.5 * len(some) * jnp.log(fit) - jnp.sum(jnp.log(jnp.diagonal(factor)))
+        inverse = linalg.solve_triangular(factor, identity, lower=True)
+        left_out = (inverse.T @ white) ** 2 / jnp.sum(inverse**2, axis=0)  # squared errors over their variances
+        error = jnp.sum(jnp.where(inside, left_out, 0)) / jnp.maximum(jnp.sum(inside), 1)
+        return jnp.where(jnp.isnan(likelihood), -jnp.inf, likelihood), jnp.maximum(fit, error)
+
+    tables = jnp.asarray(np.stack([_by_distance(rho, num_players) for rho in rhos(num_players)]), values.dtype)
+    likelihoods, variances = jax.lax.map(judge, tables)
+    best = jnp.argmax(likelihoods)
+    return Prior(best, jnp.asarray(rhos(num_players), values.dtype)[best], variances[best], shift, scale)
+
+
+def rhos(num_players: int) -> Float[np.ndarray, "K"]:
+    """The candidates for rho."""
+    sizes = np.minimum(_MEAN_SIZES, num_players * 0.35)
+    return sizes / (num_players - sizes)
+
+
+def _by_distance(rho: float, num_players: int) -> Float[np.ndarray, "P1"]:
+    """The kernel by distance, 1 at 0."""
+    return ((1 - rho) / (1 + rho)) ** np.arange(num_players + 1)
+
+
+def conjugate_gradients(
+    product: Callable[[Array], Array], precondition: Callable[[Array], Array], target: Array, tolerance: float
+) -> Array:
+    """The solution of product(x) = target, to a residual of `tolerance` times the target's size, or 200 steps."""
+    enough = tolerance**2 * jnp.sum(target**2)
+
+    class State(NamedTuple):
+        x: Array
+        residual: Array
+        direction: Array
+        decrease: Array
+        step: Array
+
+    def going(s: State) -> Array:
+        return (s.step < _MOST_STEPS) & (jnp.sum(s.residual**2) > enough)
+
+    def step(s: State) -> State:
+        image = product(s.direction)
+        length = _ratio(s.decrease, jnp.sum(s.direction * image))
+        x, residual = s.x + length * s.direction, s.residual - length * image
+        steepest = precondition(residual)
+        decrease = jnp.sum(residual * steepest)
+        direction = steepest + _ratio(decrease, s.decrease) * s.direction
+        return State(x, residual, direction, decrease, s.step + 1)
+
+    first = precondition(target)
+    start = State(jnp.zeros_like(target), target, first, jnp.sum(target * first), jnp.int32(0))
+    return jax.lax.while_loop(going, step, start).x
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    return jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))
