@@ -55,15 +55,14 @@ def to_shapiq(x: Interactions) -> InteractionValues:
     least = 1 if named in _EMPTY_IS_ANOTHER and not INDICES[x.index].intercept else 0
     scores = {tuple(int(i) for i in row if i >= 0): float(value) for row, value in zip(sets, values, strict=True)}
     count = int(x.num_evaluations)
-    estimated = x.standard_errors is not None or count < 2**x.num_players
     return shapiq.InteractionValues(
         scores if least else {(): baseline} | scores,
         index=x.index,
         max_order=x.order,
         n_players=x.num_players,
         min_order=least,
-        estimated=estimated,
-        estimation_budget=(count or None) if estimated else None,
+        estimated=x.estimated,
+        estimation_budget=(count or None) if x.estimated else None,
         baseline_value=baseline,
     )
 
