@@ -27,9 +27,9 @@ from jaxmoxi.plot.strokes import (
     borders,
     bow,
     centroids,
-    draw_caption,
     draw_lines,
     draw_photo,
+    drawn,
     fade,
     new_figure,
     scene_of,
@@ -92,9 +92,12 @@ def interaction_network(
     colours, norm = for_edges(), Normalize(-reach, reach)
 
     tall, wide = (_SIDE * side / max(scene.photo.shape[:2]) for side in scene.photo.shape[:2])
-    figure = new_figure(max(wide, 3.4) + 1.4, tall + 1.5, title)
+    width = max(wide, 3.4) + 1.4
+    lines_below = drawn(below(x, larger_sets(x), caption), width=width - 0.8, size=8.0)
+    height = tall + 1.1 + 0.16 * (lines_below.count("\n") + 1) + 0.2 * bool(title)
+    figure = new_figure(width, height, _told(x, values, title))
     axes = figure.add_subplot()
-    draw_photo(axes, fade(scene.photo, 0.45), _told(x, values))
+    draw_photo(axes, fade(scene.photo, 0.45), "")
     draw_lines(axes, borders(scene.regions), "white", 0.3)
     middles = centroids(scene)
     if len(values):
@@ -113,8 +116,8 @@ def interaction_network(
         bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, shrink=0.8, pad=0.02, aspect=30)
         bar.set_label(f"{x.index} of a pair, {plain(unit)}", fontsize=9)
         bar.ax.tick_params(labelsize=8)
-    _draw_legend(axes, x, values, first, across)
-    draw_caption(figure, below(x, larger_sets(x), caption))
+    _draw_legend(figure, x, values, first, across)
+    axes.set_xlabel(lines_below, fontsize=8, color=INK)  # a label of the figure would lie under the legend
     return figure
 
 
@@ -135,14 +138,16 @@ def _inwards(ends: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.where(out[:, None, None], ends[:, ::-1], ends)
 
 
-def _told(x: Interactions, values: np.ndarray) -> str:
-    """How many of how many pairs are drawn."""
+def _told(x: Interactions, values: np.ndarray, title: str | None) -> str:
+    """The title, and how many of how many pairs are drawn."""
     total = count_of_sets(x, 2)
-    if not len(values):
-        return "no pair interacts"
+    least = number(np.abs(values).min(initial=np.inf), sign=False)
+    told = f"the strongest {len(values)} of {total:,} pairs, from {least} on"
     if len(values) == total:
-        return f"all {total:,} pairs"
-    return f"the strongest {len(values)} of {total:,} pairs, from {number(np.abs(values).min(), sign=False)} on"
+        told = f"all {total:,} pairs"
+    if not len(values):
+        told = "no pair interacts"
+    return f"{title}\n{told}" if title else told
 
 
 def _draw_nodes(axes: Any, middles: np.ndarray, first: np.ndarray, across: float, joined: np.ndarray) -> None:
@@ -166,7 +171,7 @@ def _draw_nodes(axes: Any, middles: np.ndarray, first: np.ndarray, across: float
                       fontsize=size, color="black", path_effects=outline, zorder=7)  # fmt: skip
 
 
-def _draw_legend(axes: Any, x: Interactions, values: np.ndarray, first: np.ndarray, across: float) -> None:
+def _draw_legend(figure: Any, x: Interactions, values: np.ndarray, first: np.ndarray, across: float) -> None:
     from matplotlib.lines import Line2D
 
     largest = float(np.abs(first).max())
@@ -183,5 +188,7 @@ def _draw_legend(axes: Any, x: Interactions, values: np.ndarray, first: np.ndarr
                 Line2D([], [], color=colour, marker="o", linestyle="", markersize=wide, markeredgecolor="white",
                        label=f"alone, up to {number(value)}")
             )  # fmt: skip
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, fontsize=8, frameon=False,
-                borderaxespad=0.9, labelspacing=1.3, columnspacing=2.0)  # fmt: skip
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False, labelspacing=1.3,
+        columnspacing=2.0, borderaxespad=0.2, borderpad=0.6,
+    )  # fmt: skip
