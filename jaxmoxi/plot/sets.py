@@ -13,7 +13,7 @@ from jaxmoxi.interactions.result import Interactions
 from jaxmoxi.plot.strokes import FLIP, INK
 
 if TYPE_CHECKING:
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import Colormap
     from matplotlib.lines import Line2D
 
 MORE, LESS = FLIP, "#0b3fd6"
@@ -24,22 +24,22 @@ PALE = "#d9d9d9"
 _EVEN, _SHARP = (0.0, 0.35, 0.5, 0.65, 1.0), (0.0, 0.3, 0.46, 0.5, 0.54, 0.7, 1.0)  # where the colours of a scale stand
 
 
-def on_photo() -> LinearSegmentedColormap:
+def on_photo() -> Colormap:
     """From clear blue to clear red through a little grey: white would be lost on a photo."""
     return _scale(("#0b3fd6", "#6f9bff", "#d0d0d0", "#ff8a66", FLIP))
 
 
-def for_edges() -> LinearSegmentedColormap:
+def for_edges() -> Colormap:
     """As `on_photo`, but that weak edges, which lie over a grey photo, show their sign as well."""
     return _scale(("#0b3fd6", "#4f80ff", "#8fb0ff", "#d0d0d0", "#ffae94", "#ff6242", FLIP), _SHARP)
 
 
-def on_paper() -> LinearSegmentedColormap:
+def on_paper() -> Colormap:
     """From clear blue to clear red through white; what has no value is grey."""
     return _scale(("#0b3fd6", "#8fb0ff", "#ffffff", "#ffa38a", FLIP))
 
 
-def _scale(colours: tuple[str, ...], stops: tuple[float, ...] = _EVEN) -> LinearSegmentedColormap:
+def _scale(colours: tuple[str, ...], stops: tuple[float, ...] = _EVEN) -> Colormap:
     from matplotlib.colors import LinearSegmentedColormap
 
     pairs = list(zip(stops, colours, strict=True))
