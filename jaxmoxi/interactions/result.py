@@ -22,9 +22,11 @@ class Interactions:
     standard_errors: float32[M], of the values; None if not known. Exact values have none.
     faithfulness:    float32[], R^2 of `reconstruct` on coalitions that no value was fitted to; None if not measured.
     num_evaluations: int32[], coalitions that were evaluated.
+    evaluated:       float32[B], the values of an estimate's coalitions, from which it can be continued; else None.
     index:           static; the name of the index.
     order:           static; the largest set that was asked for.
     num_players:     static; P.
+    method:          static; the method of an estimate; "" for exact values.
     """
 
     sets: Int[Array, "*batch M order"]
@@ -33,9 +35,11 @@ class Interactions:
     standard_errors: Float[Array, "*batch M"] | None = None
     faithfulness: Float[Array, "*batch"] | None = None
     num_evaluations: Int[Array, "*batch"] | int = 0
+    evaluated: Float[Array, "*batch B"] | None = None
     index: str = static(default="")
     order: int = static(default=1)
     num_players: int = static(default=1)
+    method: str = static(default="")
 
     @property
     def estimated(self) -> bool:
@@ -110,7 +114,17 @@ class Interactions:
         masks = jnp.asarray(masks)
         if masks.ndim != 2 or masks.shape[1] != self.num_players or masks.dtype != bool:
             raise InputError(f"expected masks bool[C, {self.num_players}]; got {masks.dtype}{list(masks.shape)}")
+        if self.order <= 2 and self.index != "OR":
+            x = masks.astype(self.values.dtype)
+            singles, pairs = self.first_order(), jnp.triu(self.matrix(), 1) if self.order == 2 else None
+            sums = jnp.matmul(x, singles, precision="highest")
+            return self.baseline + sums if pairs is None else self.baseline + sums + _pair_sums(x, pairs)
         present = self.sets >= 0
         there = masks[:, jnp.maximum(self.sets, 0)]  # [C, M, order]
         counts = (there & present).any(2) if self.index == "OR" else (there | ~present).all(2)
         return self.baseline + counts.astype(self.values.dtype) @ self.values
+
+
+def _pair_sums(x: Array, pairs: Array) -> Array:
+    """The sum over pairs within each row."""
+    return jnp.sum(jnp.matmul(x, pairs, precision="highest") * x, axis=1)

@@ -1,0 +1,183 @@
+"""Interaction indices from a budget of coalitions: the door to all methods."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, UInt32
+
+from jaxmoxi.errors import InputError, nan_error
+from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.evaluation import read_generated
+from jaxmoxi.guards import deliberate
+from jaxmoxi.interactions.exact import MOST_PLAYERS, exact
+from jaxmoxi.interactions.indices import IndexName, check_request
+from jaxmoxi.interactions.lattice import sets_up_to
+from jaxmoxi.interactions.methods import METHODS, Fit, Method, Request, find_method
+from jaxmoxi.interactions.moments import chunked
+from jaxmoxi.interactions.result import Interactions
+from jaxmoxi.pytrees import is_concrete
+
+_HELD_OUT = 10  # one of so many coalitions measures the faithfulness
+_LEAST_HELD_OUT = 4
+_CHUNK = 64
+
+
+@deliberate
+def estimate(
+    key: Key[Array, ""] | UInt32[Array, "2"],
+    v: ValueFn,
+    num_players: int,
+    *,
+    index: IndexName | str = "k-SII",
+    order: int = 2,
+    budget: int,
+    method: str = "auto",
+    p: float = 0.5,
+    start: Interactions | None = None,
+    batch_size: int | None = None,
+) -> Interactions:
+    """An interaction index of all sets of up to `order` players, from the values of `budget` coalitions.
+
+    key:         the same key gives the same answer, whatever the batch size.
+    v:           a value function, masks bool[C, P] -> float32[C].
+    num_players: P, at least 2; up to 1,000 for order 2 and 60 for order 3.
+    index:       which index; `jaxmoxi.interactions.INDICES` says what each averages over, and where it comes from.
+    order:       the largest set that is explained, from 1 to P.
+    budget:      coalitions to evaluate. From 2^P on, up to 20 players, the answer is the exact one.
+    method:      a name of `jaxmoxi.interactions.METHODS`, which says what each does and where it comes from. "auto"
+                 takes "gaussian-process", which had the lowest error of all methods, of shapiq's too, for every index
+                 and at every budget that `benchmarks/interactions.py` measures.
+    p:           for Banzhaf's indices (BV, BII, FBII, BGV): the probability of every other player to be there.
+    start:       an earlier estimate of this game, by the same method and with the same key, to be continued: only
+                 the coalitions are evaluated that it has not seen, and the values are those of one call with the whole
+                 budget. The index, the order and p may be others.
+    batch_size:  coalitions per chunk; None chooses one that fits the memory.
+
+    `standard_errors` are of the values, where the method has them; `faithfulness` is R^2 of `reconstruct` on the last
+    tenth of the coalitions, of a fit that has seen only the others (None below 40 coalitions). Beside four bytes a
+    coalition the memory does not depend on the budget, but for "gaussian-process" above 20 players, which keeps the
+    coalitions as bits.
+
+    Works inside `jit` and `vmap`. Raises ValueError for an unknown index or method, an order, a probability, a budget
+    or a number of players that the method does not take, and an estimate to start from that does not belong; all of
+    it before anything is evaluated. Raises NaNValueError that names a coalition whose value is NaN.
+    """
+    request, chosen = _check(num_players, index, order, p, budget, method)
+    game = as_game(v)
+    if num_players <= MOST_PLAYERS and budget >= 1 << num_players:
+        return exact(game, num_players, index=index, order=order, p=p, batch_size=batch_size)
+    operands = chosen.plan(key, request, budget)
+    values = _values(game, chosen, operands, request, budget, batch_size, _seen(start, chosen, request, budget))
+    fit = chosen.fit(operands, values, request)
+    return _result(fit, request, budget).replace(
+        faithfulness=_faithfulness(chosen, operands, values, request),
+        method=chosen.name,
+        evaluated=values,
+    )
+
+
+def _check(num_players: int, index: str, order: int, p: float, budget: int, method: str) -> tuple[Request, Method]:
+    if isinstance(num_players, bool) or not isinstance(num_players, int | np.integer) or num_players < 2:
+        raise InputError(f"num_players must be a whole number of at least 2; got {num_players!r}")
+    check_request(index, num_players, order, p)
+    request = Request(int(num_players), index, order, Fraction(p).limit_denominator(10**6))
+    chosen = find_method("gaussian-process" if method == "auto" else method)
+    if chosen.indices is not None and index not in chosen.indices:
+        able = [name for name, other in METHODS.items() if other.indices is None or index in other.indices]
+        raise InputError(f"{chosen.name} estimates {', '.join(sorted(chosen.indices))}; {index} is estimated by "
+                         f"{', '.join(able)}")  # fmt: skip
+    reason = chosen.refuse(request)
+    if reason:
+        raise InputError(f"{chosen.name} {reason}")
+    least = chosen.least(request)
+    if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget < least:
+        raise InputError(f"{chosen.name} needs a budget of at least {least} coalitions for {num_players} players and "
+                         f"order {order}; got {budget!r}")  # fmt: skip
+    return request, chosen
+
+
+def _seen(start: Interactions | None, method: Method, request: Request, budget: int) -> Float[Array, "m"] | None:
+    if start is None:
+        return None
+    if start.evaluated is None or start.method != method.name or start.num_players != request.num_players:
+        raise InputError(f"start must be an estimate by {method.name} for {request.num_players} players; got "
+                         f"{start.method or 'exact values'} for {start.num_players}")  # fmt: skip
+    seen = start.evaluated
+    if seen.shape[0] > budget:
+        raise InputError(f"the budget counts all coalitions, those of start too: it has {seen.shape[0]}; got {budget}")
+    return seen
+
+
+def _values(
+    game: Game,
+    method: Method,
+    operands: Any,
+    request: Request,
+    budget: int,
+    batch_size: int | None,
+    seen: Float[Array, "m"] | None,
+) -> Float[Array, "budget"]:
+    first = 0 if seen is None else seen.shape[0]
+    values = read_generated(
+        game,
+        _from(method.mask),
+        (operands, jnp.int32(first)),
+        count=budget - first,
+        num_players=request.num_players,
+        batch_size=batch_size,
+    ).values
+    if is_concrete(values) and bool(jnp.isnan(values).any()):
+        row = first + int(jnp.argmax(jnp.isnan(values)))
+        members = np.flatnonzero(np.asarray(method.mask(operands, jnp.int32(row))))
+        raise nan_error(f"for the coalition of players {members.tolist()}")
+    return values if seen is None else jnp.concatenate([seen, values])
+
+
+@functools.cache
+def _from(mask: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]:
+    """`mask` with the first index among the operands; one function for each method, so that it is compiled once."""
+
+    def shifted(operands: Any, index: Any) -> Array:
+        inner, first = operands
+        return mask(inner, first + index)
+
+    return shifted
+
+
+def _result(fit: Fit, request: Request, num_evaluations: int) -> Interactions:
+    return Interactions(
+        sets=jnp.asarray(sets_up_to(request.num_players, request.order)),
+        values=fit.values,
+        baseline=fit.baseline,
+        standard_errors=fit.standard_errors,
+        num_evaluations=num_evaluations,
+        index=request.index,
+        order=request.order,
+        num_players=request.num_players,
+    )
+
+
+def _faithfulness(method: Method, operands: Any, values: Array, request: Request) -> Float[Array, ""] | None:
+    """R^2, on the last coalitions, of what a fit to the others says of them."""
+    count = len(values)
+    fitted = count - count // _HELD_OUT
+    if count - fitted < _LEAST_HELD_OUT or fitted < method.least(request):
+        return None
+    partial = _result(method.fit(operands, values[:fitted], request), request, fitted)
+
+    def squares(indices: Array, there: Array) -> list[Array]:
+        masks = jax.vmap(functools.partial(method.mask, operands))(fitted + indices)
+        errors = partial.reconstruct(masks) - values[fitted + indices]
+        return [jnp.sum(jnp.where(there, errors, 0) ** 2)]
+
+    (unexplained,) = chunked(squares, count - fitted, size=_CHUNK)
+    held_out = values[fitted:]
+    spread = jnp.sum((held_out - jnp.mean(held_out)) ** 2)
+    return 1 - unexplained / jnp.where(spread > 0, spread, jnp.nan)
