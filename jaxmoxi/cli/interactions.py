@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -19,6 +18,7 @@ from jaxmoxi.cli.shared import CommandError
 from jaxmoxi.cli.task import Task, caption_of, prepare, record_of
 from jaxmoxi.errors import NaNValueError
 from jaxmoxi.escape import printable
+from jaxmoxi.interactions.estimate import estimate
 from jaxmoxi.interactions.exact import MOST_PLAYERS
 from jaxmoxi.interactions.indices import INDICES, IndexName, check_request
 from jaxmoxi.interactions.result import Interactions
@@ -54,6 +54,8 @@ class ShowInteractions(PhotoOptions):
     order: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """The largest sets that are explained, 2 for pairs. Left out: 2, and 1 for SV and BV, which are of single regions.
     """
+    p: Annotated[float, _OPTION(metavar="SHARE")] = 0.5
+    """For BV, BII, FBII and BGV: the probability of every other region to be visible."""
     budget: Annotated[int, _OPTION(metavar="N")] = 4096
     """How many coalitions may be evaluated."""
     method: Annotated[str, _OPTION(metavar="NAME")] = "auto"
@@ -83,7 +85,7 @@ class ShowInteractions(PhotoOptions):
         _command.start_compilation_cache()
         task = prepare(self, _command.start_devices())
         with _command.one_line():
-            check_request(self.index, task.num_players, self.size, 0.5)
+            check_request(self.index, task.num_players, self.size, self.p)
         _command.check_out(self.out)
         with _command.one_line():
             photo = identify(self.photo)
@@ -156,13 +158,11 @@ def compute(options: ShowInteractions, task: Task, exact: bool) -> Found:
         with _command.one_line():
             if exact:
                 values = jm.interactions.values_table(v, players, batch_size=options.batch_size)
-                x = jm.interactions.from_table(values, index=options.index, order=options.size)
+                x = jm.interactions.from_table(values, index=options.index, order=options.size, p=options.p)
                 return Found(x, float(values[-1]), _reconstructed(x, np.asarray(values, np.float64)))
-            estimate: Any = jm.interactions.estimate
-            more = {"batch_size": options.batch_size} if "batch_size" in inspect.signature(estimate).parameters else {}
             x = estimate(
                 jax.random.key(options.seed), v, players, index=options.index, order=options.size,
-                budget=options.budget, method=options.method, **more,
+                budget=options.budget, method=options.method, p=options.p, batch_size=options.batch_size,
             )  # fmt: skip
             everybody = jm.evaluate(v, np.ones((1, players), bool), batch_size=1)
             return Found(x, float(everybody[0]), None)
@@ -245,7 +245,8 @@ def _arrays(task: Task, found: Found) -> dict[str, np.ndarray]:
     x = found.x
     fields = {
         "sets": x.sets, "values": x.values, "standard_errors": x.standard_errors, "baseline": x.baseline,
-        "faithfulness": x.faithfulness, "num_evaluations": x.num_evaluations, "index": x.index, "order": x.order,
+        "faithfulness": x.faithfulness, "num_evaluations": x.num_evaluations,
+        "evaluated": x.evaluated, "index": x.index, "order": x.order,
         "num_players": x.num_players, "total": found.total, "reconstruction_r2": found.r2,
         "regions": task.regions, "photo": task.photo, "target": task.target,
     }  # fmt: skip
@@ -268,8 +269,9 @@ def _record(options: ShowInteractions, task: Task, found: Found, photo: Identity
         "index": x.index,
         "order": x.order,
         "exact": exact,
+        "p": options.p,
         "budget": options.budget,
-        "method": None if exact else options.method,
+        "method": None if exact else x.method or options.method,
         "seed": None if exact else options.seed,
         "num_evaluations": int(x.num_evaluations),
         "num_sets": len(x.values),

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import jaxmoxi as jm
+from jaxmoxi.cli import interactions as command
 from jaxmoxi.cli import main as cli
 from jaxmoxi.cli.interactions import ShowInteractions, choose_way
 from support.explain import read
@@ -131,22 +132,23 @@ def test_the_way_is_chosen_by_regions_and_budget():
 def test_an_estimate_gets_the_budget_and_tells_its_errors(show, sketches, monkeypatch):
     asked = {}
 
-    def estimate(key, v, num_players, *, index, order, budget, method):
-        asked.update(key=key, players=num_players, index=index, order=order, budget=budget, method=method)
+    def estimate(key, v, num_players, *, index, **more):
+        asked.update(more, key=key, players=num_players, index=index)
         values = jnp.asarray([0.5, -2.0, 1.0])
         return jm.interactions.Interactions(
             sets=jnp.asarray([[0, -1], [1, 15], [3, -1]], jnp.int32), values=values, baseline=jnp.float32(0.25),
-            standard_errors=values**2 / 10, faithfulness=jnp.float32(0.875), num_evaluations=budget, index=index,
-            order=order, num_players=num_players,
+            standard_errors=values**2 / 10, faithfulness=jnp.float32(0.875), num_evaluations=more["budget"],
+            index=index, order=more["order"], num_players=num_players,
         )  # fmt: skip
 
-    monkeypatch.setattr(jm.interactions, "estimate", estimate, raising=False)
+    monkeypatch.setattr(command, "estimate", estimate)
     code, lines, _, out = show("--regions", "grid:4x4", "--budget", "300", "--seed", "7", "--index", "FSII",
-                               "--method", "mine")  # fmt: skip
+                               "--method", "mine", "--p", "0.25", "--batch-size", "8")  # fmt: skip
     arrays, record = read(out / "cat-FSII-2")
     assert code == 0
     assert (asked["players"], asked["index"], asked["order"], asked["budget"], asked["method"]) == (
         16, "FSII", 2, 300, "mine")  # fmt: skip
+    assert (asked["p"], asked["batch_size"]) == (0.25, 8)
     assert (jax.random.key_data(asked["key"]) == jax.random.key_data(jax.random.key(7))).all()
     assert lines[1] == "estimate from 300 coalitions: 16 regions have 65,536, more than --budget"
     assert "(± 1 standard error)" in lines[3]
