@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.escape import plain
 from jaxmoxi.interactions.result import Interactions
 from jaxmoxi.plot.sets import PALE, below, checked, count_of_sets, larger_sets, numbers, on_paper
-from jaxmoxi.plot.strokes import INK, draw_caption, new_figure
+from jaxmoxi.plot.strokes import INK, draw_caption, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,8 +54,8 @@ def heat_map(
     figure = new_figure(6.2, 5.0, title)
     axes = figure.add_subplot()
     bars = (  # the first colour bar comes to stand outermost
-        (alone, diagonal_limit, f"{x.index} of one player (diagonal), {plain(unit)}", "diagonal"),
-        (pairs, limit, f"{x.index} of a pair, {plain(unit)}", "pairs"),
+        (alone, diagonal_limit, f"{x.index} of one player (diagonal), {unit}", "diagonal"),
+        (pairs, limit, f"{x.index} of a pair, {unit}", "pairs"),
     )
     for cells, given, label, gid in bars:
         reach = given or float(np.nanmax(np.abs(cells), initial=0.0)) or 1.0
@@ -67,7 +66,7 @@ def heat_map(
         )
         shown.set_gid(gid)
         bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, shrink=0.85, pad=0.02, aspect=26)
-        bar.set_label(label, fontsize=9)
+        bar.set_label(drawn(label, width=4.0, size=9.0), fontsize=9)
         bar.ax.tick_params(labelsize=8)
         if len(cells) <= _WRITTEN:
             _write(axes, cells, reach, ~hidden)

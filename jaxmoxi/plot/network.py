@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.escape import plain
 from jaxmoxi.interactions.result import Interactions
 from jaxmoxi.plot.pictures import Channels, Stretch
 from jaxmoxi.plot.sets import (
@@ -114,7 +113,7 @@ def interaction_network(
     _draw_nodes(axes, middles, first, across, np.unique(pairs))
     if len(values):
         bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, shrink=0.8, pad=0.02, aspect=30)
-        bar.set_label(f"{x.index} of a pair, {plain(unit)}", fontsize=9)
+        bar.set_label(drawn(f"{x.index} of a pair, {unit}", width=0.8 * tall, size=9.0), fontsize=9)
         bar.ax.tick_params(labelsize=8)
     _draw_legend(figure, x, values, first, across)
     axes.set_xlabel(lines_below, fontsize=8, color=INK)  # a label of the figure would lie under the legend

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.escape import plain
 from jaxmoxi.interactions.result import Interactions
 from jaxmoxi.plot.pictures import Channels, Stretch
 from jaxmoxi.plot.sets import (
@@ -24,6 +23,7 @@ from jaxmoxi.plot.sets import (
     count_of_sets,
     error_handle,
     members_of,
+    number,
 )
 from jaxmoxi.plot.strokes import (
     INK,
@@ -33,6 +33,7 @@ from jaxmoxi.plot.strokes import (
     draw_caption,
     draw_lines,
     draw_photo,
+    drawn,
     fade,
     new_figure,
     scene_of,
@@ -91,7 +92,9 @@ def upset(
     _draw_bars(bars, top, unit)
     of = "sets" if size is None else f"sets of {size}"
     total = count_of_sets(x, size)
-    bars.set_title(f"{'all' if columns == total else f'the strongest {columns} of'} {total:,} {of}", fontsize=10)
+    bars.set_title(
+        f"{'all' if columns == total else f'the strongest {columns} of'} {total:,} {of}", fontsize=10, pad=20
+    )
     _draw_members(matrix, members_of(top), players)
     if scene:
         _draw_map(figure.add_subplot(grid[:, 1]), scene, players)
@@ -122,14 +125,16 @@ def _draw_bars(axes: Any, top: Interactions, unit: str) -> None:
         axes.errorbar(places, values, errors, fmt="none", ecolor=INK, elinewidth=1.0, capsize=2.0)
         handles.append(error_handle())
     axes.axhline(0, color=INK, linewidth=0.8)
-    style(axes, "", f"{plain(top.index)}, {plain(unit)}")
+    style(axes, "", drawn(f"{top.index}, {unit}", width=_BARS + 0.3, size=9.0))
+    axes.yaxis.set_major_formatter(lambda y, _: number(y, sign=False))  # no factor, which would lie under the legend
     axes.grid(visible=False, axis="x")
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="x", length=0, labelbottom=False)
     axes.set_xlim(-0.6, max(len(values), 3) - 0.4)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.22 * (high - low))  # room for the legend, whatever the bars do
-    axes.legend(handles=handles, fontsize=8, frameon=False, loc="upper right")
+    axes.legend(
+        handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=8, frameon=False,
+        borderaxespad=0.2, columnspacing=1.2, handlelength=1.4,
+    )  # fmt: skip
 
 
 def _draw_members(axes: Any, sets: list[list[int]], players: list[int]) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.escape import plain
 from jaxmoxi.interactions.indices import INDICES
 from jaxmoxi.interactions.result import Interactions
 from jaxmoxi.plot.sets import (
@@ -23,7 +22,7 @@ from jaxmoxi.plot.sets import (
     numbers,
     set_name,
 )
-from jaxmoxi.plot.strokes import INK, draw_caption, new_figure, style
+from jaxmoxi.plot.strokes import INK, draw_caption, drawn, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +97,7 @@ def waterfall(
     axes.set_yticks(range(len(names)), labels=names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(levels.min() - 0.2 * span, levels.max() + 0.2 * span)
-    style(axes, plain(unit), "")
+    style(axes, drawn(unit, width=5.0, size=9.0), "")
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.legend(handles=bar_handles(), loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=8, frameon=False)
