@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.estimate import tell_length
+from jaxmoxi.cli.findings import Found, describe, doubt, fit, is_model, table
 from jaxmoxi.cli.names import Identity, choose_base, identify, locked
 from jaxmoxi.cli.options import PhotoOptions
 from jaxmoxi.cli.report import percent, write_files
@@ -22,7 +23,7 @@ from jaxmoxi.interactions.estimate import estimate
 from jaxmoxi.interactions.exact import MOST_PLAYERS
 from jaxmoxi.interactions.indices import INDICES, IndexName, check_request
 from jaxmoxi.interactions.result import Interactions
-from jaxmoxi.plot.sets import members_of, numbers, set_name
+from jaxmoxi.plot.sets import members_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 _OPTION = tyro.conf.arg
 _PAYOFFS = {"log_odds": "log-odds", "margin": "margin", "log_prob": "log-probability", "logit": "logit",
             "prob": "probability"}  # fmt: skip
-_PRINTED = 10  # sets in the table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +114,9 @@ class ShowInteractions(PhotoOptions):
                 files = write_files(base, figures, _arrays(task, found), record)
         except OSError as error:
             raise CommandError(f"--out {self.out}: could not write ({error})") from None
+        warning = doubt(found.x)
+        if warning:
+            _command.say(f"jaxmoxi: warning: {warning}")
         print(answer)
         if not self.quiet:
             print(table(found.x, self.unit(task)))
@@ -127,14 +130,6 @@ class ShowInteractions(PhotoOptions):
     def unit(self, task: Task) -> str:
         """What the values are in: `log-odds of 'cat'`."""
         return f"{_PAYOFFS[self.payoff]} of {task.name(task.target)!r}"
-
-
-class Found(NamedTuple):
-    """The interactions, v of all players, and R^2 of the reconstruction over all coalitions if those are known."""
-
-    x: Interactions
-    total: float
-    r2: float | None
 
 
 def choose_way(num_players: int, budget: int) -> tuple[bool, str]:
@@ -175,49 +170,12 @@ def compute(options: ShowInteractions, task: Task, exact: bool) -> Found:
 
 def _reconstructed(x: Interactions, values: np.ndarray) -> float | None:
     """R^2 of `x.reconstruct` over all coalitions, for the indices that it is meant for."""
-    row = INDICES[x.index]
-    if not (row.efficient or row.intercept or x.index in ("Moebius", "OR", "SV")) or np.ptp(values) == 0:
+    if not is_model(x.index) or np.ptp(values) == 0:
         return None
     rows = np.arange(len(values))
     masks = (rows[:, None] >> np.arange(x.num_players)) & 1 == 1
     told = np.concatenate([np.asarray(x.reconstruct(masks[i : i + 4096])) for i in range(0, len(rows), 4096)])
     return float(1 - ((values - told) ** 2).sum() / ((values - values.mean()) ** 2).sum())
-
-
-def describe(x: Interactions, name: str) -> str:
-    """The answer in one sentence. name: of the class explained."""
-    size = (np.asarray(x.sets) >= 0).sum(1)
-    largest = [x.top(1, size=int(s)) for s in sorted(set(size.tolist()))]
-    told = [f"{_noun(members_of(top)[0])} ({numbers(top.values)[0]})" for top in largest]
-    return f"strongest for {name!r}: {', '.join(told)}"
-
-
-def _noun(members: list[int]) -> str:
-    return f"{'region' if len(members) == 1 else 'regions'} {set_name(members)}"
-
-
-def table(x: Interactions, unit: str) -> str:
-    """The strongest sets, one a line, with their standard errors where they are known."""
-    top = x.top(_PRINTED)
-    names, values = [set_name(members) for members in members_of(top)], numbers(top.values)
-    wide = max(len(name) for name in [*names, "regions"])
-    errors = [""] * len(names)
-    if top.standard_errors is not None:
-        told = numbers(top.standard_errors, like=top.values)
-        errors = [f"  ± {error[1:]}" for error in told]
-    head = f"{'regions':<{wide}}  {x.index} of order {x.order}, {unit}{' (± 1 standard error)' if errors[0] else ''}"
-    lines = [f"{a:<{wide}}  {b:>8}{c}" for a, b, c in zip(names, values, errors, strict=True)]
-    return "\n".join([printable(head), *lines])
-
-
-def fit(found: Found) -> str:
-    """How faithful the values are, in a line."""
-    x = found.x
-    if found.r2 is not None:
-        return f"faithfulness: the sets up to order {x.order} give all coalitions with R² {found.r2:.3f}"
-    if x.faithfulness is not None:
-        return f"faithfulness: R² {float(x.faithfulness):.3f} on coalitions that no value was fitted to"
-    return f"faithfulness: not measured, for {x.index} of order {x.order} is no model of the value"
 
 
 def draw(options: ShowInteractions, task: Task, found: Found) -> dict[str, Figure]:

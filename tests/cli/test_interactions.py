@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import jaxmoxi as jm
+from jaxmoxi.cli import findings
 from jaxmoxi.cli import interactions as command
 from jaxmoxi.cli import main as cli
 from jaxmoxi.cli.interactions import ShowInteractions, choose_way
@@ -127,6 +128,15 @@ def test_the_way_is_chosen_by_regions_and_budget():
     assert choose_way(21, 1 << 30) == (
         False, "estimate from 1,073,741,824 coalitions: 21 regions are more than 20")  # fmt: skip
     assert ShowInteractions().budget == 4096
+
+
+def test_an_estimate_that_says_little_is_doubted_aloud():
+    x = jm.interactions.from_table(jnp.arange(8.0)).replace(faithfulness=jnp.float32(0.3))
+    assert "explains little of the value (R² 0.30" in findings.doubt(x)
+    assert findings.doubt(x.replace(faithfulness=jnp.float32(0.5))) is None
+    assert findings.doubt(x.replace(index="SII")) is None  # which does not sum to the value
+    found = findings.Found(x.replace(index="SII"), 0.0, None)
+    assert findings.fit(found).endswith("no value was fitted to; SII of order 2 is no model of the value")
 
 
 def test_an_estimate_gets_the_budget_and_tells_its_errors(show, sketches, monkeypatch):
