@@ -32,6 +32,10 @@ class NotConvergedWarning(UserWarning):
     """A result is further from what it approximates than it should be; the message says by how much."""
 
 
+class RoundingWarning(UserWarning):
+    """The numbers of a result are no larger than the rounding of the values from which they were computed."""
+
+
 def nan_error(where: str, *, result: Any = None, whose: str = "the value function") -> NaNValueError:
     """The one error for a NaN value.
 

@@ -111,6 +111,14 @@ class Game:
         """The same game under another payoff; None where it has no other."""
         return None
 
+    def remainders(self) -> Game | None:
+        """The same game, whose values are probabilities less the nearer of 0 and 1; None where it cannot tell them.
+
+        For games whose values are probabilities. Up to a half the value is p, above it p - 1, with its sign bit set
+        even where it is 0 (`payoff.probability_remainders`). What it tells beside its values stays as it is.
+        """
+        return None
+
     def replicate(self, tree: Tree) -> Tree:
         """Arrays that meet this game in a compiled program, where that program leaves what it returns."""
         return tree
@@ -191,6 +199,11 @@ class GameWrapper(Game):
         inner = self.v.with_payoff(payoff)
         return None if inner is None else self.around(inner)
 
+    def remainders(self) -> Game | None:
+        """The same wrapper around the remainders of the game inside; None where that game cannot tell them."""
+        inner = self.v.remainders()
+        return None if inner is None else self.around(inner)
+
     def around(self, game: Game) -> Game:
         """The same wrapper around another game."""
         raise TypeError(f"{type(self).__name__} must define around")
@@ -200,7 +213,7 @@ class GameWrapper(Game):
         return self.v.replicate(tree)
 
 
-_OFFERS = ("readout", "leads", "logits", "relaxed", "with_payoff", "target", "replicate", "player_sizes")
+_OFFERS = ("readout", "leads", "logits", "relaxed", "with_payoff", "remainders", "target", "replicate", "player_sizes")
 
 
 @record
@@ -265,6 +278,11 @@ class FunctionGame(Game):
     def with_payoff(self, payoff: Payoff) -> Game | None:
         """The function under another payoff, where it has `with_payoff`."""
         return as_game(self._own().with_payoff(payoff)) if "with_payoff" in self.offers else None
+
+    def remainders(self) -> Game | None:
+        """The remainders that the function tells, where it has `remainders`."""
+        own = self._own().remainders() if "remainders" in self.offers else None
+        return None if own is None else as_game(own)
 
     def replicate(self, tree: Tree) -> Tree:
         """As the function says, where it does."""

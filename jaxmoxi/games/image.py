@@ -30,7 +30,15 @@ from jaxmoxi.games.inputs import (
     no_trace_error,
 )
 from jaxmoxi.games.outputs import logits_of
-from jaxmoxi.games.payoff import Link, Payoff, answers_class, as_logits, check_payoff, payoff_values
+from jaxmoxi.games.payoff import (
+    Link,
+    Payoff,
+    answers_class,
+    as_logits,
+    check_payoff,
+    payoff_values,
+    probability_remainders,
+)
 from jaxmoxi.games.probe import check_rows
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
@@ -47,6 +55,7 @@ class ImageGame(Game):
     payoff: Payoff  # pyright: ignore[reportIncompatibleVariableOverride]
     link: Link  # pyright: ignore[reportIncompatibleVariableOverride]
     target: Int[Array, "*batch"]  # pyright: ignore[reportIncompatibleVariableOverride]
+    remainder: bool = False  # whether values are less the nearer of 0 and 1, see `remainders`
 
     def readout(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Readout:
         """Value, lead and probability of each coalition from one forward pass."""
@@ -65,6 +74,8 @@ class ImageGame(Game):
 
     def score(self, logits: Float[Array, "C K"]) -> Float[Array, "C"]:
         """The payoff of rows of logits."""
+        if self.remainder:
+            return probability_remainders(logits, self.target, link=self.link)
         return payoff_values(logits, self.target, self.payoff, link=self.link)
 
     def known(self, logits: Float[Array, "C K"], labels: Int[Array, "..."], num_players: int) -> Float[Array, "C K"]:
@@ -92,7 +103,11 @@ class ImageGame(Game):
         """The same game under another payoff (see `payoff_values`). Raises InputError for one that is unknown."""
         payoff = check_payoff(payoff)
         check_fits(payoff, self.link)
-        return dataclasses.replace(self, payoff=payoff)  # type: ignore[type-var]
+        return dataclasses.replace(self, payoff=payoff, remainder=False)  # type: ignore[type-var]
+
+    def remainders(self: Logits) -> Logits | None:
+        """The same game, whose values are probabilities less the nearer of 0 and 1; None under another payoff."""
+        return dataclasses.replace(self, remainder=True) if self.payoff == "prob" else None  # type: ignore[type-var]
 
 
 @record
@@ -110,6 +125,7 @@ class PixelValueFn(ImageGame):
     link: Link = static()
     num_players: int | None = static()
     foreign: bool = static()
+    remainder: bool = static(default=False)
 
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the image with the hidden players' pixels filled."""
@@ -162,6 +178,7 @@ class TokenValueFn(ImageGame):
     num_players: int | None = static()
     tokens_per_player: int | None = static()
     foreign: bool = static()
+    remainder: bool = static(default=False)
 
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the visible tokens alone."""

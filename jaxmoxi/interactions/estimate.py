@@ -75,7 +75,7 @@ def estimate(
         return exact(game, num_players, index=index, order=order, p=p, batch_size=batch_size)
     operands = chosen.plan(key, request, budget)
     values = _values(game, chosen, operands, request, budget, batch_size, _seen(start, chosen, request, budget))
-    fit = chosen.fit(operands, values, request)
+    fit = _fit(chosen, operands, values, request)
     return _result(fit, request, budget).replace(
         faithfulness=_faithfulness(chosen, operands, values, request),
         method=chosen.name,
@@ -164,13 +164,22 @@ def _result(fit: Fit, request: Request, num_evaluations: int) -> Interactions:
     )
 
 
+def _fit(method: Method, operands: Any, values: Array, request: Request) -> Fit:
+    return _compiled(method.fit)(operands, values, request)
+
+
+@functools.cache
+def _compiled(fit: Callable[[Any, Array, Request], Fit]) -> Callable[[Any, Array, Request], Fit]:
+    return jax.jit(fit, static_argnums=2)
+
+
 def _faithfulness(method: Method, operands: Any, values: Array, request: Request) -> Float[Array, ""] | None:
     """R^2, on the last coalitions, of what a fit to the others says of them."""
     count = len(values)
     fitted = count - count // _HELD_OUT
     if count - fitted < _LEAST_HELD_OUT or fitted < method.least(request):
         return None
-    partial = _result(method.fit(operands, values[:fitted], request), request, fitted)
+    partial = _result(_fit(method, operands, values[:fitted], request), request, fitted)
 
     def squares(indices: Array, there: Array) -> list[Array]:
         masks = jax.vmap(functools.partial(method.mask, operands))(fitted + indices)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import ValueFn, as_game
+from jaxmoxi.games.differences import Parts, read_parts, warn_of_rounding
 from jaxmoxi.games.evaluation import read_generated
 from jaxmoxi.guards import deliberate
 from jaxmoxi.interactions.indices import INDICES, IndexName, check_request, derivative_weights
@@ -36,12 +37,20 @@ def values_table(v: ValueFn, num_players: int, *, batch_size: int | None = None)
     coalition whose value is NaN.
     """
     check_table_size(num_players)
-    game = as_game(v)
-    rows = jnp.arange(1 << num_players)
-    values = read_generated(
-        game, _members, (rows, jnp.arange(num_players)), count=1 << num_players, num_players=num_players,
-        batch_size=batch_size,
-    ).values  # fmt: skip
+    out = read_generated(as_game(v), _members, _rows(num_players), **_sizes(num_players, batch_size))
+    return _without_nan(out.values, num_players)
+
+
+def _rows(num_players: int) -> tuple[Array, Array]:
+    return jnp.arange(1 << num_players), jnp.arange(num_players)
+
+
+def _sizes(num_players: int, batch_size: int | None) -> dict[str, Any]:
+    return {"count": 1 << num_players, "num_players": num_players, "batch_size": batch_size}
+
+
+def _without_nan(values: Float[Array, "R"], num_players: int) -> Float[Array, "R"]:
+    """The values of all sets. Raises NaNValueError that names the set of the first NaN, where they can be looked at."""
     if is_concrete(values) and bool(jnp.isnan(values).any()):
         row = int(jnp.argmax(jnp.isnan(values)))
         raise nan_error(f"for the coalition of players {[i for i in range(num_players) if row >> i & 1]}")
@@ -85,12 +94,30 @@ def exact(
 
     Works inside `jit` and `vmap`. In float32 the values are within 1e-5 of the exact ones for games of size 1 (of
     alternating indices, Moebius among them, within 2^order times 1e-7); where `jax_enable_x64` is on and the values are
-    float64, within 1e-12. Raises ValueError for an unknown index and an order or number of players out of range, all
-    before anything is evaluated, and NaNValueError for a coalition whose value is NaN.
+    float64, within 1e-12. Under the payoff "prob" of `pixel_value_fn` and `token_value_fn` near-certain probabilities
+    keep their digits: the index is that of p - 1 where p is near 1, and its error is relative to the nearer of p and
+    1 - p. Where float32 keeps too little of another game's values, a `RoundingWarning` says so (outside `jit`).
+    Raises ValueError for an unknown index and an order or number of players out of range, all before anything is
+    evaluated, and NaNValueError for a coalition whose value is NaN.
     """
     check_table_size(num_players)
     check_request(index, num_players, order, p)
-    return from_table(values_table(v, num_players, batch_size=batch_size), index=index, order=order, p=p)
+    parts = read_parts(as_game(v), _members, _rows(num_players), **_sizes(num_players, batch_size))
+    _without_nan(parts.rest, num_players)
+    found = from_table(parts.rest, index=index, order=order, p=p)
+    if parts.whole is not None:  # every index is linear in the game
+        whole = from_table(parts.whole, index=index, order=order, p=p)
+        found = found.replace(values=whole.values + found.values, baseline=whole.baseline + found.baseline)
+    _warn_of_rounding(parts, found, order)
+    return found
+
+
+def _warn_of_rounding(parts: Parts, found: Interactions, order: int) -> None:
+    """Warns where the values of the sets that are differences of differences (of players, at order 1) are rounding."""
+    size = 1 if order == 1 else 2
+    kept = np.flatnonzero((sets_up_to(found.num_players, order) >= 0).sum(1) >= size)
+    what = f"values of {found.index} ({'single players' if size == 1 else 'sets of two and more'})"
+    warn_of_rounding(parts, found.values[jnp.asarray(kept)], what, terms=2 * size)
 
 
 @deliberate

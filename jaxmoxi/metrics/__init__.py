@@ -36,9 +36,11 @@ from jaxmoxi.metrics.faithfulness import (
 )
 from jaxmoxi.metrics.imputation import noisy_linear_imputation
 from jaxmoxi.metrics.localisation import box_mask, crop_boxes, energy_inside, iou, pointing_game
+from jaxmoxi.metrics.reconstruction import faithfulness_r2, interaction_mse, precision_at_k
 from jaxmoxi.metrics.registry import METRICS, Column, Explained, Line, Metric, Number, Panels, register
 from jaxmoxi.metrics.road import RoadCurve, road_curve
 from jaxmoxi.metrics.robustness import Randomisation, max_sensitivity, parameter_randomisation
+from jaxmoxi.metrics.second_order import interaction_order, second_order_deletion, second_order_insertion
 from jaxmoxi.metrics.sparseness import complexity, sparseness
 
 # A file registers its metrics when it is imported: a new one needs no line here.
@@ -68,18 +70,24 @@ __all__ = [
     "curve_at",
     "energy_inside",
     "faithfulness_correlation",
+    "faithfulness_r2",
     "highest_confidence",
     "infidelity",
+    "interaction_mse",
+    "interaction_order",
     "iou",
     "max_sensitivity",
     "noisy_linear_imputation",
     "order_agreement",
     "parameter_randomisation",
     "pointing_game",
+    "precision_at_k",
     "probability_area",
     "register",
     "road_curve",
     "score_agreement",
+    "second_order_deletion",
+    "second_order_insertion",
     "sensitivity_n",
     "smallest_flip",
     "sparseness",

@@ -3,6 +3,28 @@
 `v` is the value function, N all players. The *context* of a value is who else is there: nobody (self-context), all
 others (full-context), or, for the Shapley value proper, every subset in its share.
 
+Where MoXI's pairs stand among the interaction indices of `jaxmoxi.interactions`. All of them are means of one
+discrete derivative, D_ij(T) = v(T + i + j) - v(T + i) - v(T + j) + v(T), over contexts T without i and j:
+
+    pairs in self-context     T = nobody alone: the Moebius coefficient of the pair (Harsanyi's dividend)
+    pairs in full context     T = all others alone: the co-Moebius coefficient
+    pairs in a context T      that T alone: one term of every index below
+    SII                       all sizes of T alike, and all T of a size alike
+    BII                       all T alike, so that T of about half of the others count most; with p, of about a share p
+    STII of order 2           size t with the weight 2 (n - 1 - t) / (n (n - 1)): small T count most
+    k-SII of order 2          as SII: pairs are its largest sets, and only single players give up a share to them
+    FSII of order 2           size t with the weight 6 (t + 1) (n - 1 - t) / (n (n^2 - 1)): middle sizes count most
+    FBII of order 2           as BII
+
+So the two of MoXI are the ends of what the others average over: P(P + 1) / 2 + 1 values tell them for all pairs, where
+an average needs all 2^P, or a sample. Its search needs no more than an end: insertion asks what a player adds to the
+group found so far where nobody else is there, deletion what the two lose together where everybody else is.
+
+Probabilities near 1: under the payoff "prob" the games of `pixel_value_fn` and `token_value_fn` tell p - 1 to full
+relative precision, and all differences here are taken of that (`jaxmoxi.games.differences`), so that a model that is
+certain to 1 - 1e-9 has interactions with all their digits. A plain function of values cannot say more than float32
+holds: a `RoundingWarning` tells where its differences are rounding.
+
 Source: Sumiyasu et al., CVPR 2024, for the contexts; Grabisch and Roubens, International Journal of Game Theory 1999,
 for the interaction of two players; Castro, Gómez and Tejada, Computers & Operations Research 2009, for sampling.
 """
@@ -18,7 +40,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
-from jaxmoxi.games.evaluation import read_generated
+from jaxmoxi.games.differences import Parts, read_parts, warn_of_rounding
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.types import AnyArray, ShapleyEstimate
@@ -28,6 +50,7 @@ from jaxmoxi.types import AnyArray, ShapleyEstimate
 def self_context_shapley(v: ValueFn, num_players: int, *, batch_size: int | None = None) -> Float[Array, "P"]:
     """What each player is worth alone: phi(i) = v({i}) - v({}), float32[P]. P + 1 values.
 
+    The Moebius coefficients of single players. Warns (`RoundingWarning`) where most are below the rounding of v.
     Raises NaNValueError (outside `jit`) that names a player whose value is NaN.
     """
     return _single_context(as_game(v), num_players, jnp.zeros(num_players, bool), 1, batch_size)
@@ -37,6 +60,7 @@ def self_context_shapley(v: ValueFn, num_players: int, *, batch_size: int | None
 def full_context_shapley(v: ValueFn, num_players: int, *, batch_size: int | None = None) -> Float[Array, "P"]:
     """What is lost without each player: phi(i) = v(N) - v(N - i), float32[P]. P + 1 values.
 
+    The co-Moebius coefficients of single players. Warns (`RoundingWarning`) where most are below the rounding of v.
     Raises NaNValueError (outside `jit`) that names a player whose value is NaN.
     """
     return _single_context(as_game(v), num_players, jnp.ones(num_players, bool), num_players, batch_size)
@@ -45,7 +69,7 @@ def full_context_shapley(v: ValueFn, num_players: int, *, batch_size: int | None
 def _single_context(
     game: Game, num_players: int, context: Bool[Array, "P"], max_visible: int, batch_size: int | None
 ) -> Float[Array, "P"]:
-    values = read_generated(
+    parts = read_parts(
         game,
         _toggle_one,
         context,
@@ -53,9 +77,11 @@ def _single_context(
         num_players=num_players,
         batch_size=batch_size,
         max_visible=max_visible,
-    ).values
-    _raise_nan(values, lambda i: f"with only player {i - 1} toggled" if i else "of the context itself")
-    return jnp.where(context, values[0] - values[1:], values[1:] - values[0])
+    )
+    _raise_nan(parts, lambda i: f"with only player {i - 1} toggled" if i else "of the context itself")
+    shapley = parts.combine(lambda x: jnp.where(context, x[0] - x[1:], x[1:] - x[0]))
+    warn_of_rounding(parts, shapley, "Shapley values in context", terms=2)
+    return shapley
 
 
 def _toggle_one(context: Bool[Array, "P"], index: Int[Array, ""]) -> Bool[Array, "P"]:
@@ -76,14 +102,19 @@ def pairwise_interactions(
         I(i, j) = v(T + i + j) - v(T + i - j) - v(T + j - i) + v(T - i - j)
 
     Positive: the two are worth more together than apart (they complete each other); negative: less (they repeat each
-    other).
+    other). In self-context this is the Moebius coefficient of each pair, in full context its co-Moebius coefficient,
+    those of `jaxmoxi.interactions.exact` from 2^P values; SII, BII and the others average it over contexts (see the
+    head of `jaxmoxi.moxi.contexts`).
 
     context: bool[P], the players present besides i and j (whether i and j themselves are marked makes no difference).
              None is the self-context, nobody; `jnp.ones(P, bool)` the full context.
 
     With s_i = -1 for players in T and +1 for the others, T^i for T with i joined or left, all four terms come from T
     and its neighbours: I(i, j) = s_i s_j (v(T) - v(T^i) - v(T^j) + v(T^ij)). So all pairs cost 1 + P + P(P-1)/2
-    values. Cancellation: an interaction is exact to about four roundings of v, not of I.
+    values. Cancellation: an interaction is exact to about four roundings of v, not of I; but for the payoff "prob" of
+    `pixel_value_fn` and `token_value_fn`, to four roundings of the nearer of p and 1 - p. Where most interactions are
+    below four roundings, and all values lie within 1,024 roundings of one another, a `RoundingWarning` says so
+    (outside `jit`).
 
     Raises ValueError for a context that is not bool[P], NaNValueError (outside `jit`) that names a pair.
     """
@@ -101,7 +132,7 @@ def pairwise_interactions(
     nobody = num_players
     rows = np.concatenate([[nobody], np.arange(num_players), first])
     cols = np.concatenate([[nobody], np.full(num_players, nobody), second])
-    values = read_generated(
+    parts = read_parts(
         as_game(v),
         _toggle_two,
         (context, jnp.asarray(rows, jnp.int32), jnp.asarray(cols, jnp.int32)),
@@ -109,13 +140,18 @@ def pairwise_interactions(
         num_players=num_players,
         batch_size=batch_size,
         max_visible=min(max_visible, num_players),
-    ).values
-    _raise_nan(
-        values, lambda i: f"with the players {sorted({int(rows[i]), int(cols[i])} - {nobody})} toggled in the context"
     )
-    none, single, pair = values[0], values[1 : num_players + 1], values[num_players + 1 :]
+    _raise_nan(
+        parts, lambda i: f"with the players {sorted({int(rows[i]), int(cols[i])} - {nobody})} toggled in the context"
+    )
     sign = jnp.where(context, -1.0, 1.0)
-    upper = sign[first] * sign[second] * (none - single[first] - single[second] + pair)
+
+    def derivative(x: Float[Array, "R"]) -> Float[Array, "pairs"]:
+        none, single, pair = x[0], x[1 : num_players + 1], x[num_players + 1 :]
+        return sign[first] * sign[second] * (none - single[first] - single[second] + pair)
+
+    upper = parts.combine(derivative)
+    warn_of_rounding(parts, upper, "pair interactions", terms=4)
     matrix = jnp.zeros((num_players, num_players)).at[first, second].set(upper)
     return matrix + matrix.T
 
@@ -152,14 +188,17 @@ def sampled_shapley(
     ranks = jnp.argsort(orders, axis=1).astype(jnp.int32)
     inner = num_players - 1
     count = num_samples * inner + 2
-    values = read_generated(
+    parts = read_parts(
         game, _prefix, ranks, count=count, num_players=num_players, batch_size=batch_size, max_visible=num_players
-    ).values
-    _raise_nan(values, lambda i: f"for the first {i % inner + 1 if i < count - 2 else 'or last'} of a sampled order")
-    paths = values[: num_samples * inner].reshape(num_samples, inner)
-    ends = jnp.broadcast_to(values[-2:], (num_samples, 2))
-    paths = jnp.concatenate([ends[:, :1], paths, ends[:, 1:]], axis=1)
-    samples = jnp.take_along_axis(jnp.diff(paths, axis=1), ranks, axis=1)
+    )
+    _raise_nan(parts, lambda i: f"for the first {i % inner + 1 if i < count - 2 else 'or last'} of a sampled order")
+
+    def gains(x: Float[Array, "C"]) -> Float[Array, "S P"]:
+        paths = x[: num_samples * inner].reshape(num_samples, inner)
+        ends = jnp.broadcast_to(x[-2:], (num_samples, 2))
+        return jnp.diff(jnp.concatenate([ends[:, :1], paths, ends[:, 1:]], axis=1), axis=1)
+
+    samples = jnp.take_along_axis(parts.combine(gains), ranks, axis=1)
     return ShapleyEstimate(
         values=jnp.mean(samples, axis=0),
         standard_errors=jnp.std(samples, axis=0, ddof=1) / jnp.sqrt(num_samples),
@@ -175,7 +214,8 @@ def _prefix(ranks: Int[Array, "S P"], index: Int[Array, ""]) -> Bool[Array, "P"]
     return ranks[jnp.minimum(index // inner, samples - 1)] < size
 
 
-def _raise_nan(values: Float[Array, "C"], describe: Callable[[int], str]) -> None:
+def _raise_nan(parts: Parts, describe: Callable[[int], str]) -> None:
     """Raises the error for a NaN among values that can be looked at; `describe` names the coalition of a row."""
+    values = parts.rest
     if is_concrete(values) and bool(jnp.isnan(values).any()):
         raise nan_error(describe(int(np.argmax(np.isnan(values)))))

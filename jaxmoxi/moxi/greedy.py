@@ -27,7 +27,8 @@ early.
 
 Deviations from the authors' code: none in what is chosen. The payoff is computed from logits without forming the
 probability, all candidates that are left are scored (not the chosen ones too), and a NaN is an error, where there
-it would win or lose the argmax silently.
+it would win or lose the argmax silently. Probabilities near 1 are compared before they are rounded to float32, where
+a game can tell its remainders (`Game.remainders`), so that no player is chosen for its index among equal roundings.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.differences import as_probabilities
 from jaxmoxi.games.evaluation import check_batch_size, memory_advice, read, tells
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate, without_gradient
@@ -140,6 +142,9 @@ def step(
     count = jnp.where(starting, 1, num_players - state.step)
     padded = -(-most // size) * size
     candidates = jnp.nonzero(state.coalition != state.insertion, size=padded, fill_value=0)[0]
+    # Of probabilities the remainders are compared, which tell apart what float32 rounds to one number near 1.
+    finer = game.remainders()
+    scored = game if finer is None else finer
 
     def score_chunk(i: Any, scores: Readout) -> Readout:
         players = jax.lax.dynamic_slice_in_dim(candidates, i * size, size)
@@ -150,7 +155,7 @@ def step(
                 all_rows, rows.astype(all_rows.dtype), i * size, 0
             ),
             scores,
-            read(game, masks, max_visible),
+            read(scored, masks, max_visible),
         )
 
     blank = jax.tree.map(lambda x: jnp.zeros((padded, *x.shape[1:]), x.dtype), state.readouts)
@@ -159,7 +164,12 @@ def step(
     valid = jnp.arange(padded) < count
     broken = valid & jnp.isnan(scores.values)
     merit = scores.values if state.insertion else -scores.values
-    best = jnp.argmax(jnp.where(valid, merit, -jnp.inf))  # candidates ascend: the first of equals is the lowest
+    eligible = valid
+    if finer is not None:
+        nearer_end = jnp.signbit(scores.values) == state.insertion  # above a half (insertion), or below (deletion)
+        eligible = valid & (nearer_end | ~jnp.any(valid & nearer_end))
+        scores = as_probabilities(scores)
+    best = jnp.argmax(jnp.where(eligible, merit, -jnp.inf))  # candidates ascend: the first of equals is the lowest
     failed = jnp.any(broken)
     player = jnp.where(starting | failed, -1, candidates[best]).astype(jnp.int32)
     chosen = jax.tree.map(lambda x: x[best], scores)

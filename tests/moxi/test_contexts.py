@@ -1,4 +1,6 @@
 import itertools
+from fractions import Fraction
+from math import comb
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
+from jaxmoxi.interactions.indices import derivative_weights
 from support.games import SizedGame, exact_shapley, index, table_game
 
 
@@ -37,6 +40,36 @@ def test_pairwise_interactions_in_every_context(num_players):
         for i, j in itertools.permutations(everyone, 2):
             expected[i, j] = brute_interaction(table, context or set(), i, j)
         np.testing.assert_allclose(matrix, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_players", [2, 5, 7])
+@pytest.mark.parametrize(("context", "index"), [("self", "Moebius"), ("full", "Co-Moebius")])
+def test_pairs_and_single_players_in_context_are_the_ends_of_the_lattice(context, index, num_players):
+    v, _ = table_game(num_players, 11)
+    x = jm.interactions.exact(v, num_players, index=index, order=2)
+    mask = None if context == "self" else jnp.ones(num_players, bool)
+    off_diagonal = np.asarray(x.matrix()) * (1 - np.eye(num_players))
+    np.testing.assert_allclose(jm.pairwise_interactions(v, num_players, context=mask), off_diagonal, atol=2e-6)
+    shapley = jm.self_context_shapley if context == "self" else jm.full_context_shapley
+    np.testing.assert_allclose(shapley(v, num_players), x.first_order(), atol=2e-6)
+
+
+def test_the_weights_of_sizes_that_the_head_of_the_file_states():
+    n = 7
+    sizes = np.arange(n - 1)
+    stated = {
+        "SII": np.full(n - 1, 1 / (n - 1)),
+        "k-SII": np.full(n - 1, 1 / (n - 1)),
+        "BII": [comb(n - 2, t) / 2 ** (n - 2) for t in sizes],
+        "FBII": [comb(n - 2, t) / 2 ** (n - 2) for t in sizes],
+        "STII": 2 * (n - 1 - sizes) / (n * (n - 1)),
+        "FSII": 6 * (sizes + 1) * (n - 1 - sizes) / (n * (n**2 - 1)),
+        "Moebius": 1.0 * (sizes == 0),
+        "Co-Moebius": 1.0 * (sizes == n - 2),
+    }
+    for name, weights in stated.items():
+        found = derivative_weights(name, n, 2, 2, Fraction(1, 2))
+        np.testing.assert_allclose([float(w) * comb(n - 2, t) for t, w in enumerate(found)], weights, atol=1e-12)
 
 
 def test_self_context_pairs_show_at_most_two_players():
