@@ -68,10 +68,13 @@ def fit(found: Found) -> str:
 
 
 def doubt(x: Interactions) -> str | None:
-    """What has to be told of an estimate that says little of the value."""
+    """What has to be told of an estimate whose sets sum to little of the value."""
     if x.faithfulness is None or not is_model(x.index) or float(x.faithfulness) >= _FAITHFUL:
         return None
+    told = f"the sets sum to little of the value (R² {float(x.faithfulness):.2f} on coalitions not used in the fit)"
+    if x.index in ("FSII", "FBII"):  # which are fitted to it
+        return f"{told}: give a larger --budget, fewer regions or another order before they are believed"
     return (
-        f"the estimate explains little of the value (R² {float(x.faithfulness):.2f} on coalitions that it was not "
-        "fitted to): give a larger --budget, fewer regions or another order before its sets are believed"
+        f"{told}: give a larger --budget or fewer regions; or take FSII or FBII, which are fitted to the value, as "
+        f"{x.index} can be far from it even where it is exact"
     )

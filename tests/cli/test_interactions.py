@@ -132,7 +132,9 @@ def test_the_way_is_chosen_by_regions_and_budget():
 
 def test_an_estimate_that_says_little_is_doubted_aloud():
     x = jm.interactions.from_table(jnp.arange(8.0)).replace(faithfulness=jnp.float32(0.3))
-    assert "explains little of the value (R² 0.30" in findings.doubt(x)
+    assert "sum to little of the value (R² 0.30" in findings.doubt(x)
+    assert findings.doubt(x).endswith("k-SII can be far from it even where it is exact")
+    assert findings.doubt(x.replace(index="FSII")).endswith("another order before they are believed")
     assert findings.doubt(x.replace(faithfulness=jnp.float32(0.5))) is None
     assert findings.doubt(x.replace(index="SII")) is None  # which does not sum to the value
     found = findings.Found(x.replace(index="SII"), 0.0, None)
