@@ -5,7 +5,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from jaxmoxi import attribution, interactions, metrics, models, plot, search
-from jaxmoxi.bridges import as_shapiq_game, from_callable, from_equinox, from_linen, from_nnx, from_torch
+from jaxmoxi.bridges import (
+    as_shapiq_game,
+    from_callable,
+    from_equinox,
+    from_linen,
+    from_nnx,
+    from_shapiq,
+    from_torch,
+    to_shapiq,
+)
 from jaxmoxi.errors import InputError, NaNValueError, OutOfMemoryError
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.evaluation import choose_batch_size, evaluate, readouts
@@ -77,6 +86,7 @@ __all__ = [
     "from_equinox",
     "from_linen",
     "from_nnx",
+    "from_shapiq",
     "from_torch",
     "full_context_shapley",
     "greedy_deletion",
@@ -110,6 +120,7 @@ __all__ = [
     "single_player_order",
     "slic_regions",
     "study",
+    "to_shapiq",
     "token_value_fn",
     "visible_pixels",
     "watershed_regions",

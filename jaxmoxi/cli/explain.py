@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,10 +22,11 @@ from jaxmoxi.cli.groups import (
     search_groups,
 )
 from jaxmoxi.cli.names import Identity, choose_base, identify, locked
+from jaxmoxi.cli.options import PhotoOptions
 from jaxmoxi.cli.report import arrays, describe, greedy_record, group, percent, write_files
 from jaxmoxi.cli.shared import CommandError
-from jaxmoxi.cli.task import Task, prepare, search
-from jaxmoxi.escape import printable, shorten
+from jaxmoxi.cli.task import Task, caption_of, prepare, record_of, search, with_goal
+from jaxmoxi.escape import printable
 from jaxmoxi.types import GreedyResult, Stop
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _OPTION = tyro.conf.arg
 
 
 @dataclasses.dataclass(frozen=True)
-class Explain:
+class Explain(PhotoOptions):
     """Find the regions of a photo that together make a classifier see a class.
 
     Prints the answer, and writes a picture (.png), the arrays (.npz) and a record (.json) into the folder --out.
@@ -44,51 +44,13 @@ class Explain:
     --until 0.7: which regions are enough for the model to be that sure?
     """
 
-    photo: Annotated[tyro.conf.Positional[Path | None], _OPTION(metavar="[PHOTO]", help_behavior_hint="")] = None
-    """An image file, of at most 134 million pixels (or JAXMOXI_MAX_PIXELS in the environment). Left out: a photo of a
-    cat that comes with scikit-image."""
-    model: Annotated[Path | None, _OPTION(metavar="FOLDER|NAME", help_behavior_hint="")] = None
-    """A checkpoint folder (config.json, model.safetensors), or a name of the Hugging Face hub such as
-    google/vit-base-patch16-224. Left out: EfficientNet-Lite0 of the `demo` extra."""
-    preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
-    """With --model: how a photo becomes the network's input, by name or as a preprocessor_config.json. Left out: as the
-    folder says."""
-    image_size: Annotated[str | None, _OPTION(metavar="SIDE|HEIGHTxWIDTH", help_behavior_hint="")] = None
-    """With --model: pixels of the images that the network sees, where not its weights' own; position embeddings
-    are interpolated. Left out: the weights' own."""
-    target: Annotated[str | None, _OPTION(metavar="NAME|INDEX", help_behavior_hint="")] = None
-    """The class to explain. Left out: the one the model sees in the photo."""
-    regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None
-    """The players: a grid, or about N superpixels. Left out: the model's tokens, or grid:7x7 when pixels are hidden."""
     method: Literal["insertion", "deletion", "minimal", "beam"] = "insertion"
     """insertion finds regions that are enough; deletion finds regions that the answer cannot do without; minimal
     searches on for a smallest group that is enough; beam also for others that have no region in common with it."""
-    masking: Annotated[Literal["tokens", "pixels"] | None, _OPTION(metavar="tokens|pixels", help_behavior_hint="")] = (
-        None
-    )
-    """How a region is hidden: its tokens are removed (vision transformers), or its pixels filled. Left out: tokens
-    where the model has them."""
     until: Annotated[str | None, _OPTION(metavar="class|K|CONFIDENCE|all", help_behavior_hint="")] = None
     """When to stop: the class takes (insertion) or loses (deletion) the lead; after K regions; when its probability
     passes a level such as 0.9; or not before all regions are in order. For minimal and beam the goal of a group: class
     or a level (beam with K: the best groups of K regions and fewer). Left out: class."""
-    out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
-    """The folder to write to. The files of the same photo and method are replaced; another photo of the same name gets
-    a number."""
-    payoff: Literal["log_odds", "margin", "log_prob", "logit", "prob"] = "log_odds"
-    """The quantity of the target class that the search drives up or down."""
-    fill: Annotated[str | None, _OPTION(metavar="NUMBER|mean|blur", help_behavior_hint="")] = None
-    """What hidden pixels become: a number (in the network's normalised units), the photo's mean colour or the photo
-    blurred. Left out: 0."""
-    batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
-    """Coalitions evaluated at once. Left out: what fits the memory."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """The precision of the network. Payoffs are float32 always."""
-    credit: Annotated[str | None, _OPTION(metavar="TEXT", help_behavior_hint="")] = None
-    """The author and licence of the photo, for the line below the picture."""
-    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print the answer alone, without a progress bar."""
-    hub: tyro.conf.OmitArgPrefixes[_command.HubOptions] = _command.NO_HUB_OPTIONS
 
     def filled_in(self) -> Explain:
         """These options with the defaults that depend on others. Without any, the question is the demonstration's."""
@@ -104,7 +66,7 @@ class Explain:
     def explain(self) -> int:
         """`run` for options that are filled in."""
         _command.start_compilation_cache()
-        task = prepare(self, _command.start_devices())
+        task = with_goal(prepare(self, _command.start_devices()), self.method, self.until)
         _command.check_out(self.out)
         with _command.one_line():
             photo = identify(self.photo)
@@ -124,7 +86,7 @@ class Explain:
             answer = describe_groups(found, task.stop, task.name(task.target), task.place)
             seconds, count = time.perf_counter() - started, found.num_evaluations
             outcome = _Outcome(answer, group_record(found), group_arrays(task, found))
-            figure = draw_groups(task, found, answer, _caption(self, task))
+            figure = draw_groups(task, found, answer, caption_of(self, task, self.method))
         else:
             result, problem = search(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
             seconds = time.perf_counter() - started
@@ -172,15 +134,6 @@ def _length(options: Explain, task: Task) -> str:
     return tell_length(task.model, task.image, task.v, task.num_players, count, bound="at most")
 
 
-def _caption(options: Explain, task: Task) -> str:
-    """The settings and the credit, for the line below the picture."""
-    fill = task.fill if isinstance(task.fill, str) else f"{task.fill or 0:g}"
-    hidden = "tokens removed" if task.masking == "tokens" else f"pixels filled with {fill}"
-    settings = [task.model.name, options.method, f"hidden: {hidden}", f"payoff {options.payoff}", str(task.spec)]
-    credit = options.credit or ("photo: Stéfan van der Walt, CC0" if options.photo is None else None)
-    return "  ·  ".join(shorten(printable(text), 80) for text in [*settings, *([credit] if credit else [])])
-
-
 def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Figure:
     import jaxmoxi as jm
 
@@ -192,7 +145,7 @@ def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Fi
         upto="flip" if task.stop == Stop() else "all",
         heat_upto="all",
         title=answer[0].upper() + answer[1:],
-        caption=_caption(options, task),
+        caption=caption_of(options, task, options.method),
         whole=float(task.whole[task.target]),
         place=task.place,
     )
@@ -200,24 +153,5 @@ def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Fi
 
 def _record(options: Explain, task: Task, outcome: _Outcome, photo: Identity) -> dict[str, Any]:
     """What the search was asked and what it found, for the JSON file."""
-    names = task.model.class_names
-    return {
-        "answer": outcome.answer,
-        "photo": None if options.photo is None else str(options.photo),
-        **photo.record(),
-        "model": task.model.name,
-        "target": {"index": task.target, "name": names[task.target]},
-        "target_probability": task.whole[task.target],
-        "prediction": {"index": task.top, "name": names[task.top], "probability": task.whole[task.top]},
-        "method": options.method,
-        "masking": task.masking,
-        "fill": task.fill,
-        "regions": str(task.spec),
-        "num_regions": task.num_players,
-        "payoff": options.payoff,
-        "link": task.model.link,
-        "dtype": options.dtype,
-        "until": options.until,
-        **outcome.record,
-        **_command.versions(),
-    }
+    asked = {"method": options.method, "until": options.until}
+    return {"answer": outcome.answer} | record_of(options, task, photo) | asked | outcome.record | _command.versions()

@@ -14,13 +14,21 @@ import tyro
 
 from jaxmoxi.cli.bench import Bench
 from jaxmoxi.cli.explain import Explain
+from jaxmoxi.cli.interactions import ShowInteractions
 from jaxmoxi.cli.predict import Predict
 from jaxmoxi.cli.shared import CommandError, plain_warnings
 from jaxmoxi.cli.study import Study
 from jaxmoxi.cli.train import Train
 from jaxmoxi.errors import InputError
 
-_COMMANDS: dict[str, Any] = {"explain": Explain, "train": Train, "predict": Predict, "study": Study, "bench": Bench}
+_COMMANDS: dict[str, Any] = {
+    "explain": Explain,
+    "interactions": ShowInteractions,
+    "train": Train,
+    "predict": Predict,
+    "study": Study,
+    "bench": Bench,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

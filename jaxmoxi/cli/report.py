@@ -7,6 +7,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +129,17 @@ def plain(value: Any) -> Any:
 
 
 def write_files(base: Path, figure: Any, data: dict[str, np.ndarray], record: dict[str, Any]) -> list[Path]:
-    """Writes `base`.png, .npz and .json, all of them complete or none at all, the record last. Raises OSError."""
+    """Writes `base`.png, .npz and .json, all of them complete or none at all, the record last. Raises OSError.
+
+    figure: one picture, or several by the ends of their names, such as {"-upset.png": figure}.
+    """
     text = json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False)
     text = re.sub(r"\[\n[^][{}\"]*\]", lambda row: re.sub(r"\s+", " ", row[0]), text)  # a list of numbers is one line
     # A byte of a file's name that is no text is no UTF-8 either; JSON can spell it out.
     text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
+    pictures = figure if isinstance(figure, dict) else {".png": figure}
     contents: dict[str, Callable[[Any], Any]] = {
-        ".png": lambda file: _save(figure, file),
+        **{end: partial(_save, picture) for end, picture in pictures.items()},
         ".npz": lambda file: np.savez_compressed(file, **data),  # type: ignore[arg-type]
         ".json": lambda file: file.write((text + "\n").encode()),
     }

@@ -30,7 +30,8 @@ from jaxmoxi.types import AnyArray, GreedyInfo, GreedyResult, Stop
 if TYPE_CHECKING:
     from PIL import Image
 
-    from jaxmoxi.cli.explain import Explain
+    from jaxmoxi.cli.names import Identity
+    from jaxmoxi.cli.options import PhotoOptions
 
 
 class Task(NamedTuple):
@@ -69,10 +70,12 @@ class Task(NamedTuple):
         return shorten(short(self.model.class_names[index]), 60)
 
 
-def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
+def prepare(options: PhotoOptions, mesh: Mesh | None = None) -> Task:
     """The task that the options ask for. Mistakes in the inputs show here, before the long part.
 
     mesh: the devices to spread coalitions over; None for one device.
+
+    Its stop is that of a whole order; `with_goal` gives it another.
     """
     import jaxmoxi as jm
 
@@ -106,8 +109,6 @@ def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
     with one_line("--regions: "):
         regions = spec.label_map(photo)
     num_players = count_regions(regions)
-    stop = parse_until(options.until, num_players)
-    check_goal(options.method, stop)
     if masking == "tokens" and options.fill is not None:
         raise CommandError(
             "--fill is what hidden pixels become; tokens are removed: use --masking pixels, or no --fill"
@@ -120,7 +121,43 @@ def prepare(options: Explain, mesh: Mesh | None = None) -> Task:
         v = jm.shard_coalitions(v, mesh)
     stem = "chelsea" if options.photo is None else options.photo.stem
     fill = None if masking == "tokens" else fill
-    return Task(stem, model, photo, image, target, top, whole, regions, spec, num_players, masking, fill, v, stop)
+    return Task(stem, model, photo, image, target, top, whole, regions, spec, num_players, masking, fill, v, Stop())
+
+
+def with_goal(task: Task, method: str, until: str | None) -> Task:
+    """The task of a search that stops as `--until` says. Raises CommandError for what the method cannot have."""
+    stop = parse_until(until, task.num_players)
+    check_goal(method, stop)
+    return task._replace(stop=stop)
+
+
+def caption_of(options: PhotoOptions, task: Task, *what: str) -> str:
+    """The settings and the credit, for the line below a picture. what: more of them, such as the method."""
+    fill = task.fill if isinstance(task.fill, str) else f"{task.fill or 0:g}"
+    hidden = "tokens removed" if task.masking == "tokens" else f"pixels filled with {fill}"
+    settings = [task.model.name, *what, f"hidden: {hidden}", f"payoff {options.payoff}", str(task.spec)]
+    credit = options.credit or ("photo: Stéfan van der Walt, CC0" if options.photo is None else None)
+    return "  ·  ".join(shorten(printable(text), 80) for text in [*settings, *([credit] if credit else [])])
+
+
+def record_of(options: PhotoOptions, task: Task, photo: Identity) -> dict[str, Any]:
+    """What was asked of which photo and model, for the JSON file."""
+    names = task.model.class_names
+    return {
+        "photo": None if options.photo is None else str(options.photo),
+        **photo.record(),
+        "model": task.model.name,
+        "target": {"index": task.target, "name": names[task.target]},
+        "target_probability": task.whole[task.target],
+        "prediction": {"index": task.top, "name": names[task.top], "probability": task.whole[task.top]},
+        "masking": task.masking,
+        "fill": task.fill,
+        "regions": str(task.spec),
+        "num_regions": task.num_players,
+        "payoff": options.payoff,
+        "link": task.model.link,
+        "dtype": options.dtype,
+    }
 
 
 def _crop(path: Path | None, model: Classifier) -> np.ndarray:

@@ -41,6 +41,11 @@ class Interactions:
     num_players: int = static(default=1)
     method: str = static(default="")
 
+    @property
+    def estimated(self) -> bool:
+        """Whether the values are an estimate: not all coalitions were evaluated, or a standard error is stated."""
+        return self.standard_errors is not None or int(self.num_evaluations) < 2**self.num_players
+
     def of(self, *players: int) -> Float[Array, ""]:
         """The value of one set of players, in whatever order they are given; of none, the baseline.
 

@@ -2,7 +2,25 @@
 
 from jaxmoxi.plot.chosen import flip_size, heat
 from jaxmoxi.plot.figures import curves, explanation, group, groups, heatmap
+from jaxmoxi.plot.matrix import heat_map
+from jaxmoxi.plot.network import interaction_network
 from jaxmoxi.plot.pairs import interactions
 from jaxmoxi.plot.pictures import picture
+from jaxmoxi.plot.upset import upset
+from jaxmoxi.plot.waterfall import waterfall
 
-__all__ = ["curves", "explanation", "flip_size", "group", "groups", "heat", "heatmap", "interactions", "picture"]
+__all__ = [
+    "curves",
+    "explanation",
+    "flip_size",
+    "group",
+    "groups",
+    "heat",
+    "heat_map",
+    "heatmap",
+    "interaction_network",
+    "interactions",
+    "picture",
+    "upset",
+    "waterfall",
+]

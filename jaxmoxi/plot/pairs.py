@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.plot.pictures import Channels, Stretch
-from jaxmoxi.plot.strokes import FLIP, INK, borders, bow, centroids, draw_lines, draw_photo, fade, new_figure, scene_of
+from jaxmoxi.plot.sets import on_photo
+from jaxmoxi.plot.strokes import INK, borders, bow, centroids, draw_lines, draw_photo, fade, new_figure, scene_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ def interactions(
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
 
     scene = scene_of(photo, regions, channels, stretch)
@@ -63,9 +64,7 @@ def interactions(
     reach = limit or float(strength.max(initial=0.0)) or 1.0
     share = np.minimum(np.abs(values) / reach, 1)
 
-    # White would be lost on a photo, so the scale runs from clear blue to clear red through a little grey.
-    stops = zip((0, 0.35, 0.5, 0.65, 1), ("#0b3fd6", "#6f9bff", "#d0d0d0", "#ff8a66", FLIP), strict=True)
-    colours = LinearSegmentedColormap.from_list("interaction", list(stops))
+    colours = on_photo()
     norm = Normalize(-reach, reach)
     figure = new_figure(5.4, 4.9, title)
     axes = figure.add_subplot()
