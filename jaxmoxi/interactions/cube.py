@@ -19,7 +19,7 @@ from jaxmoxi.interactions.design import row_sizes
 from jaxmoxi.interactions.exact import from_table
 from jaxmoxi.interactions.lattice import sets_up_to
 from jaxmoxi.interactions.methods import Fit, Request
-from jaxmoxi.interactions.prior import CONSTANT, NOISE, WIDER, choose_prior, conjugate_gradients
+from jaxmoxi.interactions.prior import CONSTANT, NOISE, WIDER, choose_prior, conjugate_gradients, noise_of_small_sets
 
 _MOST_EXACT = 500  # Fourier coefficients that the preconditioner solves for exactly
 _TOLERANCE, _ROUGH = 1e-6, 1e-3
@@ -33,15 +33,17 @@ def fit_cube(rows: Int[Array, "m"], values: Float[Array, "m"], key: Array, reque
         x = from_table(table, index=request.index, order=request.order, p=float(request.p))
         return jnp.concatenate([x.baseline[None], x.values])
 
-    table, draws = _posterior(rows, values, key, request.num_players)
+    table, draws = _posterior(rows, values, key, request.num_players, _DRAWS if request.errors else 0)
     found = read(table)
+    if not request.errors:
+        return Fit(found[0], found[1:], None)
     errors = jnp.stack([read(draw)[1:] for draw in draws])
     return Fit(found[0], found[1:], pooled(errors, request))
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=(3, 4))
 def _posterior(
-    rows: Int[Array, "m"], values: Float[Array, "m"], key: Array, num_players: int
+    rows: Int[Array, "m"], values: Float[Array, "m"], key: Array, num_players: int, num_draws: int
 ) -> tuple[Float[Array, "R"], Float[Array, "draws R"]]:
     """The posterior mean of a game's table, and draws of its error; compiled once for all indices."""
     n = num_players
@@ -65,7 +67,7 @@ def _posterior(
         posterior = cube.spread(cube.solve((game + noise) * cube.seen, _ROUGH))
         return (game - posterior).at[rows].set(0.0)
 
-    draws = jax.lax.map(draw, jax.random.split(key, _DRAWS))
+    draws = jax.lax.map(draw, jax.random.split(key, num_draws))
     return table, draws * prior.scale * jnp.sqrt(prior.variance) * WIDER
 
 
@@ -89,7 +91,8 @@ class _Cube:
         degree = _exact_degree(num_players)
         self.low = np.flatnonzero(sizes <= degree)
         counts = np.array([comb(num_players, d) if d > degree else 0 for d in range(num_players + 1)])
-        self.rest = jnp.sum(shares * counts) + NOISE
+        self.noise = max(NOISE, 5e-7 * len(rows))  # what float32 can tell from the values' common part
+        self.rest = noise_of_small_sets(jnp.sum(shares * counts) + self.noise, len(rows))
         self.root = jnp.sqrt(self.spectrum[self.low])
         gram = transform(self.seen, num_players)[self.low[:, None] ^ self.low[None, :]]
         system = gram * self.root[:, None] * self.root[None, :] / self.rest + jnp.eye(len(self.low), dtype=dtype)
@@ -110,7 +113,7 @@ class _Cube:
         """The weights w, 0 where nothing was seen, with (kernel + noise) w = target where something was."""
 
         def product(w: Array) -> Array:
-            return self.spread(w) * self.seen + NOISE * w
+            return self.spread(w) * self.seen + self.noise * w
 
         return conjugate_gradients(product, self.precondition, target, tolerance)
 
@@ -119,7 +122,7 @@ class _Cube:
         keys = jax.random.split(key)
         shape, dtype = self.spectrum.shape, self.spectrum.dtype
         game = transform(jnp.sqrt(self.spectrum) * jax.random.normal(keys[0], shape, dtype), self.n)
-        return game, jnp.sqrt(jnp.asarray(NOISE, dtype)) * jax.random.normal(keys[1], shape, dtype)
+        return game, jnp.sqrt(jnp.asarray(self.noise, dtype)) * jax.random.normal(keys[1], shape, dtype)
 
 
 def transform(x: Float[Array, "R"], n: int) -> Float[Array, "R"]:

@@ -1,4 +1,4 @@
-"""Which coalitions an estimate evaluates: pairs of a coalition and its complement, without repetition where that counts.
+"""Which coalitions an estimate evaluates: pairs of a coalition and its complement, for few players never one twice.
 
 The first are nobody and everybody, then every player alone and all but every player. Then come pairs of a coalition
 and its complement: their size is drawn by `weights`, the coalition uniformly among those of the size. A game's odd and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float, Key, UInt32
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
-from jaxmoxi.games.evaluation import read_generated
+from jaxmoxi.games.differences import Parts, read_parts
 from jaxmoxi.guards import deliberate
 from jaxmoxi.interactions.exact import MOST_PLAYERS, exact
 from jaxmoxi.interactions.indices import IndexName, check_request
@@ -75,12 +76,14 @@ def estimate(
     if num_players <= MOST_PLAYERS and budget >= 1 << num_players:
         return exact(game, num_players, index=index, order=order, p=p, batch_size=batch_size)
     operands = chosen.plan(key, request, budget)
-    values = _values(game, chosen, operands, request, budget, batch_size, _seen(start, chosen, request, budget))
-    fit = chosen.fit(operands, values, request)
-    return _result(fit, request, budget).replace(
+    parts = _evaluated(game, chosen, operands, request, budget, batch_size, _seen(start, chosen, request, budget))
+    values, shared = _common(parts)
+    found = _result(chosen.fit(operands, values, request), request, budget)
+    return found.replace(
+        baseline=found.baseline + shared,
         faithfulness=_faithfulness(chosen, operands, values, request),
         method=chosen.name,
-        evaluated=values,
+        evaluated=parts,
     )
 
 
@@ -104,41 +107,50 @@ def _check(num_players: int, index: str, order: int, p: float, budget: int, meth
     return request, chosen
 
 
-def _seen(start: Interactions | None, method: Method, request: Request, budget: int) -> Float[Array, "m"] | None:
+def _seen(start: Interactions | None, method: Method, request: Request, budget: int) -> Parts | None:
     if start is None:
         return None
     if start.evaluated is None or start.method != method.name or start.num_players != request.num_players:
         raise InputError(f"start must be an estimate by {method.name} for {request.num_players} players; got "
                          f"{start.method or 'exact values'} for {start.num_players}")  # fmt: skip
     seen = start.evaluated
-    if seen.shape[0] > budget:
-        raise InputError(f"the budget counts all coalitions, those of start too: it has {seen.shape[0]}; got {budget}")
+    if len(seen.rest) > budget:
+        raise InputError(f"the budget counts all coalitions, those of start too: it has {len(seen.rest)}; got {budget}")
     return seen
 
 
-def _values(
+def _evaluated(
     game: Game,
     method: Method,
     operands: Any,
     request: Request,
     budget: int,
     batch_size: int | None,
-    seen: Float[Array, "m"] | None,
-) -> Float[Array, "budget"]:
-    first = 0 if seen is None else seen.shape[0]
-    values = read_generated(
+    seen: Parts | None,
+) -> Parts:
+    first = 0 if seen is None else len(seen.rest)
+    parts = read_parts(
         game,
         _from(method.mask),
         (operands, jnp.int32(first)),
         count=budget - first,
         num_players=request.num_players,
         batch_size=batch_size,
-    ).values
-    if is_concrete(values) and bool(jnp.isnan(values).any()):
-        row = first + int(jnp.argmax(jnp.isnan(values)))
+    )
+    if is_concrete(parts) and bool(jnp.isnan(parts.rest).any()):
+        row = first + int(jnp.argmax(jnp.isnan(parts.rest)))
         members = np.flatnonzero(np.asarray(method.mask(operands, jnp.int32(row))))
         raise nan_error(f"for the coalition of players {members.tolist()}")
-    return values if seen is None else jnp.concatenate([seen, values])
+    return parts if seen is None else jax.tree.map(lambda *x: jnp.concatenate(x), seen, parts)
+
+
+def _common(parts: Parts) -> tuple[Float[Array, "budget"], Float[Array, ""]]:
+    """The values less a number that all share, 0 or 1: near-certain probabilities then keep their digits."""
+    if parts.whole is None:
+        return parts.rest, jnp.zeros((), parts.rest.dtype)
+    first = parts.whole[0]
+    shared = jnp.all(parts.whole == first)
+    return jnp.where(shared, parts.rest, parts.whole + parts.rest), jnp.where(shared, first, 0)
 
 
 @functools.cache
@@ -172,13 +184,23 @@ def _faithfulness(method: Method, operands: Any, values: Array, request: Request
     fitted = count - held_out
     if held_out > count // 4 or fitted < method.least(request):
         return None
-    partial = _result(method.fit(operands, values[:fitted], request), request, fitted)
+    quick = dataclasses.replace(request, errors=False)
+    partial = _result(method.fit(operands, values[:fitted], quick), request, fitted)
+    return 1 - _unexplained(method.mask, held_out, operands, values, partial) / held_out
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _unexplained(
+    mask: Callable[[Any, Any], Array], held_out: int, operands: Any, values: Array, partial: Interactions
+) -> Float[Array, ""]:
+    """The squared errors of a reconstruction on the last coalitions, in units of all values' variance."""
+    first = len(values) - held_out
 
     def squares(indices: Array, there: Array) -> list[Array]:
-        masks = jax.vmap(functools.partial(method.mask, operands))(fitted + indices)
-        errors = partial.reconstruct(masks) - values[fitted + indices]
+        masks = jax.vmap(functools.partial(mask, operands))(first + indices)
+        errors = partial.reconstruct(masks) - values[first + indices]
         return [jnp.sum(jnp.where(there, errors, 0) ** 2)]
 
-    (unexplained,) = chunked(squares, held_out, size=_CHUNK)
-    spread = held_out * jnp.var(values)
-    return 1 - unexplained / jnp.where(spread > 0, spread, jnp.nan)
+    (total,) = chunked(squares, held_out, size=_CHUNK)
+    spread = jnp.var(values)
+    return total / jnp.where(spread > 0, spread, jnp.nan)

@@ -21,7 +21,6 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxmoxi.interactions.cube import fit_cube
@@ -53,6 +52,11 @@ def _fit(operands: Operands, values: Array, request: Request) -> Fit:
     rows = operands.design.rows
     if rows is not None:
         return fit_cube(rows[: len(values)], values, operands.key, request)
+    return _fit_large(operands, values, request)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _fit_large(operands: Operands, values: Array, request: Request) -> Fit:
     masks = mapped(jax.vmap(functools.partial(coalition, operands.design)), len(values))
     return fit_large(masks, values, operands.key, request)
 

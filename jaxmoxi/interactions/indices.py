@@ -168,14 +168,16 @@ def derivative_weights(name: str, num_players: int, size: int, order: int, p: Fr
     p_s(t) = sum over k from 0 to n - s - t of (-1)^k C(n - s - t, k) weight(s, s + t + k). A generalised value has the
     same p_s, and v(T + S) - v(T) in place of the derivative.
     """
-    weight, n = INDICES[name].weight, num_players
+    sizes = range(num_players - size + 1)
+    return tuple(derivative_weight(name, num_players, size, order, p, t) for t in sizes)
 
-    def at(t: int) -> Fraction:
-        above = n - size - t
-        terms = ((-1) ** k * comb(above, k) * weight(size, size + t + k, order, p) for k in range(above + 1))
-        return sum(terms, Fraction(0))
 
-    return tuple(map(at, range(n - size + 1)))
+@functools.cache
+def derivative_weight(name: str, num_players: int, size: int, order: int, p: Fraction, t: int) -> Fraction:
+    """One of `derivative_weights`, p_s(t)."""
+    weight, above = INDICES[name].weight, num_players - size - t
+    terms = ((-1) ** k * comb(above, k) * weight(size, size + t + k, order, p) for k in range(above + 1))
+    return sum(terms, Fraction(0))
 
 
 def check_request(name: str, num_players: int, order: int, p: float) -> Index:

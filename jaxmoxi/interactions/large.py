@@ -1,6 +1,6 @@
 """The Gaussian process of `gaussian` for more players than a table can hold.
 
-Up to 4,096 coalitions the kernel between all of them is a matrix, which is factorised. Beyond, the kernel is cut at
+Up to 8,192 coalitions the kernel between all of them is a matrix, which is factorised. Beyond, the kernel is cut at
 sets of two players (three where triples are asked for): the rest acts as noise, as two coalitions of many players are
 far apart. A product with what is left takes products of matrices, P^2 (or P^3) numbers, whatever the budget.
 
@@ -22,38 +22,52 @@ import jax.scipy.linalg as linalg
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxmoxi.interactions.indices import INDICES
+from jaxmoxi.interactions.indices import INDICES, derivative_weight
 from jaxmoxi.interactions.lattice import sets_up_to
 from jaxmoxi.interactions.methods import Fit, Request
 from jaxmoxi.interactions.moments import chunked, set_sums
-from jaxmoxi.interactions.prior import CONSTANT, NOISE, WIDER, Prior, choose_prior, conjugate_gradients, rhos
+from jaxmoxi.interactions.prior import (
+    CONSTANT,
+    NOISE,
+    WIDER,
+    Prior,
+    choose_prior,
+    conjugate_gradients,
+    noise_of_small_sets,
+    rhos,
+)
 
-MOST_DENSE = 4096  # coalitions whose kernel is a matrix, of 64 MiB
+MOST_DENSE = 8192  # coalitions whose kernel is a matrix, of 256 MiB
 _HIGHEST = 40  # the largest sets of the prior that an index is read from
-_ASKED = 4  # sets of each size whose standard error is computed
+_ASKED = 3  # sets of each size whose standard error is computed
 _CHUNK = 1024
+_TOLERANCE, _ROUGH = 1e-4, 3e-2
 
 
 def fit_large(masks: Bool[Array, "m P"], values: Float[Array, "m"], key: Array, request: Request) -> Fit:
     """The fit for more than 20 players."""
     packed = jnp.packbits(masks, axis=1)
-    prior, weights, variances = _solve(packed, values, key, request)
+    prior, weights, left, variances = _solve(packed, values, key, request)
     n, order = request.num_players, request.order
     tables = [jnp.asarray(t, values.dtype)[prior.choice] for t in _tables(request, _degree(len(values), order))]
+    borders = [jnp.asarray(t, values.dtype) for t in _borders(request)]
 
     def weigh(indices: Array, rows: Array) -> list[Array]:
         sizes = rows.sum(1)
-        return [weights[indices][:, None] * tables[s][sizes] for s in range(order + 1)]
+        kernel = [weights[indices][:, None] * tables[s][sizes] for s in range(order + 1)]
+        seen = [left[indices][:, None] * borders[s][sizes] for s in range(order + 1)]
+        return [x + y for x, y in zip(kernel, seen, strict=True)]
 
     sums = set_sums(lambda i: _unpack(packed[i], n), weigh, count=len(values), num_players=n, order=order)
     found = [x * prior.scale for x in sums]
-    row = INDICES[request.index]
-    baseline = found[0][0] + prior.shift if row.intercept else values[0]
-    if row.efficient:  # what the fit leaves of v(N), to all players alike
-        found[1] = found[1] + (values[1] - values[0] - sum(jnp.sum(x) for x in found[1:])) / n
-    errors = jnp.sqrt(jnp.maximum(variances, 0) * prior.variance) * prior.scale * WIDER
+    baseline = found[0][0] + prior.shift if INDICES[request.index].intercept else values[0]
+    values = jnp.concatenate(found[1:])
+    if not request.errors:
+        return Fit(baseline, values, None)
+    known = jnp.asarray([_is_known(request, s) for s in range(1, order + 1)])
+    errors = jnp.sqrt(jnp.maximum(jnp.stack(variances), 0) * prior.variance) * prior.scale * WIDER
     sizes = (sets_up_to(n, order) >= 0).sum(1)
-    return Fit(baseline, jnp.concatenate(found[1:]), errors[sizes - 1])
+    return Fit(baseline, values, jnp.where(known, 0, errors)[sizes - 1])
 
 
 def _unpack(packed: UInt8[Array, "C bytes"], num_players: int) -> Bool[Array, "C P"]:
@@ -65,11 +79,10 @@ def _degree(count: int, order: int) -> int | None:
     return None if count <= MOST_DENSE else max(2, order)
 
 
-@functools.partial(jax.jit, static_argnums=3)
 def _solve(
     packed: UInt8[Array, "m bytes"], values: Float[Array, "m"], key: Array, request: Request
-) -> tuple[Prior, Float[Array, "m"], Float[Array, "order"]]:
-    """The prior, the weights of the coalitions, and the posterior variance of the sets of each size, in units of s^2."""
+) -> tuple[Prior, Float[Array, "m"], Float[Array, "m"], list[Float[Array, ""]]]:
+    """The prior, the coalitions' weights, what the fit leaves of their values, and the variance of sets by size."""
     n, count = request.num_players, len(values)
 
     def distances(some: Array) -> Array:
@@ -82,31 +95,32 @@ def _solve(
 
     prior = choose_prior(values, distances, inner, n)
     degree = _degree(count, request.order)
-    solve = _dense(packed, prior, n) if degree is None else _structured(packed, prior, n, degree)
+    solve, explained_by = _dense(packed, prior, n) if degree is None else _structured(packed, prior, n, degree)
     y = (values - prior.shift) / prior.scale
-    weights = solve(y, 1e-5)
+    weights = solve(y, _TOLERANCE)
     tables = [jnp.asarray(t, values.dtype)[prior.choice] for t in _tables(request, degree)]
     members = _unpack(packed, n)
     sizes = members.sum(1)
     variances = []
-    for s in range(1, request.order + 1):
+    for s in range(1, request.order + 1 if request.errors else 1):
         asked = jax.vmap(lambda k, s=s: jax.random.choice(k, n, (s,), replace=False))(
             jax.random.split(jax.random.fold_in(key, s), _ASKED)
         )
 
         def explained(chosen: Array, s: int = s) -> Array:
             at = tables[s][sizes, members[:, chosen].sum(1)]
-            return jnp.sum(at * solve(at, 1e-2))
+            return jnp.sum(at * solve(at, _ROUGH))
 
         before = jnp.asarray(_prior_variances(request, s), values.dtype)[prior.choice]
         variances.append(before - jnp.mean(jax.lax.map(explained, asked)))
-    return prior, weights, jnp.stack(variances)
+    return prior, weights, y - explained_by(weights), variances
 
 
 Solver = Callable[[Float[Array, "m"], float], Float[Array, "m"]]
+Product = Callable[[Float[Array, "m"]], Float[Array, "m"]]
 
 
-def _dense(packed: Array, prior: Prior, n: int) -> Solver:
+def _dense(packed: Array, prior: Prior, n: int) -> tuple[Solver, Product]:
     z = 2.0 * _unpack(packed, n).astype(prior.rho.dtype) - 1
     apart = (n - jnp.matmul(z, z.T, precision="highest")) / 2
     kernel = jnp.exp(apart * (jnp.log1p(-prior.rho) - jnp.log1p(prior.rho))) + CONSTANT
@@ -115,7 +129,7 @@ def _dense(packed: Array, prior: Prior, n: int) -> Solver:
     def solve(target: Array, tolerance: float) -> Array:
         return linalg.cho_solve((factor, True), target)
 
-    return solve
+    return solve, lambda weights: jnp.matmul(kernel, weights, precision="highest")
 
 
 class _Cut(NamedTuple):
@@ -137,9 +151,10 @@ def _cut(prior: Prior, n: int, degree: int) -> _Cut:
     return _Cut(coefficients, rest)
 
 
-def _structured(packed: Array, prior: Prior, n: int, degree: int) -> Solver:
+def _structured(packed: Array, prior: Prior, n: int, degree: int) -> tuple[Solver, Product]:
     count, dtype = len(packed), prior.rho.dtype
     cut = _cut(prior, n, degree)
+    noise = noise_of_small_sets(cut.rest, count)
 
     def z_of(indices: Array) -> Array:
         return 2.0 * _unpack(packed[indices], n).astype(dtype) - 1
@@ -159,7 +174,7 @@ def _structured(packed: Array, prior: Prior, n: int, degree: int) -> Solver:
             parts = [cut.coefficients[d] * _evaluate(z, sums[d], d) for d in range(1, degree + 1)]
             return cut.coefficients[0] * sums[0] + sum(parts)
 
-        return mapped(at, count) + cut.rest * weights
+        return mapped(at, count)
 
     root = jnp.sqrt(jnp.stack([cut.coefficients[0]] + [cut.coefficients[1]] * n))
 
@@ -168,12 +183,12 @@ def _structured(packed: Array, prior: Prior, n: int, degree: int) -> Solver:
         return [jnp.matmul(f.T, f, precision="highest")]
 
     (low,) = chunked(gram, count, size=_CHUNK)
-    factor = jnp.linalg.cholesky(low / cut.rest + jnp.eye(n + 1, dtype=dtype))
+    factor = jnp.linalg.cholesky(low / noise + jnp.eye(n + 1, dtype=dtype))
 
     def precondition(residual: Array) -> Array:
         sums = moments_low(residual)
-        solved = root * linalg.cho_solve((factor, True), root * sums / cut.rest)
-        return (residual - mapped(lambda i: solved[0] + z_of(i) @ solved[1:], count)) / cut.rest
+        solved = root * linalg.cho_solve((factor, True), root * sums / noise)
+        return (residual - mapped(lambda i: solved[0] + z_of(i) @ solved[1:], count)) / noise
 
     def moments_low(weights: Array) -> Array:
         def step(indices: Array, there: Array) -> list[Array]:
@@ -182,7 +197,10 @@ def _structured(packed: Array, prior: Prior, n: int, degree: int) -> Solver:
 
         return chunked(step, count, size=_CHUNK)[0]
 
-    return lambda target, tolerance: conjugate_gradients(product, precondition, target, tolerance)
+    def solve(target: Array, tolerance: float) -> Array:
+        return conjugate_gradients(lambda w: product(w) + noise * w, precondition, target, tolerance)
+
+    return solve, product
 
 
 def _power_sum(w: Array, z: Array, degree: int) -> Array:
@@ -231,11 +249,41 @@ def _tables(request: Request, degree: int | None) -> list[Float[np.ndarray, "K P
 
 
 @functools.cache
+def _borders(request: Request) -> list[Float[np.ndarray, "P1 k"]]:
+    """For sets S by size: the share of v(T) in the index of S, by |T| and |T and S|, for T near nobody or everybody.
+
+    There single coalitions count, and what the fit leaves of their values is put back: the values of nobody, everybody
+    and all players alone enter as they are, and an efficient index sums to v(N). Between them no coalition counts.
+    """
+    n = request.num_players
+    tables = []
+    for s in range(request.order + 1):
+        table = np.zeros((n + 1, s + 1))
+        for t in {*range(min(3, n - s + 1)), *range(max(0, n - s - 2), n - s + 1)}:
+            share = float(derivative_weight(request.index, n, s, request.order, request.p, t))
+            for k in range(s + 1):
+                table[t + k, k] = (-1) ** (s - k) * share
+        tables.append(table)
+    return tables
+
+
+def _is_known(request: Request, size: int) -> bool:
+    """Whether the index of sets of this size depends on values that the design always has."""
+    n = request.num_players
+    inner = range(1, n - 1)
+    return size == 1 and all(
+        derivative_weight(request.index, n, 1, request.order, request.p, t) == 0 for t in (*inner[:2], *inner[-2:])
+    )
+
+
+@functools.cache
 def _prior_variances(request: Request, size: int) -> Float[np.ndarray, "K"]:
     """The prior variance of the index of a set of this size, in units of s^2, by the choice of rho."""
     n = request.num_players
     most = min(n - size, _HIGHEST)
-    square = np.array([float(fourier_weight(request, size, size + b) ** 2) * comb(n - size, b) for b in range(most + 1)])
+    square = np.array(
+        [float(fourier_weight(request, size, size + b) ** 2) * comb(n - size, b) for b in range(most + 1)]
+    )
     return np.array([square @ rho ** (size + np.arange(most + 1)) / (1 + rho) ** n for rho in rhos(n)])
 
 

@@ -24,12 +24,14 @@ class Request:
     index:       a name of `INDICES`.
     order:       the largest set that is explained.
     p:           the probability of a player to be there, for Banzhaf's indices.
+    errors:      whether standard errors are asked for; a method may give them anyway.
     """
 
     num_players: int
     index: str
     order: int
     p: Fraction
+    errors: bool = True
 
 
 class Fit(NamedTuple):
@@ -54,12 +56,12 @@ class Method:
     help:    what it does, in a sentence.
     indices: the indices that it estimates; None: all of them.
     least:   `Request -> int`, the fewest coalitions that it can work with.
-    refuse:  `Request -> str | None`, why it cannot serve a request ("takes at most 60 players for order 3"), or None.
+    refuse:  `Request -> str | None`, why it cannot serve a request ("takes at most 60 players"), or None.
     plan:    `(key, Request, budget) -> operands`, a pytree of arrays from which `mask` makes the coalitions. It may be
              traced. The first coalitions are the same for every budget.
     mask:    `(operands, index) -> bool[P]`, the coalition of an index from 0 to budget - 1; a module-level function
              that can be traced.
-    fit:     `(operands, values float32[m], Request) -> Fit` from the values of the first m coalitions; it can be traced.
+    fit:     `(operands, values float32[m], Request) -> Fit`, from the first m coalitions' values; it can be traced.
     """
 
     name: str

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 NOISE = 5e-3  # of the prior variance of a value
-CONSTANT = 10.0  # the prior variance of the mean, in those of a value
-WIDER = 1.3  # standard errors, over the posterior's: real games differ more from set to set than the prior says
+CONSTANT = 1.0  # the prior variance of the mean, in those of a value; the values are centred first
+WIDER = 1.5  # standard errors, over the posterior's: real games differ more from set to set than the prior says
 _MOST_FITTED = 512  # values whose likelihood chooses rho
 _MOST_STEPS = 200
 # Candidates for rho, by the mean size of a set under the prior, P rho / (1 + rho).
@@ -88,10 +88,21 @@ def _by_distance(rho: float, num_players: int) -> Float[np.ndarray, "P1"]:
     return ((1 - rho) / (1 + rho)) ** np.arange(num_players + 1)
 
 
+def noise_of_small_sets(rest: Float[Array, ""], count: int) -> Float[Array, ""]:
+    """The noise with which a preconditioner solves for small sets exactly, no less than float32 can tell from it.
+
+    rest: what is noise to the small sets. count: coalitions, whose common part has an eigenvalue of this size.
+    """
+    return jnp.maximum(rest, count * (1 + CONSTANT) * 1e-6)
+
+
 def conjugate_gradients(
     product: Callable[[Array], Array], precondition: Callable[[Array], Array], target: Array, tolerance: float
 ) -> Array:
-    """The solution of product(x) = target, to a residual of `tolerance` times the target's size, or 200 steps."""
+    """The solution of product(x) = target, to a residual of `tolerance` times the target's size, or 200 steps.
+
+    Of all steps the one with the smallest residual is kept: where float32 can go no further, residuals grow again.
+    """
     enough = tolerance**2 * jnp.sum(target**2)
 
     class State(NamedTuple):
@@ -99,10 +110,12 @@ def conjugate_gradients(
         residual: Array
         direction: Array
         decrease: Array
+        best: Array
+        smallest: Array
         step: Array
 
     def going(s: State) -> Array:
-        return (s.step < _MOST_STEPS) & (jnp.sum(s.residual**2) > enough)
+        return (s.step < _MOST_STEPS) & (s.smallest > enough)
 
     def step(s: State) -> State:
         image = product(s.direction)
@@ -111,11 +124,14 @@ def conjugate_gradients(
         steepest = precondition(residual)
         decrease = jnp.sum(residual * steepest)
         direction = steepest + _ratio(decrease, s.decrease) * s.direction
-        return State(x, residual, direction, decrease, s.step + 1)
+        size = jnp.sum(residual**2)
+        better = size < s.smallest
+        best = jnp.where(better, x, s.best)
+        return State(x, residual, direction, decrease, best, jnp.where(better, size, s.smallest), s.step + 1)
 
-    first = precondition(target)
-    start = State(jnp.zeros_like(target), target, first, jnp.sum(target * first), jnp.int32(0))
-    return jax.lax.while_loop(going, step, start).x
+    first, blank = precondition(target), jnp.zeros_like(target)
+    start = State(blank, target, first, jnp.sum(target * first), blank, jnp.sum(target**2), jnp.int32(0))
+    return jax.lax.while_loop(going, step, start).best
 
 
 def _ratio(a: Array, b: Array) -> Array:

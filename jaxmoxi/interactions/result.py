@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.differences import Parts
 from jaxmoxi.pytrees import record, static
 
 
@@ -22,7 +23,7 @@ class Interactions:
     standard_errors: float32[M], of the values; None if not known. Exact values have none.
     faithfulness:    float32[], R^2 of `reconstruct` on coalitions that no value was fitted to; None if not measured.
     num_evaluations: int32[], coalitions that were evaluated.
-    evaluated:       float32[B], the values of an estimate's coalitions, from which it can be continued; else None.
+    evaluated:       the values of an estimate's coalitions (`games.differences.Parts`), from which it is continued.
     index:           static; the name of the index.
     order:           static; the largest set that was asked for.
     num_players:     static; P.
@@ -35,7 +36,7 @@ class Interactions:
     standard_errors: Float[Array, "*batch M"] | None = None
     faithfulness: Float[Array, "*batch"] | None = None
     num_evaluations: Int[Array, "*batch"] | int = 0
-    evaluated: Float[Array, "*batch B"] | None = None
+    evaluated: Parts | None = None
     index: str = static(default="")
     order: int = static(default=1)
     num_players: int = static(default=1)
