@@ -37,18 +37,18 @@ class Operands(NamedTuple):
     key: Array
 
 
-def _plan(key: Array, request: Request, budget: int) -> Operands:
+def plan(key: Array, request: Request, budget: int) -> Operands:
     # Half by size, half by coalition: measured best for Shapley's indices and Banzhaf's together.
     n = request.num_players
     keys = jax.random.split(key)
     return Operands(draw(keys[0], n, budget, (by_size(n) + by_coalition(n)) / 2), keys[1])
 
 
-def _mask(operands: Operands, index: Array) -> Array:
+def mask(operands: Operands, index: Array) -> Array:
     return coalition(operands.design, index)
 
 
-def _fit(operands: Operands, values: Array, request: Request) -> Fit:
+def fit(operands: Operands, values: Array, request: Request) -> Fit:
     rows = operands.design.rows
     if rows is not None:
         return fit_cube(rows[: len(values)], values, operands.key, request)
@@ -61,7 +61,7 @@ def _fit_large(operands: Operands, values: Array, request: Request) -> Fit:
     return fit_large(masks, values, operands.key, request)
 
 
-def _refuse(request: Request) -> str | None:
+def refuse(request: Request) -> str | None:
     n, order = request.num_players, request.order
     if n <= 20:
         return None
@@ -77,9 +77,9 @@ register(
         "Rasmussen and Williams, 'Gaussian Processes for Machine Learning', 2006",
         "the posterior mean of the whole game, where large sets matter less; any index is read of it",
         least=lambda request: 2 * request.num_players + 2,
-        plan=_plan,
-        mask=_mask,
-        fit=_fit,
-        refuse=_refuse,
+        plan=plan,
+        mask=mask,
+        fit=fit,
+        refuse=refuse,
     )
 )

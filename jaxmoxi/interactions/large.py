@@ -11,6 +11,7 @@ which depends on how large a coalition is and on how many members of the set it 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from fractions import Fraction
 from math import comb
@@ -250,19 +251,20 @@ def _tables(request: Request, degree: int | None) -> list[Float[np.ndarray, "K P
 
 @functools.cache
 def _borders(request: Request) -> list[Float[np.ndarray, "P1 k"]]:
-    """For sets S by size: the share of v(T) in the index of S, by |T| and |T and S|, for T near nobody or everybody.
+    """For sets S by size: the share of v(T) in the index of S, by |T| and |T and S|, for T that the design always has.
 
-    There single coalitions count, and what the fit leaves of their values is put back: the values of nobody, everybody
-    and all players alone enter as they are, and an efficient index sums to v(N). Between them no coalition counts.
+    That are nobody, everybody, all players alone and all but one. Single coalitions count there, and what the fit leaves
+    of their values is put back: they enter as they are, and an efficient index sums to v(N). Between them no coalition
+    counts.
     """
     n = request.num_players
     tables = []
     for s in range(request.order + 1):
         table = np.zeros((n + 1, s + 1))
-        for t in {*range(min(3, n - s + 1)), *range(max(0, n - s - 2), n - s + 1)}:
-            share = float(derivative_weight(request.index, n, s, request.order, request.p, t))
-            for k in range(s + 1):
-                table[t + k, k] = (-1) ** (s - k) * share
+        for size, k in itertools.product((0, 1, n - 1, n), range(s + 1)):
+            if 0 <= size - k <= n - s:
+                share = derivative_weight(request.index, n, s, request.order, request.p, size - k)
+                table[size, k] = (-1) ** (s - k) * float(share)
         tables.append(table)
     return tables
 
