@@ -22,11 +22,11 @@ from jaxmoxi.games.fill import blur_image
 from jaxmoxi.games.image import pixel_value_fn, token_value_fn
 from jaxmoxi.games.payoff import payoff_values
 from jaxmoxi.games.sharding import ShardedValueFn, local_mesh, shard_coalitions
+from jaxmoxi.interactions.shapley import sampled_shapley
 from jaxmoxi.moxi.batched import greedy_images
 from jaxmoxi.moxi.contexts import (
     full_context_shapley,
     pairwise_interactions,
-    sampled_shapley,
     self_context_shapley,
 )
 from jaxmoxi.moxi.curves import curve_readouts, deletion_curve, insertion_curve

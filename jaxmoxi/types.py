@@ -122,10 +122,10 @@ class Curve:
 
 @record
 class ShapleyEstimate:
-    """Sampled Shapley values: an unbiased mean over random permutations, and how sure it is.
+    """Sampled Shapley values, and how sure they are.
 
-    values:          float32[P]; they sum to v(all) - v(none) exactly (up to rounding), as every permutation's do.
-    standard_errors: float32[P], of the mean: sample standard deviation / sqrt(num_samples).
+    values:          float32[P]; they sum to v(all) - v(none), up to rounding.
+    standard_errors: float32[P], of the values; 0 where they are exact.
     num_evaluations: int32[], coalitions evaluated.
     """
 

@@ -22,7 +22,8 @@ from jaxmoxi.attribution.methods import Effort, Method, coalition_batches, one_e
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.evaluation import evaluate, read_rows
-from jaxmoxi.moxi.contexts import full_context_shapley, sampled_shapley, self_context_shapley
+from jaxmoxi.interactions.shapley import sampled_shapley
+from jaxmoxi.moxi.contexts import full_context_shapley, self_context_shapley
 from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
 from jaxmoxi.moxi.stages import choose_chunk
 from jaxmoxi.pytrees import is_concrete
@@ -31,9 +32,9 @@ from jaxmoxi.types import Stop
 
 
 def shapley(key: Seed, problem: Problem, *, num_samples: int = 16, batch_size: int | None = None) -> Float[Array, "P"]:
-    """Shapley values by permutation sampling, of either sign; see `jaxmoxi.sampled_shapley`.
+    """Shapley values by sampling, of either sign; see `jaxmoxi.sampled_shapley`.
 
-    num_samples: random orders, >= 2; num_samples * (P - 1) + 2 values.
+    num_samples: at least 2; num_samples * (P - 1) + 2 values, what so many random orders of the players cost.
     Raises ValueError without a key and for fewer than two samples.
     """
     given = need_key(key, "sampling Shapley values")

@@ -253,9 +253,9 @@ def _tables(request: Request, degree: int | None) -> list[Float[np.ndarray, "K P
 def _borders(request: Request) -> list[Float[np.ndarray, "P1 k"]]:
     """For sets S by size: the share of v(T) in the index of S, by |T| and |T and S|, for T that the design always has.
 
-    That are nobody, everybody, all players alone and all but one. Single coalitions count there, and what the fit leaves
-    of their values is put back: they enter as they are, and an efficient index sums to v(N). Between them no coalition
-    counts.
+    They are nobody, everybody, all players alone and all but one. Single coalitions count there, and what the fit
+    leaves of their values is put back: they enter as they are, and an efficient index sums to v(N). Between them no
+    coalition counts.
     """
     n = request.num_players
     tables = []

@@ -1,4 +1,4 @@
-"""Shapley values and pairwise interactions, in the contexts MoXI uses and by sampling.
+"""Shapley values and pairwise interactions in the contexts that MoXI uses.
 
 `v` is the value function, N all players. The *context* of a value is who else is there: nobody (self-context), all
 others (full-context), or, for the Shapley value proper, every subset in its share.
@@ -26,24 +26,23 @@ certain to 1 - 1e-9 has interactions with all their digits. A plain function of 
 holds: a `RoundingWarning` tells where its differences are rounding.
 
 Source: Sumiyasu et al., CVPR 2024, for the contexts; Grabisch and Roubens, International Journal of Game Theory 1999,
-for the interaction of two players; Castro, Gómez and Tejada, Computers & Operations Research 2009, for sampling.
+for the interaction of two players.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.differences import Parts, read_parts, warn_of_rounding
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import is_concrete
-from jaxmoxi.types import AnyArray, ShapleyEstimate
+from jaxmoxi.types import AnyArray
 
 
 @deliberate
@@ -162,56 +161,6 @@ def _toggle_two(
     context, rows, cols = operands
     players = jnp.arange(context.shape[0])
     return context ^ (players == rows[index]) ^ (players == cols[index])
-
-
-@deliberate
-def sampled_shapley(
-    key: Key[Array, ""] | UInt32[Array, "2"],
-    v: ValueFn,
-    num_players: int,
-    *,
-    num_samples: int,
-    batch_size: int | None = None,
-) -> ShapleyEstimate:
-    """Shapley values by permutation sampling: unbiased, with standard errors.
-
-    Each of `num_samples` (>= 2) uniformly random orders adds the players one by one; a player's sample is what it adds
-    when its turn comes. Costs num_samples * (P - 1) + 2 values. All standard errors shrink with 1 / sqrt(num_samples).
-
-    Returns a `ShapleyEstimate`. The same key gives the same estimate, whatever the batch size.
-    Raises ValueError for fewer than two samples, NaNValueError (outside `jit`) if a value is NaN.
-    """
-    if num_samples < 2:
-        raise InputError(f"num_samples must be at least 2, for a standard error; got {num_samples}")
-    game = as_game(v)
-    orders = jax.vmap(lambda k: jax.random.permutation(k, num_players))(jax.random.split(key, num_samples))
-    ranks = jnp.argsort(orders, axis=1).astype(jnp.int32)
-    inner = num_players - 1
-    count = num_samples * inner + 2
-    parts = read_parts(
-        game, _prefix, ranks, count=count, num_players=num_players, batch_size=batch_size, max_visible=num_players
-    )
-    _raise_nan(parts, lambda i: f"for the first {i % inner + 1 if i < count - 2 else 'or last'} of a sampled order")
-
-    def gains(x: Float[Array, "C"]) -> Float[Array, "S P"]:
-        paths = x[: num_samples * inner].reshape(num_samples, inner)
-        ends = jnp.broadcast_to(x[-2:], (num_samples, 2))
-        return jnp.diff(jnp.concatenate([ends[:, :1], paths, ends[:, 1:]], axis=1), axis=1)
-
-    samples = jnp.take_along_axis(parts.combine(gains), ranks, axis=1)
-    return ShapleyEstimate(
-        values=jnp.mean(samples, axis=0),
-        standard_errors=jnp.std(samples, axis=0, ddof=1) / jnp.sqrt(num_samples),
-        num_evaluations=jnp.int32(count),
-    )
-
-
-def _prefix(ranks: Int[Array, "S P"], index: Int[Array, ""]) -> Bool[Array, "P"]:
-    """The proper prefixes of each order in turn; the last two rows are nobody and everybody."""
-    samples, players = ranks.shape
-    inner = max(players - 1, 1)
-    size = jnp.where(index < samples * (players - 1), index % inner + 1, players * (index - samples * (players - 1)))
-    return ranks[jnp.minimum(index // inner, samples - 1)] < size
 
 
 def _raise_nan(parts: Parts, describe: Callable[[int], str]) -> None:

@@ -1,3 +1,4 @@
+import functools
 import itertools
 from fractions import Fraction
 from math import comb
@@ -10,6 +11,7 @@ import pytest
 import jaxmoxi as jm
 from jaxmoxi.interactions.indices import derivative_weights
 from support.games import SizedGame, exact_shapley, index, table_game
+from support.interactions import GAMES, game_of
 
 
 def brute_interaction(table, context, i, j):
@@ -89,13 +91,13 @@ def test_interactions_do_not_depend_on_the_batch():
 def test_sampled_shapley_is_unbiased():
     v, table = table_game(6, 7)
     exact = exact_shapley(table, 6)
-    estimate = jm.sampled_shapley(jax.random.key(0), v, 6, num_samples=4000)
+    estimate = jm.sampled_shapley(jax.random.key(0), v, 6, num_samples=4000, method="permutation")
     errors = np.abs(estimate.values - exact) / estimate.standard_errors
     assert np.max(errors) < 4
     assert np.min(estimate.standard_errors) > 0
     # The reported standard error is that of the mean: the spread of repeated estimates.
     keys = jax.random.split(jax.random.key(1), 200)
-    repeats = jax.vmap(lambda k: jm.sampled_shapley(k, v, 6, num_samples=20))(keys)
+    repeats = jax.vmap(lambda k: jm.sampled_shapley(k, v, 6, num_samples=20, method="permutation"))(keys)
     spread = np.std(repeats.values, axis=0, ddof=1)
     np.testing.assert_allclose(np.sqrt(np.mean(repeats.standard_errors**2, axis=0)), spread, rtol=0.2)
     np.testing.assert_allclose(np.mean(repeats.values, axis=0), exact, atol=4 * spread.max() / np.sqrt(200))
@@ -103,9 +105,10 @@ def test_sampled_shapley_is_unbiased():
 
 def test_efficiency():
     v, table = table_game(7, 8)
-    estimate = jm.sampled_shapley(jax.random.key(2), v, 7, num_samples=5)
-    np.testing.assert_allclose(estimate.values.sum(), table[-1] - table[0], rtol=1e-5)
-    assert estimate.num_evaluations == 5 * 6 + 2
+    for method in ("gaussian-process", "permutation"):
+        estimate = jm.sampled_shapley(jax.random.key(2), v, 7, num_samples=5, method=method)
+        np.testing.assert_allclose(estimate.values.sum(), table[-1] - table[0], rtol=1e-4)
+        assert estimate.num_evaluations == 5 * 6 + 2
 
 
 def test_null_player_and_symmetry():
@@ -114,7 +117,11 @@ def test_null_player_and_symmetry():
         m = masks.astype(jnp.float32)
         return 3 * m[:, 0] * m[:, 1] + m[:, 0] + m[:, 1] + m[:, 2] * m[:, 3] - 2 * m[:, 3]
 
-    estimate = jm.sampled_shapley(jax.random.key(3), v, 5, num_samples=3000)
+    exact = jm.sampled_shapley(jax.random.key(3), v, 5, num_samples=3000)
+    np.testing.assert_allclose(exact.values, [2.5, 2.5, 0.5, -1.5, 0], atol=1e-6)
+    assert exact.num_evaluations == 32
+    assert not exact.standard_errors.any()
+    estimate = jm.sampled_shapley(jax.random.key(3), v, 5, num_samples=3000, method="permutation")
     assert estimate.values[4] == 0
     assert estimate.standard_errors[4] == 0
     np.testing.assert_allclose(estimate.values, [2.5, 2.5, 0.5, -1.5, 0], atol=0.12)
@@ -130,11 +137,22 @@ def test_null_player_and_symmetry():
 
 def test_sampling_depends_on_the_key_alone():
     v, _ = table_game(5, 9)
-    one = jm.sampled_shapley(jax.random.key(4), v, 5, num_samples=8)
-    again = jm.sampled_shapley(jax.random.key(4), v, 5, num_samples=8, batch_size=3)
-    other = jm.sampled_shapley(jax.random.key(5), v, 5, num_samples=8)
-    np.testing.assert_array_equal(one.values, again.values)
-    assert not np.array_equal(one.values, other.values)
+    for method in ("gaussian-process", "permutation"):
+        ask = functools.partial(jm.sampled_shapley, v=v, num_players=5, num_samples=5, method=method)
+        one, again, other = ask(jax.random.key(4)), ask(jax.random.key(4), batch_size=3), ask(jax.random.key(5))
+        np.testing.assert_array_equal(one.values, again.values)
+        assert not np.array_equal(one.values, other.values)
+
+
+def test_the_gaussian_process_has_less_error_than_orders():
+    errors = {"gaussian-process": [], "permutation": []}
+    for table in GAMES:
+        exact = jm.interactions.from_table(table, index="SV", order=1).values
+        for method, squares in errors.items():
+            for i in range(4):
+                found = jm.sampled_shapley(jax.random.key(i), game_of(table), 9, num_samples=12, method=method)
+                squares.append(np.mean((found.values - exact) ** 2))
+    assert np.mean(errors["gaussian-process"]) < 0.5 * np.mean(errors["permutation"])
 
 
 def test_one_player():
@@ -157,4 +175,8 @@ def test_errors():
     with pytest.raises(jm.NaNValueError, match="NaN with only player 2 toggled"):
         jm.self_context_shapley(lambda m: jnp.where(m[:, 2], jnp.nan, 0.0), 4)
     with pytest.raises(jm.NaNValueError, match="of a sampled order"):
+        jm.sampled_shapley(jax.random.key(0), broken, 4, num_samples=9, method="permutation")
+    with pytest.raises(jm.NaNValueError, match=r"for the coalition of players \[(.*, )?1, (.*, )?3"):
         jm.sampled_shapley(jax.random.key(0), broken, 4, num_samples=9)
+    with pytest.raises(ValueError, match="expected a method of gaussian-process, permutation; got 'magic'"):
+        jm.sampled_shapley(jax.random.key(0), v, 4, num_samples=9, method="magic")
