@@ -86,7 +86,7 @@ def _taylor(s: int, t: int, order: int, p: Fraction) -> Fraction:
 
 
 def _n_shapley(s: int, t: int, order: int, p: Fraction) -> Fraction:
-    return sum((_bernoulli(j) * comb(t - s, j) * Fraction(1, t - s - j + 1) for j in range(min(order, t) - s + 1)),
+    return sum((bernoulli(j) * comb(t - s, j) * Fraction(1, t - s - j + 1) for j in range(min(order, t) - s + 1)),
                Fraction(0))  # fmt: skip
 
 
@@ -104,11 +104,11 @@ def _faith_banzhaf(s: int, t: int, order: int, p: Fraction) -> Fraction:
 
 
 @functools.cache
-def _bernoulli(n: int) -> Fraction:
+def bernoulli(n: int) -> Fraction:
     """Bernoulli's numbers, with B_1 = -1/2."""
     if n == 0:
         return Fraction(1)
-    return -sum((comb(n + 1, k) * _bernoulli(k) for k in range(n)), Fraction(0)) / (n + 1)
+    return -sum((comb(n + 1, k) * bernoulli(k) for k in range(n)), Fraction(0)) / (n + 1)
 
 
 _GRABISCH = "Grabisch and Roubens, 'An axiomatic approach to the concept of interaction among players', 1999"
