@@ -29,9 +29,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmoxi.interactions.indices import bernoulli
 from jaxmoxi.interactions.lattice import sets_up_to
 from jaxmoxi.interactions.methods import Fit, Method, Request, register
+from jaxmoxi.interactions.moments import moderated_variances
 
 _MOST_ENTRIES = 2**26  # of a lookup of sets by their players
-_PRIOR = 4.0
 Form = tuple[int, tuple[int, ...]]  # the places before the first number, and those of the tuple; never the first itself
 
 
@@ -120,10 +120,6 @@ def _places(orders: Orders, order: Array) -> Int[Array, "P"]:
     """The place of every player in an order."""
     n = orders.known.shape[1]
     places = jax.random.permutation(jax.random.fold_in(orders.key, order // 2), n)
-    import os
-
-    if os.environ.get("ANTI", "1") == "0":
-        return jax.random.permutation(jax.random.fold_in(orders.key, order), n)
     return jnp.where(order % 2 == 0, places, n - 1 - places)
 
 
@@ -231,10 +227,7 @@ def _known_row(players: Array, places: tuple[int, ...], n: int) -> Array:
 def _settle(sums: list[Array], request: Request) -> tuple[Array, Array]:
     """Means and standard errors.
 
-    A set that no order has shown is estimated by the mean of its size. Few pairs of orders show a set: its variance is
-    taken together with that of all sets of its size, which counts as `_PRIOR` more pairs (Smyth, "Linear models and
-    empirical Bayes methods for assessing differential expression", 2004). Where no set has been shown twice, the mean
-    square of all stands for the variance.
+    A set that no order has shown is estimated by the mean of its size, and the mean square of all stands for its error.
     """
     total, seen, units, first, second = sums
     sizes = (sets_up_to(request.num_players, request.order) >= 0).sum(1)
@@ -244,11 +237,10 @@ def _settle(sums: list[Array], request: Request) -> tuple[Array, Array]:
     for size in range(1, request.order + 1):
         at = np.flatnonzero(sizes == size)
         m, u, s = mean[at], units[at], squares[at]
-        shown, free = u > 0, jnp.maximum(u - 1, 0)
+        shown = u > 0
         fill = jnp.sum(jnp.where(shown, m, 0)) / jnp.maximum(shown.sum(), 1)
         square = jnp.sum(jnp.where(shown, m**2, 0)) / jnp.maximum(shown.sum(), 1)
-        pooled = jnp.where(free.sum() > 0, s.sum() / jnp.maximum(free.sum(), 1), square)
-        spread = (s + _PRIOR * pooled) / (free + _PRIOR)
+        spread = moderated_variances(s, u, square)
         means.append(jnp.where(shown, m, fill))
         variances.append(jnp.where(shown, spread / jnp.maximum(u, 1), spread + square))
     return jnp.concatenate(means), jnp.sqrt(jnp.concatenate(variances))

@@ -98,7 +98,7 @@ def _fit(draws: Draws, values: Array, request: Request) -> Fit:
 
 @functools.cache
 def _strata_sizes(n: int, order: int, listed: bool) -> list[Array]:
-    """By size of S: float32[n + 1, s + 1], coalitions of a size that hold k given players of S; infinite if not listed."""
+    """By size of S: float32[n + 1, s + 1], coalitions of a size that hold given k of S; infinite if not listed."""
     with jax.ensure_compile_time_eval():
         return [
             jnp.asarray(

@@ -25,6 +25,7 @@ from jaxmoxi.interactions.draws import van_der_corput
 from jaxmoxi.interactions.indices import derivative_weights
 from jaxmoxi.interactions.lattice import sets_up_to
 from jaxmoxi.interactions.methods import Fit, Method, Request, register
+from jaxmoxi.interactions.moments import moderated_variances
 
 
 class Turns(NamedTuple):
@@ -122,7 +123,7 @@ def _fit(turns: Turns, values: Array, request: Request) -> Fit:
         draws, there = align(draws, offsets), align(jnp.asarray(done, jnp.float32), offsets)
         m = there.sum(0)
         mean = (draws * there).sum(0) / m
-        spread = (there * (draws - mean) ** 2).sum(0) / jnp.maximum(m - 1, 1)
+        spread = moderated_variances((there * (draws - mean) ** 2).sum(0), m, jnp.mean(mean**2))
         means.append(mean)
         errors.append(jnp.sqrt(spread / m))
     return Fit(values[0], jnp.concatenate(means), jnp.concatenate(errors))
