@@ -78,7 +78,7 @@ class Design:
 
 
 class Draws(NamedTuple):
-    """What makes a coalition from its index.
+    """What makes a coalition from its index: a pytree.
 
     border: bool[units, P], the border's units, pairs by their smaller coalition.
     rows:   int32[units], the others as bits, from a list of all; None above `MOST_PLAYERS` players.

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from math import comb
 
 import jax
@@ -169,21 +170,22 @@ def _said(rows: Rows, x: Array, count: int) -> Float[Array, "count"]:
 
 
 def _errors(
-    fits: list[tuple[Solution, Rows, Array]], request: Request, design: Design, masks: object, units: int
+    fits: list[tuple[Solution, Rows, Array]],
+    request: Request,
+    design: Design,
+    masks: Callable[[Array], Array],
+    units: int,
 ) -> Float[Array, "M"]:
     """From how much each unit moves every fit. An earlier fit's error moves the later ones by less than its order."""
     rest = jnp.asarray(missed(design, units), jnp.float32)
     each = design.per_unit
 
     def squares(unit: Array, there: Array) -> list[Array]:
-        moved = [
-            sum(scores(solution, rows, left, each * unit + side) for side in range(each))
-            for solution, rows, left in fits
-        ]
-        moved = jnp.concatenate(moved, axis=1).T
+        parts = [scores(solution, rows, left, unit, each) for solution, rows, left in fits]
+        moved = jnp.concatenate(parts, axis=1).T
         if request.index == "k-SII":
             moved = aggregated(moved, request.num_players, request.order)
-        missing = rest[group_of(design, masks(each * unit))]  # type: ignore[operator]
+        missing = rest[group_of(design, masks(each * unit))]
         return [(moved**2 * jnp.where(there, missing, 0)).sum(1)]
 
     (variance,) = chunked(squares, units)
@@ -215,6 +217,7 @@ register(
         plan=_plan,
         mask=mask_of,
         fit=_fit,
+        draws_for=_design,
         refuse=_refuse,
     )
 )

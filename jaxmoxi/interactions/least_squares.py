@@ -6,6 +6,7 @@ are met by starting from an x0 that meets them, and by staying where x - x0 is o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,8 +18,8 @@ from jaxtyping import Array, Float, Int
 from jaxmoxi.interactions.moments import chunked
 
 MOST_FEATURES = 4000  # four matrices of as many rows and columns take 256 MiB
-_RIDGE, _STEPS = 3e-4, 4
-_LEAST_REST = 0.1  # of a residual's share that the fit leaves it: beyond, the error of an error explodes
+_RIDGE, _STEPS = 1e-2, 6
+_LEAST_REST = 0.05  # of a residual's share that the fit leaves it: beyond, the error of an error explodes
 
 Rows = Callable[[Int[Array, "C"]], tuple[Float[Array, "C M"], Float[Array, "C"]]]
 
@@ -38,7 +39,7 @@ def solve(
     rows:  `indices -> (features float32[C, M], weights float32[C])`.
     basis: an orthonormal basis of the constraints' rows.
 
-    Solved by iterated ridge regression: four steps, each a Cholesky solution of the normal equations with a small ridge
+    Solved by iterated ridge regression: six steps, each a Cholesky solution of the normal equations with a small ridge
     for what the steps before left over. What the coalitions determine is exact to rounding, and what they leave open is
     damped.
     """
@@ -67,17 +68,24 @@ def _free(basis: Float[Array, "M K"], x: Array) -> Array:
     return x - _dot(basis, _dot(basis.T, x))
 
 
-def scores(solution: Solution, rows: Rows, targets: Float[Array, "C"], indices: Int[Array, "C"]) -> Float[Array, "C M"]:
-    """How much each of these coalitions moves x: weight times residual times feature, through the inverse.
+def scores(
+    solution: Solution, rows: Rows, targets: Float[Array, "C"], units: Int[Array, "U"], per_unit: int
+) -> Float[Array, "U M"]:
+    """How much each of these units moves x: the sum over its coalitions of weight, residual and feature.
 
-    The residuals are those of fits without the coalition (HC3; MacKinnon and White, "Some heteroskedasticity-consistent
-    covariance matrix estimators with improved finite sample properties", 1985).
+    The residuals are those of fits without the unit, but for what two of its coalitions share (HC3; MacKinnon and
+    White, "Some heteroskedasticity-consistent covariance matrix estimators with improved finite sample properties",
+    1985). A coalition and its complement are nearly the same row: they leave together.
     """
-    features, weights = rows(indices)
-    moved = _dot(features, solution.inverse)
-    rest = jnp.maximum(1 - weights * (moved * features).sum(1), _LEAST_REST)
-    residuals = targets[indices] - _dot(features, solution.x)
-    return (weights * residuals / rest)[:, None] * moved
+    parts, held = [], jnp.zeros(len(units))
+    for side in range(per_unit):
+        index = per_unit * units + side
+        features, weights = rows(index)
+        moved = _dot(features, solution.inverse)
+        residuals = targets[index] - _dot(features, solution.x)
+        parts.append((weights * residuals)[:, None] * moved)
+        held = held + weights * (moved * features).sum(1)
+    return functools.reduce(jnp.add, parts) / jnp.maximum(1 - held, _LEAST_REST)[:, None]
 
 
 def _dot(a: Array, b: Array) -> Array:

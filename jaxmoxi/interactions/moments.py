@@ -102,10 +102,8 @@ def moderated_variances(squares: Float[Array, "M"], counts: Float[Array, "M"], s
     spare:   the variance, where nothing was drawn twice.
 
     The variance of all together counts as four more degrees of freedom (Smyth, "Linear models and empirical Bayes
-    methods for assessing differential expression in microarray experiments", 2004), and what is returned is the
-    variance of Student's t with as many, so that two standard errors hold what they should.
+    methods for assessing differential expression in microarray experiments", 2004).
     """
     free = jnp.maximum(counts - 1, 0)
     pooled = jnp.where(free.sum() > 0, squares.sum() / jnp.maximum(free.sum(), 1), spare)
-    freedom = free + _PRIOR
-    return (squares + _PRIOR * pooled) / (freedom - 2)
+    return (squares + _PRIOR * pooled) / (free + _PRIOR)

@@ -240,7 +240,8 @@ def _settle(sums: list[Array], request: Request) -> tuple[Array, Array]:
         shown = u > 0
         fill = jnp.sum(jnp.where(shown, m, 0)) / jnp.maximum(shown.sum(), 1)
         square = jnp.sum(jnp.where(shown, m**2, 0)) / jnp.maximum(shown.sum(), 1)
-        spread = moderated_variances(s, u, square)
+        freedom = jnp.maximum(u - 1, 0) + 4
+        spread = moderated_variances(s, u, square) * freedom / (freedom - 2)  # as wide as Student's t
         means.append(jnp.where(shown, m, fill))
         variances.append(jnp.where(shown, spread / jnp.maximum(u, 1), spread + square))
     return jnp.concatenate(means), jnp.sqrt(jnp.concatenate(variances))
@@ -299,6 +300,7 @@ register(
         plan=_plan,
         mask=_mask,
         fit=_fit,
+        draws_for=lambda request: (_taylor(request), request.order),
         refuse=_refuse,
     )
 )

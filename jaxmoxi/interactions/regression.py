@@ -156,8 +156,7 @@ def _fit(draws: Draws, values: Array, request: Request) -> Fit:
     rest = jnp.asarray(missed(design, units), jnp.float32)
 
     def squares(unit: Array, there: Array) -> list[Array]:
-        moved = sum(scores(solution, rows, values, each * unit + side) for side in range(each))
-        moved = _collect(moved.T, request)
+        moved = _collect(scores(solution, rows, values, unit, each).T, request)
         left = rest[group_of(design, masks(each * unit))]
         return [((moved**2) * jnp.where(there, left, 0)).sum(1)]
 
@@ -177,6 +176,7 @@ register(
         plan=_plan,
         mask=mask_of,
         fit=_fit,
+        draws_for=_design,
         refuse=lambda request: refuse_features(request, _features(request)),
     )
 )

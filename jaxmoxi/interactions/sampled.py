@@ -193,5 +193,6 @@ register(
         plan=_plan,
         mask=mask_of,
         fit=_fit,
+        draws_for=_design,
     )
 )

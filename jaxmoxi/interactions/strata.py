@@ -156,6 +156,7 @@ register(
         plan=_plan,
         mask=mask_of,
         fit=_fit,
+        draws_for=_design,
         refuse=_refuse,
     )
 )

@@ -139,5 +139,6 @@ register(
         plan=_plan,
         mask=_mask,
         fit=_fit,
+        draws_for=lambda request: request,
     )
 )
