@@ -65,7 +65,7 @@ def _plan(key: Array, request: Request, budget: int) -> Draws:
 
 
 @functools.cache
-def _counts(size: int) -> Float[np.ndarray, "s+1"]:
+def _counts(size: int) -> Float[np.ndarray, "parts"]:
     """lambda(s, k)."""
     return np.array([
         float(sum(comb(k, i) * bernoulli(size - i) for i in range(1, k + 1))) for k in range(size + 1)
@@ -78,7 +78,7 @@ def _sets(n: int, size: int) -> np.ndarray:
 
 
 @functools.cache
-def _masses(n: int, size: int) -> Float[np.ndarray, "n+1"]:
+def _masses(n: int, size: int) -> Float[np.ndarray, "sizes"]:
     """mu_s(t) C(n, t): what all coalitions of a size weigh together; 0 for the outer sizes."""
     found = np.zeros(n + 1)
     for t in range(size, n - size + 1):

@@ -62,7 +62,7 @@ def standard_weights(request: Request, size: int) -> tuple[tuple[Fraction, ...],
 
 
 @functools.cache
-def size_weights(request: Request, size: int) -> Float[np.ndarray, "n+1 k"]:
+def size_weights(request: Request, size: int) -> Float[np.ndarray, "sizes parts"]:
     """gamma_s(t, k) C(n, t): what the mean over coalitions of t players weighs."""
     n = request.num_players
     return np.array([[float(w * comb(n, t)) for w in row] for t, row in enumerate(standard_weights(request, size))])

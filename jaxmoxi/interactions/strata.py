@@ -29,7 +29,7 @@ _TENSOR_ENTRIES = 2**26  # a number for each size of coalitions and each tuple o
 
 
 @functools.cache
-def stratum_weights(request: Request, size: int) -> Float[np.ndarray, "n+1 k"]:
+def stratum_weights(request: Request, size: int) -> Float[np.ndarray, "sizes parts"]:
     """gamma_s(t, k) C(n - s, t - k): what the mean over those weighs that hold a given k of the s players."""
     n = request.num_players
     counts = [[comb(n - size, t - k) if t >= k else 0 for k in range(size + 1)] for t in range(n + 1)]

@@ -37,7 +37,7 @@ class Turns(NamedTuple):
     """
 
     sets: Int[Array, "M order"]
-    chances: Float[Array, "order n+1"]
+    chances: Float[Array, "order sizes"]
     key: Array
 
 
@@ -61,7 +61,7 @@ def _least(request: Request) -> int:
 
 
 @functools.cache
-def _chances(request: Request) -> Float[np.ndarray, "order n+1"]:
+def _chances(request: Request) -> Float[np.ndarray, "order sizes"]:
     n, order = request.num_players, request.order
     found = np.ones((order, n + 1))
     for size in range(1, order + 1):
