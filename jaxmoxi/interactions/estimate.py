@@ -76,7 +76,7 @@ def estimate(
         return exact(game, num_players, index=index, order=order, p=p, batch_size=batch_size)
     operands = chosen.plan(key, request, budget)
     values = _values(game, chosen, operands, request, budget, batch_size, _seen(start, chosen, request, budget))
-    fit = chosen.fit(operands, values, request)
+    fit = _fit(chosen, operands, values, request)
     return _result(fit, request, budget).replace(
         faithfulness=_faithfulness(chosen, operands, values, request),
         method=chosen.name,
@@ -157,6 +157,12 @@ def _from(mask: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]:
     return shifted
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _fit(method: Method, operands: Any, values: Array, request: Request) -> Fit:
+    """`method.fit`, compiled once for a request and a number of values."""
+    return method.fit(operands, values, request)
+
+
 def _result(fit: Fit, request: Request, num_evaluations: int) -> Interactions:
     return Interactions(
         sets=jnp.asarray(sets_up_to(request.num_players, request.order)),
@@ -177,7 +183,7 @@ def _faithfulness(method: Method, operands: Any, values: Array, request: Request
     fitted = count - count // _HELD_OUT
     if count - fitted < _LEAST_HELD_OUT or fitted < method.least(request):
         return None
-    partial = _result(method.fit(operands, values[:fitted], request), request, fitted)
+    partial = _result(_fit(method, operands, values[:fitted], request), request, fitted)
 
     def squares(indices: Array, there: Array) -> list[Array]:
         masks = jax.vmap(functools.partial(method.mask, operands))(fitted + indices)

@@ -51,10 +51,7 @@ def _banzhaf(request: Request) -> bool:
 def _design(request: Request) -> Design:
     n, p = request.num_players, float(request.p)
     paired = request.order == 1 and (not _banzhaf(request) or p == 0.5)
-    if _banzhaf(request):
-        weights = binomial_sizes(n, p, paired=paired)
-    else:
-        weights = uniform_sizes(n, paired=paired)
+    weights = binomial_sizes(n, p, paired=paired) if _banzhaf(request) else uniform_sizes(n, paired=paired)
     if paired and not _banzhaf(request):
         weights = tuple(w / max(1, t * (n - t)) ** 0.5 for t, w in enumerate(weights))
     return Design(n, weights, border=1, paired=paired, first=0, shifted=True)

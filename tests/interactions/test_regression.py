@@ -52,11 +52,9 @@ def pairs(masks):
 
 
 @pytest.mark.parametrize(("players", "budget"), [(9, 70), (24, 700)])
-@pytest.mark.parametrize(
-    ("method", "index"), [("regression", "FSII"), ("regression", "FBII"), ("kernel-shap-iq", "k-SII")]
-)
-def test_a_game_of_the_order_is_found(method, index, players, budget):
-    x = estimate(KEY, pairs, players, index=index, order=2, budget=budget, method=method, p=0.4)
+@pytest.mark.parametrize("index", ["FSII", "FBII"])
+def test_a_game_of_the_order_is_found(index, players, budget):
+    x = estimate(KEY, pairs, players, index=index, order=2, budget=budget, method="regression", p=0.4)
     truth = np.zeros((players, players))
     truth[0, 1] = truth[1, 0] = 2
     truth[2, 5] = truth[5, 2] = -1
@@ -106,7 +104,10 @@ def test_as_few_coalitions_as_are_taken():
         ("regression", "FBII", 48),
         ("kernel-shap-iq", "SII", 49),
     ]:
-        for key in jax.random.split(KEY, 3):
-            x = estimate(key, game_of(GAMES[0]), 9, index=index, order=2, budget=budget, method=method)
-            assert np.isfinite(x.values).all()
-            assert np.isfinite(x.standard_errors).all()
+
+        def of(key):
+            x = estimate(key, game_of(GAMES[0]), 9, index=index, order=2, budget=budget, method=method)  # noqa: B023
+            return x.values, x.standard_errors
+
+        for numbers in jax.jit(jax.vmap(of))(jax.random.split(KEY, 20)):
+            assert np.isfinite(numbers).all()
