@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
 import numpy as np
@@ -51,7 +52,7 @@ def solve(
         return [_dot(weighted.T, features), _dot(weighted.T, left)]
 
     gram, right = chunked(step, len(targets))
-    held = jnp.asarray(basis, jnp.float32)
+    held = jax.lax.optimization_barrier(jnp.asarray(basis, jnp.float32))  # no products of constants while compiling
     size = jnp.trace(gram) / len(gram)
     gram, right = _free(held, _free(held, gram).T), _free(held, right)
     gram = gram + size * _dot(held, held.T)

@@ -16,19 +16,23 @@ from_table = jm.interactions.from_table
 KEY = jax.random.key(5)
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("method", "index", "order", "p"),
     [
-        ("regression", "FSII", 1, 0.5),
-        ("regression", "FSII", 2, 0.5),
+        slow("regression", "FSII", 1, 0.5),
+        slow("regression", "FSII", 2, 0.5),
         ("regression", "FSII", 3, 0.5),
         ("regression", "FBII", 2, 0.3),
-        ("regression", "FBII", 3, 0.5),
+        slow("regression", "FBII", 3, 0.5),
         ("regression", "SV", 1, 0.5),
-        ("regression", "BV", 1, 0.7),
-        ("kernel-shap-iq", "SV", 1, 0.5),
-        ("kernel-shap-iq", "SII", 2, 0.5),
-        ("kernel-shap-iq", "SII", 3, 0.5),
+        slow("regression", "BV", 1, 0.7),
+        slow("kernel-shap-iq", "SV", 1, 0.5),
+        slow("kernel-shap-iq", "SII", 2, 0.5),
+        slow("kernel-shap-iq", "SII", 3, 0.5),
         ("kernel-shap-iq", "k-SII", 3, 0.5),
     ],
 )
@@ -51,7 +55,7 @@ def pairs(masks):
     return 0.5 + x @ jnp.linspace(-1, 1, x.shape[1]) + 2 * x[:, 0] * x[:, 1] - x[:, 2] * x[:, 5]
 
 
-@pytest.mark.parametrize(("players", "budget"), [(9, 70), (24, 700)])
+@pytest.mark.parametrize(("players", "budget"), [(9, 70), slow(24, 700)])
 @pytest.mark.parametrize("index", ["FSII", "FBII"])
 def test_a_game_of_the_order_is_found(index, players, budget):
     x = estimate(KEY, pairs, players, index=index, order=2, budget=budget, method="regression", p=0.4)
@@ -67,12 +71,12 @@ def test_a_game_of_the_order_is_found(index, players, budget):
 @pytest.mark.parametrize(
     ("method", "index", "order", "budget", "p"),
     [
-        ("regression", "SV", 1, 80, 0.5),
-        ("regression", "BV", 1, 80, 0.3),
-        ("regression", "FSII", 2, 150, 0.5),
-        ("regression", "FBII", 2, 150, 0.5),
+        slow("regression", "SV", 1, 80, 0.5),
+        slow("regression", "BV", 1, 80, 0.3),
+        slow("regression", "FSII", 2, 150, 0.5),
+        slow("regression", "FBII", 2, 150, 0.5),
         ("kernel-shap-iq", "SII", 2, 150, 0.5),
-        ("kernel-shap-iq", "k-SII", 3, 250, 0.5),
+        slow("kernel-shap-iq", "k-SII", 3, 250, 0.5),
     ],
 )
 def test_errors_hold_and_fall(method, index, order, budget, p):
@@ -90,7 +94,7 @@ def test_errors_hold_and_fall(method, index, order, budget, p):
     assert (more**2).mean() < 0.5 * (found**2).mean()
 
 
-@pytest.mark.parametrize("index", ["FSII", "SV"])
+@pytest.mark.parametrize("index", ["FSII", slow("SV")])
 def test_nobody_and_everybody_are_met(index):
     order = 1 if index == "SV" else 2
     x = estimate(KEY, game_of(GAMES[2]), 9, index=index, order=order, budget=60, method="regression")

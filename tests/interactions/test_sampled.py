@@ -14,6 +14,12 @@ from support.interactions import GAMES, game_of, table_of
 
 from_table = jm.interactions.from_table
 KEY = jax.random.key(7)
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 ALL = ["shap-iq", "svarm-iq", "permutation", "stratified", "kernel-shap-iq", "regression"]
 SERVED = {"regression": "FSII"}  # of the others, SII
 
@@ -36,15 +42,15 @@ def errors_of(method, index, order, budget, reps, *, p=0.5, table=GAMES[0]):
     ("method", "index", "order", "budget", "p"),
     [
         ("shap-iq", "SII", 2, 60, 0.5),
-        ("shap-iq", "SV", 1, 60, 0.5),
-        ("shap-iq", "BII", 2, 70, 0.3),
-        ("shap-iq", "FSII", 3, 120, 0.5),
-        ("shap-iq", "BGV", 2, 80, 0.5),
-        ("permutation", "SV", 1, 60, 0.5),
+        slow("shap-iq", "SV", 1, 60, 0.5),
+        slow("shap-iq", "BII", 2, 70, 0.3),
+        slow("shap-iq", "FSII", 3, 120, 0.5),
+        slow("shap-iq", "BGV", 2, 80, 0.5),
+        slow("permutation", "SV", 1, 60, 0.5),
         ("permutation", "STII", 2, 120, 0.5),
         ("stratified", "SII", 2, 330, 0.5),
-        ("stratified", "BV", 1, 60, 0.3),
-        ("stratified", "CHII", 1, 60, 0.5),
+        slow("stratified", "BV", 1, 60, 0.3),
+        slow("stratified", "CHII", 1, 60, 0.5),
     ],
 )
 def test_unbiased_with_errors_that_hold(method, index, order, budget, p):
@@ -58,7 +64,7 @@ def test_unbiased_with_errors_that_hold(method, index, order, budget, p):
     np.testing.assert_allclose(errors[:, ~drawn], 0, atol=1e-4)
 
 
-@pytest.mark.parametrize("budget", [102, 205])
+@pytest.mark.parametrize("budget", [102, slow(205)])
 def test_strata_miss_little(budget):
     found, errors = errors_of("svarm-iq", "SII", 2, budget, 100)
     assert 0.9 <= (np.abs(found) <= 2 * errors).mean() <= 0.995
@@ -70,13 +76,13 @@ def test_strata_miss_little(budget):
 @pytest.mark.parametrize(
     ("method", "index", "order", "p"),
     [
-        ("shap-iq", "FSII", 3, 0.5),
+        slow("shap-iq", "FSII", 3, 0.5),
         ("shap-iq", "FBII", 2, 0.3),
-        ("shap-iq", "SGV", 2, 0.5),
+        slow("shap-iq", "SGV", 2, 0.5),
         ("shap-iq", "SV", 1, 0.5),
-        ("svarm-iq", "k-SII", 3, 0.5),
-        ("svarm-iq", "OR", 2, 0.5),
-        ("svarm-iq", "BV", 1, 0.2),
+        slow("svarm-iq", "k-SII", 3, 0.5),
+        slow("svarm-iq", "OR", 2, 0.5),
+        slow("svarm-iq", "BV", 1, 0.2),
         ("svarm-iq", "BGV", 2, 0.5),
     ],
 )
@@ -92,7 +98,7 @@ def test_all_coalitions_give_the_index(method, index, order, p):
     np.testing.assert_allclose(fit.standard_errors, 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("players", [9, 24])
+@pytest.mark.parametrize("players", [9, slow(24)])
 @pytest.mark.parametrize("method", ALL)
 def test_the_first_coalitions_do_not_depend_on_the_budget(method, players):
     chosen, request = METHODS[method], Request(players, SERVED.get(method, "SII"), 2, Fraction(1, 2))
@@ -108,7 +114,7 @@ def test_the_first_coalitions_do_not_depend_on_the_budget(method, players):
     assert (masks[0] != jax.vmap(lambda i: chosen.mask(other, i))(jnp.arange(90))).any()
 
 
-@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("method", ["shap-iq", *map(slow, ALL[1:])])
 def test_continued_jitted_and_mapped_alike(method):
     budget = 400 if method == "stratified" else 120
     index = SERVED.get(method, "SII")
@@ -133,7 +139,7 @@ def polynomial(masks):
 
 @pytest.mark.parametrize(
     ("method", "players", "index", "budget"),
-    [("shap-iq", 80, "SII", 2000), ("svarm-iq", 25, "STII", 1500), ("permutation", 80, "k-SII", 2000)],
+    [slow("shap-iq", 80, "SII", 2000), slow("svarm-iq", 25, "STII", 1500), ("permutation", 80, "k-SII", 2000)],
 )
 def test_many_players(method, players, index, budget):
     x = estimate(KEY, polynomial, players, index=index, order=2, budget=budget, method=method)
