@@ -78,7 +78,7 @@ class Linear(NamedTuple):
         """What the game leaves over of the values of these coalitions."""
         return values - self.constant - jnp.matmul(masks.astype(jnp.float32), self.slopes, precision="highest")
 
-    def index(self, request: Request) -> Float[Array, "sets"]:
+    def index_of(self, request: Request) -> Float[Array, "sets"]:
         """Its index: of nobody, and of the sets of `sets_up_to`."""
         n, order, index = request.num_players, request.order, INDICES[request.index]
         single = index.weight(0, 1, order, request.p) if index.intercept else 0
@@ -160,7 +160,7 @@ def _fit(draws: Draws, values: Array, request: Request) -> Fit:
         return jnp.concatenate(found)
 
     first, weight = design.border_units(), stands_for(design, units)
-    total = linear.index(request) + sums(jnp.arange(first), 1, jnp.asarray(weight, jnp.float32))
+    total = linear.index_of(request) + sums(jnp.arange(first), 1, jnp.asarray(weight, jnp.float32))
     if not design.listed:
         drawn = units - first
         indices, scales = first + jnp.arange(drawn), jnp.asarray(weight * drawn, jnp.float32)

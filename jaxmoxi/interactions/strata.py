@@ -92,7 +92,7 @@ def _fit(draws: Draws, values: Array, request: Request) -> Fit:
 
     blank = jnp.zeros(1 + len(sets_up_to(n, order)))
     (total, variance), _ = jax.lax.scan(add, (blank, blank), (jnp.arange(n + 1), jnp.asarray(indices)))
-    total = total + linear.index(request)
+    total = total + linear.index_of(request)
     return Fit(total[0], total[1:], jnp.sqrt(variance)[1:])
 
 
@@ -134,7 +134,8 @@ def _strata(tensors: list[Array], n: int, s: int, weights: Array, sizes: Array) 
     total, variance = jnp.zeros(len(sets)), jnp.zeros(len(sets))
     for part in by_part:
         above = [more for more in by_part if set(part) <= set(more)]
-        m, first, second = sum((-1) ** (len(more) - len(part)) * by_part[more] for more in above)
+        signed = [(-1) ** (len(more) - len(part)) * by_part[more] for more in above]
+        m, first, second = jnp.stack(jnp.broadcast_arrays(*signed)).sum(0)
         m, k = jnp.round(m), len(part)
         mean = jnp.where(m > 0, first / jnp.maximum(m, 1), 0)
         spread = jnp.maximum(second - m * mean**2, 0) / jnp.maximum(m - 1, 1)

@@ -83,7 +83,7 @@ def _mask(turns: Turns, index: Array) -> Bool[Array, "P"]:
     whole = blocks[-1][0] + blocks[-1][1] * blocks[-1][2]
     later = jnp.maximum(index - 1, 0)
     turn, place = later // whole, later % whole
-    size = sum((place >= start).astype(jnp.int32) for start, _, _ in blocks)  # 1 .. order
+    size = (place >= jnp.asarray([b[0] for b in blocks])).sum()  # 1 .. order
     start = jnp.asarray([b[0] for b in blocks])[size - 1]
     count = jnp.asarray([b[1] for b in blocks])[size - 1]
     first = jnp.asarray(np.cumsum([0, *(b[1] for b in blocks)])[:-1])[size - 1]

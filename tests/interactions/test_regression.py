@@ -46,7 +46,7 @@ def test_all_coalitions_give_the_index(method, index, order, p, n):
     fit, truth = chosen.fit(operands, table[rows], request), from_table(table, index=index, order=order, p=p)
     np.testing.assert_allclose(fit.values, truth.values, atol=2e-5)
     np.testing.assert_allclose(fit.baseline, truth.baseline, atol=2e-5)
-    np.testing.assert_allclose(fit.standard_errors, 0, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(fit.standard_errors), 0, atol=1e-5)
 
 
 def pairs(masks):
@@ -65,7 +65,7 @@ def test_a_game_of_the_order_is_found(index, players, budget):
     np.fill_diagonal(truth, np.linspace(-1, 1, players))
     np.testing.assert_allclose(x.matrix(), truth, atol=2e-3)
     np.testing.assert_allclose(x.baseline, 0.5, atol=1e-3)
-    np.testing.assert_allclose(x.faithfulness, 1, atol=1e-3)
+    np.testing.assert_allclose(np.asarray(x.faithfulness), 1, atol=1e-3)
 
 
 @pytest.mark.parametrize(
