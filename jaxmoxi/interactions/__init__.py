@@ -1,6 +1,5 @@
 """Interaction indices of sets of players: exact from all values, or estimated from a budget of coalitions."""
 
-from jaxmoxi.interactions import gaussian as gaussian  # it registers its method
 from jaxmoxi.interactions.estimate import estimate
 from jaxmoxi.interactions.exact import exact, from_table, values_table
 from jaxmoxi.interactions.indices import INDICES, Index

@@ -19,7 +19,7 @@ from jaxmoxi.interactions.design import row_sizes
 from jaxmoxi.interactions.exact import from_table
 from jaxmoxi.interactions.lattice import sets_up_to
 from jaxmoxi.interactions.methods import Fit, Request
-from jaxmoxi.interactions.prior import CONSTANT, NOISE, WIDER, choose_prior, conjugate_gradients, noise_of_small_sets
+from jaxmoxi.interactions.prior import CONSTANT, WIDER, choose_prior, conjugate_gradients, noise_of, noise_of_small_sets
 
 _MOST_EXACT = 500  # Fourier coefficients that the preconditioner solves for exactly
 _TOLERANCE, _ROUGH = 1e-6, 1e-3
@@ -91,7 +91,7 @@ class _Cube:
         degree = _exact_degree(num_players)
         self.low = np.flatnonzero(sizes <= degree)
         counts = np.array([comb(num_players, d) if d > degree else 0 for d in range(num_players + 1)])
-        self.noise = max(NOISE, 5e-7 * len(rows))  # what float32 can tell from the values' common part
+        self.noise = noise_of(rho, num_players, len(rows))
         self.rest = noise_of_small_sets(jnp.sum(shares * counts) + self.noise, len(rows))
         self.root = jnp.sqrt(self.spectrum[self.low])
         gram = transform(self.seen, num_players)[self.low[:, None] ^ self.low[None, :]]
@@ -122,7 +122,7 @@ class _Cube:
         keys = jax.random.split(key)
         shape, dtype = self.spectrum.shape, self.spectrum.dtype
         game = transform(jnp.sqrt(self.spectrum) * jax.random.normal(keys[0], shape, dtype), self.n)
-        return game, jnp.sqrt(jnp.asarray(self.noise, dtype)) * jax.random.normal(keys[1], shape, dtype)
+        return game, jnp.sqrt(self.noise) * jax.random.normal(keys[1], shape, dtype)
 
 
 def transform(x: Float[Array, "R"], n: int) -> Float[Array, "R"]:

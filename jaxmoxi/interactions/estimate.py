@@ -17,6 +17,15 @@ from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.differences import Parts, read_parts
 from jaxmoxi.guards import deliberate
+from jaxmoxi.interactions import (  # they register their methods
+    gaussian,  # noqa: F401
+    kernel_shap_iq,  # noqa: F401
+    orders,  # noqa: F401
+    regression,  # noqa: F401
+    sampled,  # noqa: F401
+    strata,  # noqa: F401
+    stratified,  # noqa: F401
+)
 from jaxmoxi.interactions.exact import MOST_PLAYERS, exact
 from jaxmoxi.interactions.indices import IndexName, check_request
 from jaxmoxi.interactions.lattice import sets_up_to
@@ -58,7 +67,7 @@ def estimate(
     p:           for Banzhaf's indices (BV, BII, FBII, BGV): the probability of every other player to be there.
     start:       an earlier estimate of this game, by the same method and with the same key, to be continued: only
                  the coalitions are evaluated that it has not seen, and the values are those of one call with the whole
-                 budget. The index, the order and p may be others.
+                 budget. The index, the order and p may be others where the method draws the same coalitions for them.
     batch_size:  coalitions per chunk; None chooses one that fits the memory.
 
     `standard_errors` are of the values, where the method has them; `faithfulness` is R^2 of `reconstruct` on the last
@@ -113,6 +122,11 @@ def _seen(start: Interactions | None, method: Method, request: Request, budget: 
     if start.evaluated is None or start.method != method.name or start.num_players != request.num_players:
         raise InputError(f"start must be an estimate by {method.name} for {request.num_players} players; got "
                          f"{start.method or 'exact values'} for {start.num_players}")  # fmt: skip
+    before = Request(start.num_players, start.index, start.order, Fraction(start.p).limit_denominator(10**6))
+    if method.draws_for(before) != method.draws_for(request):
+        raise InputError(f"{method.name} draws other coalitions for {request.index} of order {request.order} (p "
+                         f"{float(request.p):g}) than for {start.index} of order {start.order} (p {start.p:g}): it can "
+                         "only go on with what start was asked for")  # fmt: skip
     seen = start.evaluated
     if len(seen.rest) > budget:
         raise InputError(f"the budget counts all coalitions, those of start too: it has {len(seen.rest)}; got {budget}")
@@ -174,6 +188,7 @@ def _result(fit: Fit, request: Request, num_evaluations: int) -> Interactions:
         index=request.index,
         order=request.order,
         num_players=request.num_players,
+        p=float(request.p),
     )
 
 

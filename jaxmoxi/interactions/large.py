@@ -23,13 +23,12 @@ import jax.scipy.linalg as linalg
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxmoxi.interactions.indices import INDICES, derivative_weight
+from jaxmoxi.interactions.indices import INDICES, derivative_weights
 from jaxmoxi.interactions.lattice import sets_up_to
 from jaxmoxi.interactions.methods import Fit, Request
 from jaxmoxi.interactions.moments import chunked, set_sums
 from jaxmoxi.interactions.prior import (
     CONSTANT,
-    NOISE,
     WIDER,
     Prior,
     choose_prior,
@@ -125,7 +124,7 @@ def _dense(packed: Array, prior: Prior, n: int) -> tuple[Solver, Product]:
     z = 2.0 * _unpack(packed, n).astype(prior.rho.dtype) - 1
     apart = (n - jnp.matmul(z, z.T, precision="highest")) / 2
     kernel = jnp.exp(apart * (jnp.log1p(-prior.rho) - jnp.log1p(prior.rho))) + CONSTANT
-    factor = jnp.linalg.cholesky(kernel + NOISE * jnp.eye(len(z), dtype=z.dtype))
+    factor = jnp.linalg.cholesky(kernel + noise_of(prior.rho, n, len(z)) * jnp.eye(len(z), dtype=z.dtype))
 
     def solve(target: Array, tolerance: float) -> Array:
         return linalg.cho_solve((factor, True), target)
@@ -140,10 +139,11 @@ class _Cut(NamedTuple):
     rest: Array
 
 
-def _cut(prior: Prior, n: int, degree: int) -> _Cut:
+def _cut(prior: Prior, n: int, degree: int, count: int) -> _Cut:
     share = 1 / (1 + prior.rho) ** n
     by_size = [share * prior.rho**d for d in range(degree + 1)]
-    rest = 1 - sum(by_size[d] * comb(n, d) for d in range(degree + 1)) + NOISE
+    rest = 1 - sum(by_size[d] * comb(n, d) for d in range(degree + 1))
+    rest = rest + noise_of(prior.rho, n, count)
     # The elementary symmetric polynomials of z z', whose powers are 1 or z z' (Newton's identities).
     coefficients = [by_size[0] + CONSTANT - by_size[2] * n / 2, by_size[1], by_size[2] / 2]
     if degree == 3:
@@ -154,7 +154,7 @@ def _cut(prior: Prior, n: int, degree: int) -> _Cut:
 
 def _structured(packed: Array, prior: Prior, n: int, degree: int) -> tuple[Solver, Product]:
     count, dtype = len(packed), prior.rho.dtype
-    cut = _cut(prior, n, degree)
+    cut = _cut(prior, n, degree, count)
     noise = noise_of_small_sets(cut.rest, count)
 
     def z_of(indices: Array) -> Array:
@@ -261,21 +261,18 @@ def _borders(request: Request) -> list[Float[np.ndarray, "P1 k"]]:
     tables = []
     for s in range(request.order + 1):
         table = np.zeros((n + 1, s + 1))
+        shares = derivative_weights(request.index, n, s, request.order, request.p)
         for size, k in itertools.product((0, 1, n - 1, n), range(s + 1)):
             if 0 <= size - k <= n - s:
-                share = derivative_weight(request.index, n, s, request.order, request.p, size - k)
-                table[size, k] = (-1) ** (s - k) * float(share)
+                table[size, k] = (-1) ** (s - k) * float(shares[size - k])
         tables.append(table)
     return tables
 
 
 def _is_known(request: Request, size: int) -> bool:
     """Whether the index of sets of this size depends on values that the design always has."""
-    n = request.num_players
-    inner = range(1, n - 1)
-    return size == 1 and all(
-        derivative_weight(request.index, n, 1, request.order, request.p, t) == 0 for t in (*inner[:2], *inner[-2:])
-    )
+    shares = derivative_weights(request.index, request.num_players, size, request.order, request.p)
+    return size == 1 and not any(shares[1:-1])
 
 
 @functools.cache

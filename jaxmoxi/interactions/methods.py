@@ -7,7 +7,7 @@ A method draws coalitions and makes values of what they are worth. It is one `Me
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -62,6 +62,8 @@ class Method:
     mask:    `(operands, index) -> bool[P]`, the coalition of an index from 0 to budget - 1; a module-level function
              that can be traced.
     fit:     `(operands, values float32[m], Request) -> Fit`, from the first m coalitions' values; it can be traced.
+    draws_for: `Request -> Hashable`, what of a request the coalitions depend on, beside the number of players. An
+             estimate can go on with another request if this is the same.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Method:
     fit: Callable[[Any, Array, Request], Fit]
     indices: frozenset[str] | None = None
     refuse: Callable[[Request], str | None] = lambda request: None
+    draws_for: Callable[[Request], Hashable] = lambda request: None
 
 
 METHODS: dict[str, Method] = {}

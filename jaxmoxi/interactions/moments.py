@@ -89,3 +89,21 @@ def _gathered(tensors: list[Array], num_players: int, size: int) -> Float[Array,
         for chosen in itertools.combinations(range(size), degree):
             total = total + tensor[tuple(sets[:, i] for i in chosen)]
     return total
+
+
+_PRIOR = 4.0
+
+
+def moderated_variances(squares: Float[Array, "M"], counts: Float[Array, "M"], spare: Array) -> Float[Array, "M"]:
+    """The variances of single draws, of few draws each: taken together with those of all others alike.
+
+    squares: the sums of squared deviations from the means.
+    counts:  the numbers of draws.
+    spare:   the variance, where nothing was drawn twice.
+
+    The variance of all together counts as four more degrees of freedom (Smyth, "Linear models and empirical Bayes
+    methods for assessing differential expression in microarray experiments", 2004).
+    """
+    free = jnp.maximum(counts - 1, 0)
+    pooled = jnp.where(free.sum() > 0, squares.sum() / jnp.maximum(free.sum(), 1), spare)
+    return (squares + _PRIOR * pooled) / (free + _PRIOR)

@@ -11,7 +11,7 @@ import jax.scipy.linalg as linalg
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-NOISE = 5e-3  # of the prior variance of a value
+_NOISE = 5e-3  # of the prior variance of a value, but for its mean
 CONSTANT = 1.0  # the prior variance of the mean, in those of a value; the values are centred first
 WIDER = 1.5  # standard errors, over the posterior's: real games differ more from set to set than the prior says
 _MOST_FITTED = 512  # values whose likelihood chooses rho
@@ -61,8 +61,10 @@ def choose_prior(
     apart, inside = distances(some), inner(some)
     identity = jnp.eye(len(some), dtype=values.dtype)
 
-    def judge(by_distance: Array) -> tuple[Array, Array]:
-        factor = jnp.linalg.cholesky(by_distance[apart] + CONSTANT + NOISE * identity)
+    def judge(candidate: tuple[Array, Array]) -> tuple[Array, Array]:
+        by_distance, rho = candidate
+        noise = noise_of(rho, num_players, len(some))
+        factor = jnp.linalg.cholesky(by_distance[apart] + CONSTANT + noise * identity)
         white = linalg.solve_triangular(factor, y, lower=True)
         fit = jnp.maximum(jnp.mean(white**2), 1e-20)
         likelihood = -0.5 * len(some) * jnp.log(fit) - jnp.sum(jnp.log(jnp.diagonal(factor)))
@@ -72,9 +74,10 @@ def choose_prior(
         return jnp.where(jnp.isnan(likelihood), -jnp.inf, likelihood), jnp.maximum(fit, error)
 
     tables = jnp.asarray(np.stack([_by_distance(rho, num_players) for rho in rhos(num_players)]), values.dtype)
-    likelihoods, variances = jax.lax.map(judge, tables)
+    candidates = jnp.asarray(rhos(num_players), values.dtype)
+    likelihoods, variances = jax.lax.map(judge, (tables, candidates))
     best = jnp.argmax(likelihoods)
-    return Prior(best, jnp.asarray(rhos(num_players), values.dtype)[best], variances[best], shift, scale)
+    return Prior(best, candidates[best], variances[best], shift, scale)
 
 
 def rhos(num_players: int) -> Float[np.ndarray, "K"]:
@@ -86,6 +89,14 @@ def rhos(num_players: int) -> Float[np.ndarray, "K"]:
 def _by_distance(rho: float, num_players: int) -> Float[np.ndarray, "P1"]:
     """The kernel by distance, 1 at 0."""
     return ((1 - rho) / (1 + rho)) ** np.arange(num_players + 1)
+
+
+def noise_of(rho: Float[Array, ""], num_players: int, count: int) -> Float[Array, ""]:
+    """The noise of a value, in units of s^2: a share of what sets of players add; no less than float32 can carry.
+
+    count: coalitions, whose common part has an eigenvalue of this size.
+    """
+    return jnp.maximum(_NOISE * (1 - (1 + rho) ** -num_players), count * 1e-6)
 
 
 def noise_of_small_sets(rest: Float[Array, ""], count: int) -> Float[Array, ""]:

@@ -27,6 +27,7 @@ class Interactions:
     index:           static; the name of the index.
     order:           static; the largest set that was asked for.
     num_players:     static; P.
+    p:               static; the probability of a player to be there, for Banzhaf's indices.
     method:          static; the method of an estimate; "" for exact values.
     """
 
@@ -40,6 +41,7 @@ class Interactions:
     index: str = static(default="")
     order: int = static(default=1)
     num_players: int = static(default=1)
+    p: float = static(default=0.5)
     method: str = static(default="")
 
     @property
