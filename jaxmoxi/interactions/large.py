@@ -33,6 +33,7 @@ from jaxmoxi.interactions.prior import (
     Prior,
     choose_prior,
     conjugate_gradients,
+    noise_of,
     noise_of_small_sets,
     rhos,
 )

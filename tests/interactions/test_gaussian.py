@@ -27,6 +27,10 @@ def squared_error(found, table, **options):
     return float(jnp.mean((found.values - exact.values) ** 2))
 
 
+def errors_of(found):
+    return np.asarray(found.standard_errors)
+
+
 def smooth(masks):
     """A game of any number of players with few strong pairs."""
     x = masks.astype(jnp.float32)
@@ -69,7 +73,7 @@ def test_standard_errors_hold_most_truths():
             for index in ("SII", "FBII"):
                 found = start = estimate(game_of(table), 9, budget, index=index, start=start, key=jax.random.key(i))
                 exact = interactions.from_table(table, index=index, order=2)
-                shares.append(np.mean(np.abs(found.values - exact.values) <= 2 * found.standard_errors))
+                shares.append(np.mean(np.abs(found.values - exact.values) <= 2 * errors_of(found)))
     assert 0.9 <= np.mean(shares) <= 0.995
 
 
@@ -118,7 +122,7 @@ def test_a_shift_and_a_scale_do_what_they_should():
     table = GAMES[0]
     plain, moved = estimate(game_of(table), 9, 100), estimate(game_of(table * 50 - 1000), 9, 100)
     np.testing.assert_allclose(moved.values / 50, plain.values, atol=2e-4)
-    np.testing.assert_allclose(moved.standard_errors / 50, plain.standard_errors, rtol=1e-2)
+    np.testing.assert_allclose(errors_of(moved) / 50, errors_of(plain), rtol=1e-2)
 
 
 def test_a_game_that_is_one_number_has_no_interactions():
@@ -149,7 +153,7 @@ def test_strong_pairs_of_many_players_are_found():
     found = estimate(smooth, 40, 3000, index="SII")
     assert [tuple(row) for row in np.asarray(found.top(2, size=2).sets)] == [(0, 1), (2, 3)]
     assert float(found.of(0, 1)) > 0 > float(found.of(2, 3))
-    assert float(estimate(smooth, 40, 3000, index="FBII", start=found).faithfulness) > 0.7
+    assert np.asarray(estimate(smooth, 40, 3000, index="FBII", start=found).faithfulness) > 0.7
 
 
 def test_triples_of_many_players():
@@ -165,7 +169,7 @@ def test_single_players_of_stii_are_what_they_are_alone():
     found = estimate(smooth, 30, 200, index="STII")
     nobody, alone = smooth(jnp.zeros((1, 30), bool)), smooth(jnp.eye(30, dtype=bool))
     np.testing.assert_allclose(found.first_order(), alone - nobody, atol=1e-5)
-    np.testing.assert_array_equal(found.standard_errors[:30], 0)
+    np.testing.assert_array_equal(errors_of(found)[:30], 0)
 
 
 def test_near_certain_probabilities_keep_their_digits():
