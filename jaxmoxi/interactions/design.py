@@ -50,6 +50,8 @@ def coalition(design: Design, index: Int[Array, ""]) -> Bool[Array, "P"]:
     """The coalition of an index, bool[P]."""
     if design.rows is not None:
         return (design.rows[index] >> design.players) & 1 == 1
+    if design.cumulative is None:
+        raise TypeError("a design has rows, or draws by cumulative shares of the sizes")
     count = design.players.shape[0]
     pair, second = index // 2, index % 2 == 1
     draws = jax.random.split(jax.random.fold_in(design.key, pair))
