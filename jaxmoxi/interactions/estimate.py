@@ -23,6 +23,7 @@ from jaxmoxi.interactions import (  # they register their methods
     orders,  # noqa: F401
     regression,  # noqa: F401
     sampled,  # noqa: F401
+    sparse,  # noqa: F401
     strata,  # noqa: F401
     stratified,  # noqa: F401
 )

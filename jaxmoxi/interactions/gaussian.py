@@ -25,6 +25,7 @@ from jaxtyping import Array
 
 from jaxmoxi.interactions.cube import fit_cube
 from jaxmoxi.interactions.design import Design, by_coalition, by_size, coalition, draw
+from jaxmoxi.interactions.exact import MOST_PLAYERS
 from jaxmoxi.interactions.indices import INDICES
 from jaxmoxi.interactions.large import fit_large, mapped
 from jaxmoxi.interactions.methods import Fit, Method, Request, register
@@ -38,6 +39,7 @@ class Operands(NamedTuple):
 
 
 def plan(key: Array, request: Request, budget: int) -> Operands:
+    """The coalitions of this key."""
     # Half by size, half by coalition: measured best for Shapley's indices and Banzhaf's together.
     n = request.num_players
     keys = jax.random.split(key)
@@ -45,10 +47,12 @@ def plan(key: Array, request: Request, budget: int) -> Operands:
 
 
 def mask(operands: Operands, index: Array) -> Array:
+    """One of the coalitions, bool[P]."""
     return coalition(operands.design, index)
 
 
 def fit(operands: Operands, values: Array, request: Request) -> Fit:
+    """The index of the posterior mean, and how sure it is."""
     rows = operands.design.rows
     if rows is not None:
         return fit_cube(rows[: len(values)], values, operands.key, request)
@@ -62,13 +66,18 @@ def _fit_large(operands: Operands, values: Array, request: Request) -> Fit:
 
 
 def refuse(request: Request) -> str | None:
-    n, order = request.num_players, request.order
-    if n <= 20:
-        return None
-    if INDICES[request.index].generalised:
-        return f"takes at most 20 players for {request.index}; got {n}: sets have interactions, groups have worth"
-    most = {1: 1000, 2: 1000, 3: 60}.get(order, 20)
-    return f"takes at most {most} players for order {order}; got {n}" if n > most else None
+    """Why a request is not served, or None."""
+    n = request.num_players
+    if n > MOST_PLAYERS and INDICES[request.index].generalised:
+        return f"takes at most {MOST_PLAYERS} players for {request.index}; got {n}: groups have worth, not interactions"
+    return too_many(request)
+
+
+def too_many(request: Request) -> str | None:
+    """Why there are too many players for the order, or None."""
+    most = {1: 1000, 2: 1000, 3: 60}.get(request.order, MOST_PLAYERS)
+    n = request.num_players
+    return f"takes at most {most} players for order {request.order}; got {n}" if n > most else None
 
 
 register(

@@ -51,12 +51,12 @@ def fit_large(masks: Bool[Array, "m P"], values: Float[Array, "m"], key: Array, 
     prior, weights, left, variances = _solve(packed, values, key, request)
     n, order = request.num_players, request.order
     tables = [jnp.asarray(t, values.dtype)[prior.choice] for t in _tables(request, _degree(len(values), order))]
-    borders = [jnp.asarray(t, values.dtype) for t in _borders(request)]
+    shares = [jnp.asarray(t, values.dtype) for t in borders(request)]
 
     def weigh(indices: Array, rows: Array) -> list[Array]:
         sizes = rows.sum(1)
         kernel = [weights[indices][:, None] * tables[s][sizes] for s in range(order + 1)]
-        seen = [left[indices][:, None] * borders[s][sizes] for s in range(order + 1)]
+        seen = [left[indices][:, None] * shares[s][sizes] for s in range(order + 1)]
         return [x + y for x, y in zip(kernel, seen, strict=True)]
 
     sums = set_sums(lambda i: _unpack(packed[i], n), weigh, count=len(values), num_players=n, order=order)
@@ -65,7 +65,7 @@ def fit_large(masks: Bool[Array, "m P"], values: Float[Array, "m"], key: Array, 
     values = jnp.concatenate(found[1:])
     if not request.errors:
         return Fit(baseline, values, None)
-    known = jnp.asarray([_is_known(request, s) for s in range(1, order + 1)])
+    known = jnp.asarray([is_known(request, s) for s in range(1, order + 1)])
     errors = jnp.sqrt(jnp.maximum(jnp.stack(variances), 0) * prior.variance) * prior.scale * WIDER
     sizes = (sets_up_to(n, order) >= 0).sum(1)
     return Fit(baseline, values, jnp.where(known, 0, errors)[sizes - 1])
@@ -251,7 +251,7 @@ def _tables(request: Request, degree: int | None) -> list[Float[np.ndarray, "K P
 
 
 @functools.cache
-def _borders(request: Request) -> list[Float[np.ndarray, "P1 k"]]:
+def borders(request: Request) -> list[Float[np.ndarray, "P1 k"]]:
     """For sets S by size: the share of v(T) in the index of S, by |T| and |T and S|, for T that the design always has.
 
     They are nobody, everybody, all players alone and all but one. Single coalitions count there, and what the fit
@@ -270,7 +270,7 @@ def _borders(request: Request) -> list[Float[np.ndarray, "P1 k"]]:
     return tables
 
 
-def _is_known(request: Request, size: int) -> bool:
+def is_known(request: Request, size: int) -> bool:
     """Whether the index of sets of this size depends on values that the design always has."""
     shares = derivative_weights(request.index, request.num_players, size, request.order, request.p)
     return size == 1 and not any(shares[1:-1])
