@@ -1,10 +1,10 @@
 """Interactions by a sparse polynomial: few sets of players matter, and which ones follows from the values.
 
 The game is a sum of Fourier coefficients, v(T) = sum over A of c_A prod(z_i for i in A), where z_i = 1 for a player in
-T, else -1. All single players are kept, the pairs whose products agree most with what single players leave, and the sets of
-three that grow from the strongest pairs and agree with what pairs leave: large sets matter where their parts do. Every
-coefficient has a prior variance of its own, which the values choose (automatic relevance determination): coefficients
-that explain nothing go to zero.
+T, else -1. All single players are kept, the pairs whose products agree most with what single players leave, and the
+sets of three that grow from the strongest pairs and agree with what pairs leave: large sets matter where their parts
+do. Every coefficient has a prior variance of its own, which the values choose (automatic relevance determination):
+coefficients that explain nothing go to zero.
 
 Sources: Kang et al., "SPEX: Scaling Feature Interaction Explanations for LLMs", ICML 2025, and Butler et al.,
 "ProxySPEX", NeurIPS 2025, for the sparse spectrum and its hierarchy; MacKay, "Bayesian Interpolation", 1992, and
@@ -179,7 +179,7 @@ def _regress(masks: Masks, y: Float[Array, "m"], sets: Int[Array, "F three"]) ->
         inverse = linalg.cho_solve((factor, True), identity)
         return root * (inverse @ (root * target)) / noise, variances * jnp.diagonal(inverse)
 
-    def update(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def update(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         variances, noise = state
         found, uncertain = solve(variances, noise)
         determined = jnp.clip(1 - uncertain / variances, 1e-3, 1.0)
