@@ -201,10 +201,11 @@ def draw(options: ShowInteractions, task: Task, found: Found) -> dict[str, Figur
 def _arrays(task: Task, found: Found) -> dict[str, np.ndarray]:
     """The fields of the result as arrays; those that are None are left out."""
     x = found.x
+    evaluated = None if x.evaluated is None else x.evaluated.combine(lambda part: part)
     fields = {
         "sets": x.sets, "values": x.values, "standard_errors": x.standard_errors, "baseline": x.baseline,
         "faithfulness": x.faithfulness, "num_evaluations": x.num_evaluations,
-        "evaluated": x.evaluated, "index": x.index, "order": x.order,
+        "evaluated": evaluated, "index": x.index, "order": x.order,
         "num_players": x.num_players, "total": found.total, "reconstruction_r2": found.r2,
         "regions": task.regions, "photo": task.photo, "target": task.target,
     }  # fmt: skip

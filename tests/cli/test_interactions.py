@@ -196,3 +196,15 @@ def test_its_help_names_every_index(capsys):
     assert cli.main(["interactions", "--help"]) == 0
     printed = "".join(capsys.readouterr().out.split())
     assert all(name in printed for name in jm.interactions.INDICES)
+
+
+def test_an_estimate_is_what_the_library_estimates(show, folder, photo, sketches):
+    code, lines, _, out = show("--regions", "grid:2x3", "--budget", "40", "--index", "FBII", "--target", "lynx")
+    arrays, record = read(out / "cat-FBII-2")
+    expected = jm.interactions.estimate(
+        jax.random.key(0), game(folder, photo, 2), 6, index="FBII", order=2, budget=40
+    )  # fmt: skip
+    assert code == 0
+    assert lines[1] == "estimate from 40 coalitions: 6 regions have 64, more than --budget"
+    np.testing.assert_allclose(arrays["values"], expected.values, atol=1e-3)
+    assert (arrays["evaluated"].shape, record["method"]) == ((40,), "gaussian-process")
