@@ -21,10 +21,6 @@ import jaxmoxi as jm
 from jaxmoxi.interactions.methods import METHODS, Request
 
 
-def is_peer(name: str) -> bool:
-    return name.split(" ")[0] in {n.split(" ")[0] for names in peers.APPROXIMATORS.values() for n in names}
-
-
 def exact(table: np.ndarray, index: str, order: int, repeats: int) -> tuple[Any, float, dict[str, Any]]:
     """The index, the seconds of the first call (compiling among them, where nothing was compiled yet) and of others."""
     given = jnp.asarray(table)
@@ -152,59 +148,3 @@ def overhead(args: Any, with_peers: bool) -> dict[str, Any]:
 def _stub(alone: jax.Array, pairs: jax.Array, masks: jax.Array) -> jax.Array:
     x = masks.astype(jnp.float32)
     return jax.nn.sigmoid(x @ alone + 0.05 * (x[:, pairs[:, 0]] * x[:, pairs[:, 1]]).sum(1) - 2)
-
-
-def table(part: str, players: int, found: Any) -> None:
-    """Prints a part as a table in Markdown."""
-    print(f"\n{part}, {players} players\n")
-    if part == "exact":
-        _print(
-            ("index", "order", "largest difference", "jaxmoxi", "first call", "shapiq", "times faster"),
-            [
-                (
-                    r["index"],
-                    r["order"],
-                    r.get("largest difference"),
-                    r["jaxmoxi"]["median"],
-                    r["first"],
-                    r.get("shapiq"),
-                    r.get("times faster"),
-                )
-                for r in found
-            ],
-        )
-    elif part in ("estimates", "shapley"):
-        keys = (
-            "index",
-            "share",
-            "method",
-            "games",
-            "error",
-            "geometric",
-            "precision",
-            "seconds",
-            "first",
-            "best peer",
-            "beside its error",
-            "beside the least geometric mean",
-            "beside each game's best",
-        )
-        _print(keys, [tuple(r.get(k) for k in keys) for r in found])
-    elif part == "errors":
-        for method, of in found.items():
-            print(f"{method}: {of['over all']:.3f} over all")
-            rows = [(r["index"], r["share"], r["within"], *r["within by size"]) for r in of["rows"]]
-            _print(("index", "share", "within", "of one", "of two"), rows)
-    else:
-        _print(("what", "seconds"), [(k, v) for k, v in found.items()])
-
-
-def _print(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    print("| " + " | ".join(head) + " |")
-    print("|" + "---|" * len(head))
-    for row in rows:
-        print("| " + " | ".join(_cell(x) for x in row) + " |", flush=True)
-
-
-def _cell(x: Any) -> str:
-    return "" if x is None else f"{x:.3g}" if isinstance(x, float) else str(x)

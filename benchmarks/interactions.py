@@ -21,15 +21,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import statistics
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import _interactions as sides
+import _interactions_report as report
 import _shapiq as peers
 import jax
 import numpy as np
@@ -110,41 +109,11 @@ def exact(args: Args, players: int) -> list[dict[str, Any]]:
     return rows
 
 
-@dataclasses.dataclass
-class Row:
-    """One estimate of one game."""
-
-    game: int
-    index: str
-    share: float
-    method: str
-    error: float  # mean squared, over all sets
-    precision: float
-    seconds: float
-    first: bool  # whether it was compiled in these seconds
-    within: float | None = None  # the share of truths within two standard errors
-    within_by_size: list[float] | None = None
-
-
-def judged(case: dict[str, Any], truth: Any, values: np.ndarray, errors: np.ndarray | None = None, **more: Any) -> Row:
-    """An estimate against the truth."""
-    known = np.asarray(truth.values, np.float64)
-    top, found = (set(np.argsort(-np.abs(x))[:10]) for x in (known, values))
-    row = Row(**case, error=float(((values - known) ** 2).mean()), precision=len(top & found) / len(top), **more)
-    if errors is not None:
-        inside = np.abs(values - known) <= 2 * errors + 1e-6  # float32 rounds the truth
-        sizes = (np.asarray(truth.sets) >= 0).sum(1)
-        row.within = float(inside.mean())
-        row.within_by_size = [float(inside[sizes == s].mean()) for s in range(1, sizes.max() + 1)]
-    return row
-
-
-def estimated(args: Args, players: int, indices: tuple[str, ...], order: int, theirs: bool) -> list[Row]:
+def estimated(args: Args, players: int, indices: tuple[str, ...], order: int, theirs: bool) -> list[report.Row]:
     """All estimates of the games of so many players."""
     tables = load(args, players)
-    truths = {
-        (g, i): jm.interactions.from_table(t, index=i, order=order) for g, t in enumerate(tables) for i in indices
-    }
+    true = functools.partial(jm.interactions.from_table, order=order)
+    truths = {(g, i): true(table, index=i) for g, table in enumerate(tables) for i in indices}
     rows = []
     for case, run in ours(args, tables, indices, order):
         start = time.perf_counter()
@@ -153,7 +122,7 @@ def estimated(args: Args, players: int, indices: tuple[str, ...], order: int, th
         case, first = {k: v for k, v in case.items() if k != "first"}, case["first"]
         errors = None if found.standard_errors is None else np.asarray(found.standard_errors, np.float64)
         truth = truths[case["game"], case["index"]]
-        rows.append(judged(case, truth, np.asarray(found.values, np.float64), errors, seconds=took, first=first))
+        rows.append(report.judged(case, truth, np.asarray(found.values, np.float64), errors, seconds=took, first=first))
     said(f"ours {players}")
     patience: dict[tuple[str, str], float] = {}
     for case in cases(tables, indices, args.shares) if theirs else ():
@@ -165,15 +134,16 @@ def estimated(args: Args, players: int, indices: tuple[str, ...], order: int, th
             game = peers.table_game(tables[case["game"]])
             budget = int(share * len(tables[0]))
             try:
-                values, took = peers.approximate(name, game, players, index, order, budget, sets, args.seed)
+                values, took = peers.approximate(
+                    name, game, players, index, order, budget, sets, args.seed * 1000 + case["game"]
+                )
             except Exception as error:  # a peer's bug at a small budget is its own
                 said(f"{name} {index} {share}: {type(error).__name__} {error}"[:200])
                 continue
             if took > args.patience:
                 patience[name, index] = share
-            rows.append(
-                judged({**case, "method": name}, truths[case["game"], index], values, seconds=took, first=False)
-            )
+            truth = truths[case["game"], index]
+            rows.append(report.judged({**case, "method": name}, truth, values, seconds=took, first=False))
     said(f"all {players}")
     return rows
 
@@ -205,74 +175,6 @@ def ours(
                 yield {**case, "method": name, "first": case["game"] == 0}, run
 
 
-def summarised(rows: list[Row]) -> list[dict[str, Any]]:
-    """By index, budget and method."""
-    groups = defaultdict(list)
-    for row in rows:
-        groups[row.index, row.share, row.method].append(row)
-    most = max(len(g) for g in groups.values())
-    out = []
-    for (index, share, method), group in groups.items():
-        warm = [row.seconds for row in group if not row.first] or [row.seconds for row in group]
-        entry: dict[str, Any] = {
-            "index": index,
-            "share": share,
-            "method": method,
-            "games": len(group),
-            "error": statistics.fmean(row.error for row in group),
-            "geometric": geometric([row.error for row in group]),
-            "precision": statistics.fmean(row.precision for row in group),
-            "seconds": statistics.median(warm),
-        }
-        if group[0].first:
-            entry["first"] = group[0].seconds
-        if group[0].within is not None:
-            entry["within"] = statistics.fmean(row.within for row in group if row.within is not None)
-            sizes = [row.within_by_size for row in group if row.within_by_size is not None]
-            entry["within by size"] = np.mean(sizes, 0).tolist()
-        if method == "auto":
-            others = [
-                (name, g) for (i, s, name), g in groups.items()
-                if (i, s) == (index, share) and sides.is_peer(name) and len(g) == most
-            ]  # fmt: skip
-            entry |= beside(group, others)
-        out.append(entry)
-    return out
-
-
-def beside(group: list[Row], others: list[tuple[str, list[Row]]]) -> dict[str, Any]:
-    """Ours beside the best peer of this budget: by the mean over games, and by the geometric mean."""
-    if not others:
-        return {}
-    name, best = min(others, key=lambda other: statistics.fmean(row.error for row in other[1]))
-    each = [geometric([row.error for row in rows]) for _, rows in others]
-    fewest = [min(errors) for errors in zip(*([row.error for row in rows] for _, rows in others), strict=True)]
-    mean, middle = statistics.fmean(row.error for row in group), geometric([row.error for row in group])
-    return {
-        "best peer": name,
-        "beside its error": mean / statistics.fmean(row.error for row in best),
-        "beside the least geometric mean": middle / min(each),
-        "beside each game's best": middle / geometric(fewest),
-        "best precision of a peer": max(statistics.fmean(row.precision for row in rows) for _, rows in others),
-    }
-
-
-def geometric(values: list[float]) -> float:
-    return float(np.exp(np.mean(np.log(np.maximum(values, 1e-15)))))
-
-
-def coverage(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The share of truths within two standard errors, by method: over all, by index and budget, by size of set."""
-    out = {}
-    for method in {entry["method"] for entry in summaries if "within" in entry}:
-        chosen = [entry for entry in summaries if entry["method"] == method]
-        out[method] = {
-            "over all": statistics.fmean(entry["within"] for entry in chosen),
-            "rows": [{k: entry[k] for k in ("index", "share", "within", "within by size")} for entry in chosen],
-        }
-    return out
-
-
 def said(text: str) -> None:
     print(f"{time.perf_counter() - _START:6.0f} s  {text}", file=sys.stderr, flush=True)
 
@@ -288,7 +190,7 @@ def main(args: Args) -> None:
 
     def keep(part: str, players: int, found: Any) -> None:
         result.setdefault(part, {})[str(players)] = {"environment": where, "found": found}
-        sides.table(part, players, found)
+        report.table(part, players, found)
         if args.out is not None:
             args.out.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -299,12 +201,12 @@ def main(args: Args) -> None:
         for part, indices, order in (("estimates", INDICES, 2), ("shapley", ("SV",), 1)):
             if part in args.parts or "errors" in args.parts:
                 theirs = with_peers(args) and part in args.parts
-                summaries = summarised(estimated(args, players, indices, order, theirs))
+                summaries = report.summarised(estimated(args, players, indices, order, theirs))
                 found += summaries
                 if part in args.parts:
                     keep(part, players, summaries)
         if "errors" in args.parts:
-            keep("errors", players, coverage(found))
+            keep("errors", players, report.coverage(found))
     if "exact" in args.parts and args.largest > max(args.players):
         keep("exact", args.largest, exact(args, args.largest))
     if "overhead" in args.parts:
