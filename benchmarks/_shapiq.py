@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -32,6 +34,8 @@ APPROXIMATORS: dict[str, tuple[str, ...]] = {
 }
 """By index. "paired": with coalitions and their complements; "adjusted": with an estimate of what the proxy left."""
 
+_SILENT = logging.getLogger("lightgbm of shapiq")
+_SILENT.setLevel(logging.CRITICAL)
 _VARIANTS = {"paired": {"pairing_trick": True}, "adjusted": {"adjustment": True}}
 
 
@@ -86,6 +90,8 @@ def approximate(
     import shapiq.approximator as approximators
 
     plain, _, variant = name.partition(" ")
+    if importlib.util.find_spec("lightgbm") is not None:
+        importlib.import_module("lightgbm").register_logger(_SILENT)
     options = {"n": num_players, "random_state": seed, **_VARIANTS.get(variant, {})}
     cls = getattr(approximators, plain)
     with warnings.catch_warnings():

@@ -90,14 +90,15 @@ def with_peers(args: Args) -> bool:
 def exact(args: Args, players: int) -> list[dict[str, Any]]:
     """Seconds and differences of the exact indices of one game."""
     random = np.random.default_rng(args.seed).normal(size=1 << players).astype(np.float32)
-    table = random if players == args.largest else load(args, players)[0]
+    known = players in args.players
+    table = load(args, players)[0] if known else random
     rows = []
     for index in ("k-SII", "STII", "FSII", "FBII", "SII", "BII"):
         for order in (2, 3):
             found, first, times = sides.exact(table, index, order, args.repeats)
             row: dict[str, Any] = {"index": index, "order": order, "first": first, "jaxmoxi": times}
             affordable = players <= 9 or (players <= 14 and order == 2) or (players <= 16 and args.long)
-            if with_peers(args) and affordable and players < args.largest:
+            if with_peers(args) and affordable and known:
                 theirs, took = peers.exact(table, index, order, np.asarray(found.sets))
                 row |= {
                     "shapiq": took,
