@@ -58,7 +58,7 @@ class Args:
     peers: bool = True
     """Whether shapiq takes part."""
     skip: tuple[str, ...] = ()
-    """Approximators of shapiq to leave out."""
+    """Approximators of shapiq to leave out: by name; by name and index, "SVARMIQ FSII"; or budget, "SVARMIQ FSII 0.4"."""
     patience: float = 20.0
     """A peer that took more seconds for one estimate is not run at that budget and larger ones again."""
     long: bool = False
@@ -129,7 +129,8 @@ def estimated(args: Args, players: int, indices: tuple[str, ...], order: int, th
     for case in cases(tables, indices, args.shares) if theirs else ():
         index, share = case["index"], case["share"]
         for name in peers.APPROXIMATORS[index]:
-            if name in args.skip or share >= patience.get((name, index), 2.0):
+            left_out = {name, f"{name} {index}", f"{name} {index} {share}"} & set(args.skip)
+            if left_out or share >= patience.get((name, index), 2.0):
                 continue
             sets = np.asarray(truths[case["game"], index].sets)
             game = peers.table_game(tables[case["game"]])
