@@ -58,7 +58,7 @@ class Args:
     peers: bool = True
     """Whether shapiq takes part."""
     skip: tuple[str, ...] = ()
-    """Approximators of shapiq to leave out: by name; by name and index, "SVARMIQ FSII"; or budget, "SVARMIQ FSII 0.4"."""
+    """Approximators of shapiq to leave out: "SVARMIQ", "SVARMIQ FSII" for an index, "SVARMIQ FSII 0.4" at a budget."""
     patience: float = 20.0
     """A peer that took more seconds for one estimate is not run at that budget and larger ones again."""
     long: bool = False
