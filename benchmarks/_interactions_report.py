@@ -73,7 +73,7 @@ def summarised(rows: list[Row]) -> list[dict[str, Any]]:
         if method == "auto":
             others = [
                 (name, g) for (i, s, name), g in groups.items()
-                if (i, s) == (index, share) and sides.is_peer(name) and len(g) == most
+                if (i, s) == (index, share) and is_peer(name) and len(g) == most
             ]  # fmt: skip
             entry |= beside(group, others)
         out.append(entry)
