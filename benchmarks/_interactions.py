@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -83,6 +84,8 @@ def permutations(key: jax.Array, table: np.ndarray, budget: int, seed: int) -> d
 def overhead(args: Any, with_peers: bool) -> dict[str, Any]:
     """Seconds of the forward passes of an estimate, and of the arithmetic beside them."""
     model = jm.models.load(args.model)
+    if model.token_grid is None:
+        sys.exit("the overhead is that of a vision transformer; this model has no tokens")
     image = model.preprocess(Image.open(args.photo))
     v = jm.token_value_fn(model, image, int(jnp.argmax(model.logits(image[None])[0])))
     players = int(np.prod(model.token_grid))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import logging
 import time
@@ -40,9 +41,7 @@ _VARIANTS = {"paired": {"pairing_trick": True}, "adjusted": {"adjustment": True}
 
 
 def version() -> str:
-    import shapiq
-
-    return shapiq.__version__
+    return importlib.metadata.version("shapiq")
 
 
 def make_game(values: Callable[[np.ndarray], np.ndarray], num_players: int) -> Any:
@@ -79,7 +78,8 @@ def exact(table: np.ndarray, index: str, order: int, sets: np.ndarray) -> tuple[
 
     computer = shapiq.ExactComputer(table_game(table), n_players=len(table).bit_length() - 1)
     start = time.perf_counter()
-    found = computer(index, order=order)
+    name: Any = index
+    found = computer(name, order=order)
     return _of(found, sets), time.perf_counter() - start
 
 

@@ -62,7 +62,7 @@ class Args:
     patience: float = 20.0
     """A peer that took more seconds for one estimate is not run at that budget and larger ones again."""
     long: bool = False
-    """shapiq's exact values of 15 and 16 players too, but for FSII and FBII: minutes."""
+    """shapiq's exact values of order 2 of 15 and 16 players too, but for FSII and FBII: minutes."""
     largest: int = 20
     """Players of the largest exact indices, of a random table."""
     repeats: int = 5
@@ -98,7 +98,7 @@ def exact(args: Args, players: int) -> list[dict[str, Any]]:
             found, first, times = sides.exact(table, index, order, args.repeats)
             row: dict[str, Any] = {"index": index, "order": order, "first": first, "jaxmoxi": times}
             matrix = index in ("FSII", "FBII")  # of 2^N rows and columns: 34 GB at 16 players
-            affordable = players <= 14 or (players <= 16 and args.long and not matrix)
+            affordable = players <= 14 or (players <= 16 and args.long and order == 2 and not matrix)
             if with_peers(args) and affordable and known:
                 theirs, took = peers.exact(table, index, order, np.asarray(found.sets))
                 row |= {
