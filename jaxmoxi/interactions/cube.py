@@ -17,9 +17,17 @@ from jaxtyping import Array, Float, Int
 
 from jaxmoxi.interactions.design import row_sizes
 from jaxmoxi.interactions.exact import from_table
-from jaxmoxi.interactions.lattice import sets_up_to
+from jaxmoxi.interactions.lattice import members, sets_up_to
 from jaxmoxi.interactions.methods import Fit, Request
-from jaxmoxi.interactions.prior import CONSTANT, WIDER, choose_prior, conjugate_gradients, noise_of, noise_of_small_sets
+from jaxmoxi.interactions.prior import (
+    CONSTANT,
+    WIDER,
+    choose_prior,
+    choose_relevances,
+    conjugate_gradients,
+    noise_of,
+    noise_of_small_sets,
+)
 
 _MOST_EXACT = 500  # Fourier coefficients that the preconditioner solves for exactly
 _TOLERANCE, _ROUGH = 1e-6, 1e-3
@@ -57,7 +65,9 @@ def _posterior(
         return jnp.minimum(sizes, n - sizes)[some] >= 2
 
     prior = choose_prior(values, distances, inner, n)
-    cube = _Cube(rows, prior.rho, n)
+    masks = members(n, rows)
+    rho, variance = choose_relevances(values, masks, prior)
+    cube = _Cube(rows, rho, n)
     y = (values - prior.shift) / prior.scale
     target = jnp.zeros(1 << n, values.dtype).at[rows].set(y)
     table = cube.spread(cube.solve(target, _TOLERANCE)).at[rows].set(y) * prior.scale + prior.shift
@@ -68,31 +78,34 @@ def _posterior(
         return (game - posterior).at[rows].set(0.0)
 
     draws = jax.lax.map(draw, jax.random.split(key, num_draws))
-    return table, draws * prior.scale * jnp.sqrt(prior.variance) * WIDER
+    return table, draws * prior.scale * jnp.sqrt(variance) * WIDER
 
 
 def pooled(errors: Float[Array, "draws M"], request: Request) -> Float[Array, "M"]:
-    """The root mean square error of the sets of a size, together: a priori they are alike, and so is the design."""
+    """The root mean square error of each set; few draws are steadied by those of all sets of its size."""
     sizes = (sets_up_to(request.num_players, request.order) >= 0).sum(1)
-    pooled = jnp.stack([jnp.sqrt(jnp.mean(errors[:, sizes == s] ** 2)) for s in range(1, request.order + 1)])
-    return pooled[sizes - 1]
+    own = jnp.mean(errors**2, axis=0)
+    alike = jnp.stack([jnp.mean(own[sizes == s]) for s in range(1, request.order + 1)])
+    return jnp.sqrt((2 * own + alike[sizes - 1]) / 3)
 
 
 class _Cube:
     """The prior on a whole table, and its posterior given the values at some rows."""
 
-    def __init__(self, rows: Int[Array, "m"], rho: Float[Array, ""], num_players: int):
+    def __init__(self, rows: Int[Array, "m"], rho: Float[Array, "P"], num_players: int):
         self.n = num_players
         sizes = row_sizes(num_players)
         dtype = rho.dtype
-        shares = rho ** np.arange(num_players + 1) / (1 + rho) ** num_players  # a value's prior variance is 1
-        self.spectrum = shares[sizes].at[0].add(CONSTANT).astype(dtype)
+        spectrum = 1 / jnp.prod(1 + rho)[None]  # a value's prior variance is 1
+        for one in rho:
+            spectrum = jnp.concatenate([spectrum, spectrum * one])
+        self.spectrum = spectrum.at[0].add(CONSTANT).astype(dtype)
         self.seen = jnp.zeros(1 << num_players, dtype).at[rows].set(1.0)
         degree = _exact_degree(num_players)
         self.low = np.flatnonzero(sizes <= degree)
-        counts = np.array([comb(num_players, d) if d > degree else 0 for d in range(num_players + 1)])
-        self.noise = noise_of(rho, num_players, len(rows))
-        self.rest = noise_of_small_sets(jnp.sum(shares * counts) + self.noise, len(rows))
+        self.noise = noise_of(rho, len(rows))
+        rest = jnp.sum(jnp.where(sizes > degree, self.spectrum, 0)) + self.noise
+        self.rest = noise_of_small_sets(rest, len(rows))
         self.root = jnp.sqrt(self.spectrum[self.low])
         gram = transform(self.seen, num_players)[self.low[:, None] ^ self.low[None, :]]
         system = gram * self.root[:, None] * self.root[None, :] / self.rest + jnp.eye(len(self.low), dtype=dtype)

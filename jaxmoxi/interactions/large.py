@@ -125,7 +125,7 @@ def _dense(packed: Array, prior: Prior, n: int) -> tuple[Solver, Product]:
     z = 2.0 * _unpack(packed, n).astype(prior.rho.dtype) - 1
     apart = (n - jnp.matmul(z, z.T, precision="highest")) / 2
     kernel = jnp.exp(apart * (jnp.log1p(-prior.rho) - jnp.log1p(prior.rho))) + CONSTANT
-    factor = jnp.linalg.cholesky(kernel + noise_of(prior.rho, n, len(z)) * jnp.eye(len(z), dtype=z.dtype))
+    factor = jnp.linalg.cholesky(kernel + noise_of(jnp.full(n, prior.rho), len(z)) * jnp.eye(len(z), dtype=z.dtype))
 
     def solve(target: Array, tolerance: float) -> Array:
         return linalg.cho_solve((factor, True), target)
@@ -144,7 +144,7 @@ def _cut(prior: Prior, n: int, degree: int, count: int) -> _Cut:
     share = 1 / (1 + prior.rho) ** n
     by_size = [share * prior.rho**d for d in range(degree + 1)]
     rest = 1 - sum(by_size[d] * comb(n, d) for d in range(degree + 1))
-    rest = rest + noise_of(prior.rho, n, count)
+    rest = rest + noise_of(jnp.full(n, prior.rho), count)
     # The elementary symmetric polynomials of z z', whose powers are 1 or z z' (Newton's identities).
     coefficients = [by_size[0] + CONSTANT - by_size[2] * n / 2, by_size[1], by_size[2] / 2]
     if degree == 3:

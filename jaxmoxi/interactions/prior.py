@@ -16,6 +16,7 @@ CONSTANT = 1.0  # the prior variance of the mean, in those of a value; the value
 WIDER = 1.5  # standard errors, over the posterior's: real games differ more from set to set than the prior says
 _MOST_FITTED = 512  # values whose likelihood chooses rho
 _MOST_STEPS = 200
+_MOST_RHO, _PACE = 0.95, 0.2
 # Candidates for rho, by the mean size of a set under the prior, P rho / (1 + rho).
 _MEAN_SIZES = np.array([0.1, 0.18, 0.3, 0.45, 0.7, 1.0, 1.4, 1.9, 2.6, 3.6, 5.0])
 
@@ -63,7 +64,7 @@ def choose_prior(
 
     def judge(candidate: tuple[Array, Array]) -> tuple[Array, Array]:
         by_distance, rho = candidate
-        noise = noise_of(rho, num_players, len(some))
+        noise = noise_of(jnp.full(num_players, rho), len(some))
         factor = jnp.linalg.cholesky(by_distance[apart] + CONSTANT + noise * identity)
         white = linalg.solve_triangular(factor, y, lower=True)
         fit = jnp.maximum(jnp.mean(white**2), 1e-20)
@@ -91,12 +92,12 @@ def _by_distance(rho: float, num_players: int) -> Float[np.ndarray, "P1"]:
     return ((1 - rho) / (1 + rho)) ** np.arange(num_players + 1)
 
 
-def noise_of(rho: Float[Array, ""], num_players: int, count: int) -> Float[Array, ""]:
+def noise_of(rho: Float[Array, "P"], count: int) -> Float[Array, ""]:
     """The noise of a value, in units of s^2: a share of what sets of players add; no less than float32 can carry.
 
-    count: coalitions, whose common part has an eigenvalue of this size.
+    rho: of each player. count: coalitions, whose common part has an eigenvalue of this size.
     """
-    return jnp.maximum(_NOISE * (1 - (1 + rho) ** -num_players), count * 1e-6)
+    return jnp.maximum(_NOISE * (1 - 1 / jnp.prod(1 + rho)), count * 1e-6)
 
 
 def noise_of_small_sets(rest: Float[Array, ""], count: int) -> Float[Array, ""]:
@@ -147,3 +148,67 @@ def conjugate_gradients(
 
 def _ratio(a: Array, b: Array) -> Array:
     return jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))
+
+
+def choose_relevances(
+    values: Float[Array, "m"], rows: Bool[Array, "m P"], prior: Prior
+) -> tuple[Float[Array, "P"], Float[Array, ""]]:
+    """A rho for each player, and s^2: the kernel prod((1 + rho_i z_i z'_i) / (1 + rho_i)), by the likelihood.
+
+    Players that do little get a small rho, and with it all sets that hold them. The start is the prior's one rho for
+    all; a normal prior on the logits holds the players together, the tighter the fewer values there are.
+    """
+    count, n = rows.shape
+    some = jnp.asarray(np.unique(np.linspace(0, count - 1, min(count, _MOST_FITTED)).astype(np.int32)))
+    y = ((values - prior.shift) / prior.scale)[some]
+    z = 2.0 * rows[some].astype(values.dtype) - 1
+    sizes = rows[some].sum(1)
+    inside = jnp.minimum(sizes, n - sizes) >= 2
+    identity = jnp.eye(len(some), dtype=values.dtype)
+    tightness = 1 + 20 * n / count
+
+    def factorise(rho: Array) -> tuple[Array, Array]:
+        weights = jnp.log1p(-rho) - jnp.log1p(rho)
+        kernel = jnp.exp((jnp.sum(weights) - jnp.matmul(z * weights, z.T, precision="highest")) / 2)
+        noise = noise_of(rho, len(some))
+        factor = jnp.linalg.cholesky(kernel + CONSTANT + noise * identity)
+        return factor, linalg.solve_triangular(factor, y, lower=True)
+
+    def loss(logits: Array) -> Array:
+        factor, white = factorise(_MOST_RHO * jax.nn.sigmoid(logits))
+        fit = jnp.maximum(jnp.mean(white**2), 1e-20)
+        surprise = 0.5 * len(some) * jnp.log(fit) + jnp.sum(jnp.log(jnp.diagonal(factor)))
+        return surprise + 0.5 * tightness * jnp.sum((logits - jnp.mean(logits)) ** 2)
+
+    start = jnp.full(n, jnp.log(prior.rho) - jnp.log(_MOST_RHO - prior.rho))
+    rho = _MOST_RHO * jax.nn.sigmoid(_descend(loss, start))
+    factor, white = factorise(rho)
+    inverse = linalg.solve_triangular(factor, identity, lower=True)
+    left_out = (inverse.T @ white) ** 2 / jnp.sum(inverse**2, axis=0)
+    error = jnp.sum(jnp.where(inside, left_out, 0)) / jnp.maximum(jnp.sum(inside), 1)
+    return rho, jnp.maximum(jnp.mean(white**2), error)
+
+
+def _descend(loss: Callable[[Array], Array], start: Float[Array, "P"]) -> Float[Array, "P"]:
+    """The best of 40 steps of Adam (Kingma and Ba, ICLR 2015); steps that no number came of are not taken."""
+
+    class State(NamedTuple):
+        x: Array
+        mean: Array
+        square: Array
+        best: Array
+        lowest: Array
+
+    def step(s: State, i: Array) -> tuple[State, None]:
+        value, slope = jax.value_and_grad(loss)(s.x)
+        fine = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
+        slope = jnp.where(fine, slope, 0)
+        mean, square = 0.9 * s.mean + 0.1 * slope, 0.95 * s.square + 0.05 * slope**2
+        move = _PACE * (mean / (1 - 0.9**i)) / (jnp.sqrt(square / (1 - 0.95**i)) + 1e-8)
+        better = fine & (value < s.lowest)
+        x = jnp.where(fine, s.x - move, (s.x + s.best) / 2)
+        return State(x, mean, square, jnp.where(better, s.x, s.best), jnp.where(better, value, s.lowest)), None
+
+    blank = jnp.zeros_like(start)
+    first = State(start, blank, blank, start, jnp.asarray(jnp.inf, start.dtype))
+    return jax.lax.scan(step, first, jnp.arange(1.0, 41.0, dtype=start.dtype))[0].best
