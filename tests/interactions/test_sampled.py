@@ -120,9 +120,9 @@ def test_continued_jitted_and_mapped_alike(method):
     index = SERVED.get(method, "SII")
     asked = {"index": index, "order": 2, "method": method}
     whole = estimate(KEY, game_of(GAMES[0]), 9, budget=budget, **asked)
-    start = whole.replace(evaluated=jnp.asarray(whole.evaluated)[:80])  # what a smaller budget has seen
+    start = whole.replace(evaluated=jax.tree.map(lambda x: x[:80], whole.evaluated))  # what a smaller budget has seen
     further = estimate(KEY, game_of(GAMES[0]), 9, budget=budget, start=start, batch_size=17, **asked)
-    np.testing.assert_array_equal(further.evaluated, whole.evaluated)
+    jax.tree.map(np.testing.assert_array_equal, further.evaluated, whole.evaluated)
     np.testing.assert_array_equal(further.values, whole.values)
     mapped = jax.jit(jax.vmap(lambda key, t: estimate(key, game_of(t), 9, budget=budget, **asked)))(
         jnp.stack([jax.random.key(3), KEY]), jnp.stack([GAMES[1], GAMES[0]])
