@@ -39,7 +39,7 @@ def test_the_first_commands_bring_their_own_environment_and_are_what_ci_runs():
 
 
 def test_every_block_is_run():
-    assert sum(program.count("import ") > 0 for program in PROGRAMS) == len(PROGRAMS) == 6
+    assert sum(program.count("import ") > 0 for program in PROGRAMS) == len(PROGRAMS) == 7
 
 
 def quick(program):
