@@ -15,7 +15,6 @@ import jax.scipy.linalg as linalg
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxmoxi.interactions.design import row_sizes
 from jaxmoxi.interactions.exact import from_table
 from jaxmoxi.interactions.lattice import members, sets_up_to
 from jaxmoxi.interactions.methods import Fit, Request
@@ -55,18 +54,8 @@ def _posterior(
 ) -> tuple[Float[Array, "R"], Float[Array, "draws R"]]:
     """The posterior mean of a game's table, and draws of its error; compiled once for all indices."""
     n = num_players
-    sizes = jnp.asarray(row_sizes(n), jnp.int32)[rows]
-
-    def distances(some: Array) -> Array:
-        chosen = rows[some]
-        return jax.lax.population_count(chosen[:, None] ^ chosen[None, :])
-
-    def inner(some: Array) -> Array:
-        return jnp.minimum(sizes, n - sizes)[some] >= 2
-
-    prior = choose_prior(values, distances, inner, n)
-    masks = members(n, rows)
-    rho, variance = choose_relevances(values, masks, prior)
+    prior, sample = choose_prior(values, lambda some: members(n, rows[some]), n)
+    rho, variance = choose_relevances(sample, prior, len(values))
     cube = _Cube(rows, rho, n)
     y = (values - prior.shift) / prior.scale
     target = jnp.zeros(1 << n, values.dtype).at[rows].set(y)
@@ -94,7 +83,7 @@ class _Cube:
 
     def __init__(self, rows: Int[Array, "m"], rho: Float[Array, "P"], num_players: int):
         self.n = num_players
-        sizes = row_sizes(num_players)
+        sizes = np.bitwise_count(np.arange(1 << num_players))
         dtype = rho.dtype
         spectrum = 1 / jnp.prod(1 + rho)[None]  # a value's prior variance is 1
         for one in rho:

@@ -8,7 +8,6 @@ not depend on how many are drawn, so that an estimate can be continued.
 
 from __future__ import annotations
 
-import functools
 from math import comb
 from typing import Any, NamedTuple
 
@@ -68,28 +67,9 @@ def _distinct_rows(key: Any, num_players: int, weights: np.ndarray) -> Int[Array
     The order of log(weight) + Gumbel noise is that of such draws (Yellott, 1977).
     """
     half = 1 << (num_players - 1)
-    sizes = row_sizes(num_players)[:half]
+    sizes = np.bitwise_count(np.arange(half))
     smaller = np.minimum(sizes, num_players - sizes)
     chance = np.array([weights[s] / comb(num_players, s) for s in range(num_players + 1)])
     score = jnp.asarray(np.log(chance[sizes]), jnp.float32) + jax.random.gumbel(key, (half,))
     order = jnp.lexsort((-score, jnp.asarray(np.minimum(smaller, 2), jnp.int32)))
     return jnp.stack([order, 2 * half - 1 - order], axis=1).reshape(-1).astype(jnp.int32)
-
-
-@functools.cache
-def row_sizes(num_players: int) -> Int[np.ndarray, "rows"]:
-    """int64[2^P], how many players the set of each row of a table has."""
-    sizes = np.zeros(1, np.int64)
-    for _ in range(num_players):
-        sizes = np.concatenate([sizes, sizes + 1])
-    return sizes
-
-
-def by_size(num_players: int) -> Float[np.ndarray, "P1"]:
-    """float64[P + 1]: all sizes alike."""
-    return np.full(num_players + 1, 1 / (num_players + 1))
-
-
-def by_coalition(num_players: int) -> Float[np.ndarray, "P1"]:
-    """float64[P + 1]: the sizes' shares among all coalitions alike."""
-    return np.array([comb(num_players, s) / 2**num_players for s in range(num_players + 1)])

@@ -75,20 +75,21 @@ def estimate(
 
     `standard_errors` are of the values, where the method has them; `faithfulness` is R^2 of `reconstruct` on the last
     tenth of the coalitions (at least 8), of a fit that has seen only the others, in units of all values' variance; None
-    where that would be more than a quarter of them. Beside four bytes a
-    coalition the memory does not depend on the budget, but for "gaussian-process" above 20 players, which keeps the
-    coalitions as bits.
+    where that would be more than a quarter of them. Beside four bytes a coalition the memory does not depend on the
+    budget, but for "gaussian-process" above 20 players, which keeps the coalitions as bits.
 
     Works inside `jit` and `vmap`. Raises ValueError for an unknown index or method, an order, a probability, a budget
     or a number of players that the method does not take, and an estimate to start from that does not belong; all of
     it before anything is evaluated. Raises NaNValueError that names a coalition whose value is NaN.
+
+    Source: that of the method, `METHODS[method].source`; of the index, `INDICES[index].source`.
     """
     request, chosen = _check(num_players, index, order, p, budget, method)
     game = as_game(v)
     if num_players <= MOST_PLAYERS and budget >= 1 << num_players:
         return exact(game, num_players, index=index, order=order, p=p, batch_size=batch_size)
     operands = chosen.plan(key, request, budget)
-    parts = _evaluated(game, chosen, operands, request, budget, batch_size, _seen(start, chosen, request, budget))
+    parts = _evaluated(game, chosen, operands, request, budget, batch_size, _seen(start, key, chosen, request, budget))
     values, shared = _common(parts)
     found = _result(chosen.fit(operands, values, request), request, budget)
     return found.replace(
@@ -96,6 +97,7 @@ def estimate(
         faithfulness=_faithfulness(chosen, operands, values, request),
         method=chosen.name,
         evaluated=parts,
+        key=jax.random.key_data(key),
     )
 
 
@@ -119,7 +121,7 @@ def _check(num_players: int, index: str, order: int, p: float, budget: int, meth
     return request, chosen
 
 
-def _seen(start: Interactions | None, method: Method, request: Request, budget: int) -> Parts | None:
+def _seen(start: Interactions | None, key: Array, method: Method, request: Request, budget: int) -> Parts | None:
     if start is None:
         return None
     if start.evaluated is None or start.method != method.name or start.num_players != request.num_players:
@@ -130,6 +132,9 @@ def _seen(start: Interactions | None, method: Method, request: Request, budget: 
         raise InputError(f"{method.name} draws other coalitions for {request.index} of order {request.order} (p "
                          f"{float(request.p):g}) than for {start.index} of order {start.order} (p {start.p:g}): it can "
                          "only go on with what start was asked for")  # fmt: skip
+    asked, used = jax.random.key_data(key), start.key
+    if used is None or (is_concrete((asked, used)) and not np.array_equal(asked, used)):
+        raise InputError("start was made with another key, which draws other coalitions: give the same key to go on")
     seen = start.evaluated
     if len(seen.rest) > budget:
         raise InputError(f"the budget counts all coalitions, those of start too: it has {len(seen.rest)}; got {budget}")

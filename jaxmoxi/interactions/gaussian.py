@@ -23,14 +23,17 @@ import functools
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jaxtyping import Array
 
 from jaxmoxi.interactions.cube import fit_cube
-from jaxmoxi.interactions.design import Design, by_coalition, by_size, coalition, draw
+from jaxmoxi.interactions.design import Design, coalition, draw
+from jaxmoxi.interactions.draws import binomial_sizes
 from jaxmoxi.interactions.exact import MOST_PLAYERS
 from jaxmoxi.interactions.indices import INDICES
-from jaxmoxi.interactions.large import fit_large, mapped
+from jaxmoxi.interactions.large import fit_large
 from jaxmoxi.interactions.methods import Fit, Method, Request, register
+from jaxmoxi.interactions.moments import mapped
 
 
 class Operands(NamedTuple):
@@ -44,8 +47,9 @@ def plan(key: Array, request: Request, budget: int) -> Operands:
     """The coalitions of this key."""
     # Half by size, half by coalition: measured best for Shapley's indices and Banzhaf's together.
     n = request.num_players
+    weights = np.full(n + 1, 1 / (n + 1)) / 2 + np.array(binomial_sizes(n, 0.5, paired=False)) / 2
     keys = jax.random.split(key)
-    return Operands(draw(keys[0], n, budget, (by_size(n) + by_coalition(n)) / 2), keys[1])
+    return Operands(draw(keys[0], n, budget, weights), keys[1])
 
 
 def mask(operands: Operands, index: Array) -> Array:

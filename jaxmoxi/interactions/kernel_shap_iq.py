@@ -40,7 +40,7 @@ from jaxmoxi.interactions.draws import (
 from jaxmoxi.interactions.indices import bernoulli
 from jaxmoxi.interactions.least_squares import Rows, Solution, row_space, scores, solve
 from jaxmoxi.interactions.methods import Fit, Method, Request, register
-from jaxmoxi.interactions.moments import chunked
+from jaxmoxi.interactions.moments import chunked, mapped
 from jaxmoxi.interactions.orders import aggregated
 from jaxmoxi.interactions.regression import refuse_features
 
@@ -150,7 +150,7 @@ def _fit(draws: Draws, values: Array, request: Request) -> Fit:
         solution = solve(rows, left, _dot(outer.start, met), outer.basis)
         found.append(solution.x + _dot(outer.added, met))
         fits.append((solution, rows, left))
-        left = left - _said(rows, found[-1], len(left))
+        left = left - mapped(functools.partial(_said, rows, found[-1]), len(left))
     sii = jnp.concatenate(found)
     errors = _errors(fits, request, design, masks, units)
     if request.index == "k-SII":
@@ -158,16 +158,9 @@ def _fit(draws: Draws, values: Array, request: Request) -> Fit:
     return Fit(values[0], sii, errors)
 
 
-def _said(rows: Rows, x: Array, count: int) -> Float[Array, "count"]:
-    """What the unknowns say of all coalitions, one after the other."""
-    size = min(256, count)
-    starts = jnp.arange(-(-count // size)) * size
-
-    def chunk(start: Array) -> Array:
-        features, _ = rows(jnp.minimum(start + jnp.arange(size), count - 1))
-        return jnp.matmul(features, x, precision="highest")
-
-    return jax.lax.map(chunk, starts).reshape(-1)[:count]
+def _said(rows: Rows, x: Array, index: Array) -> Float[Array, "C"]:
+    """What the unknowns say of these coalitions."""
+    return jnp.matmul(rows(index)[0], x, precision="highest")
 
 
 def _errors(

@@ -21,12 +21,12 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from jaxmoxi.interactions.indices import INDICES, derivative_weights
 from jaxmoxi.interactions.lattice import sets_up_to
 from jaxmoxi.interactions.methods import Fit, Request
-from jaxmoxi.interactions.moments import chunked, set_sums
+from jaxmoxi.interactions.moments import chunked, mapped, set_sums
 from jaxmoxi.interactions.prior import (
     CONSTANT,
     WIDER,
@@ -86,15 +86,7 @@ def _solve(
     """The prior, the coalitions' weights, what the fit leaves of their values, and the variance of sets by size."""
     n, count = request.num_players, len(values)
 
-    def distances(some: Array) -> Array:
-        z = 2.0 * _unpack(packed[some], n) - 1
-        return ((n - jnp.matmul(z, z.T, precision="highest")) / 2).astype(jnp.int32)
-
-    def inner(some: Array) -> Array:
-        sizes = _unpack(packed[some], n).sum(1)
-        return jnp.minimum(sizes, n - sizes) >= 2
-
-    prior = choose_prior(values, distances, inner, n)
+    prior, _ = choose_prior(values, lambda some: _unpack(packed[some], n), n)
     degree = _degree(count, request.order)
     solve, explained_by = _dense(packed, prior, n) if degree is None else _structured(packed, prior, n, degree)
     y = (values - prior.shift) / prior.scale
@@ -176,7 +168,7 @@ def _structured(packed: Array, prior: Prior, n: int, degree: int) -> tuple[Solve
             parts = [cut.coefficients[d] * _evaluate(z, sums[d], d) for d in range(1, degree + 1)]
             return cut.coefficients[0] * sums[0] + sum(parts)
 
-        return mapped(at, count)
+        return mapped(at, count, size=_CHUNK)
 
     root = jnp.sqrt(jnp.stack([cut.coefficients[0]] + [cut.coefficients[1]] * n))
 
@@ -190,7 +182,7 @@ def _structured(packed: Array, prior: Prior, n: int, degree: int) -> tuple[Solve
     def precondition(residual: Array) -> Array:
         sums = moments_low(residual)
         solved = root * linalg.cho_solve((factor, True), root * sums / noise)
-        return (residual - mapped(lambda i: solved[0] + z_of(i) @ solved[1:], count)) / noise
+        return (residual - mapped(lambda i: solved[0] + z_of(i) @ solved[1:], count, size=_CHUNK)) / noise
 
     def moments_low(weights: Array) -> Array:
         def step(indices: Array, there: Array) -> list[Array]:
@@ -217,14 +209,6 @@ def _evaluate(z: Array, tensor: Array, degree: int) -> Array:
     for _ in range(degree - 1):
         x = jnp.sum(x.reshape(len(z), z.shape[1], -1) * z[:, :, None], axis=1)
     return x.reshape(len(z))
-
-
-def mapped(at: Callable[[Int[Array, "C"]], Array], count: int) -> Array:
-    """`at` of the indices 0 to count - 1, a chunk at a time."""
-    size = min(_CHUNK, count)
-    starts = jnp.arange(-(-count // size)) * size
-    out = jax.lax.map(lambda start: at(jnp.minimum(start + jnp.arange(size), count - 1)), starts)
-    return out.reshape(-1, *out.shape[2:])[:count]
 
 
 @functools.cache

@@ -33,6 +33,14 @@ def chunked(
     return jax.lax.scan(add, blank, starts)[0]
 
 
+def mapped(at: Callable[[Int[Array, "C"]], Array], count: int, *, size: int = CHUNK) -> Array:
+    """`at` of the indices 0 to count - 1, a chunk at a time; the last chunk's padding repeats the last index."""
+    size = max(1, min(size, count))
+    starts = jnp.arange(-(-count // size)) * size
+    out = jax.lax.map(lambda start: at(jnp.minimum(start + jnp.arange(size), count - 1)), starts)
+    return out.reshape(-1, *out.shape[2:])[:count]
+
+
 def set_sums(
     masks: Callable[[Int[Array, "C"]], Bool[Array, "C P"]],
     weigh: Callable[[Int[Array, "C"], Bool[Array, "C P"]], Sequence[Float[Array, "C k"]]],

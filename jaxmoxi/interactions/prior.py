@@ -38,58 +38,83 @@ class Prior(NamedTuple):
     scale: Float[Array, ""]
 
 
+class Sample(NamedTuple):
+    """The values that choose a prior, and what they are values of.
+
+    y:      float32[k], up to 512 of the values, evenly spread; of mean 0 and variance 1 all together.
+    z:      float32[k, P], their coalitions: 1 for a player who is there, else -1.
+    inside: bool[k], whether a coalition and its complement have two players or more.
+    """
+
+    y: Float[Array, "k"]
+    z: Float[Array, "k P"]
+    inside: Bool[Array, "k"]
+
+    def judge(self, rho: Float[Array, "P"]) -> tuple[Array, Array]:
+        """(minus the logarithm of the likelihood, but for a constant; s^2) of the kernel with these rho.
+
+        Games change most where half of the players are there, and least near nobody and everybody, where the design has
+        its first coalitions. So s^2 is the larger of its likelihood's and what makes the errors of the inner
+        coalitions, each predicted from all others, as large as they should be.
+        """
+        count = len(self.y)
+        identity = jnp.eye(count, dtype=self.y.dtype)
+        weights = jnp.log1p(-rho) - jnp.log1p(rho)
+        kernel = jnp.exp((jnp.sum(weights) - jnp.matmul(self.z * weights, self.z.T, precision="highest")) / 2)
+        factor = jnp.linalg.cholesky(kernel + CONSTANT + noise_of(rho, count) * identity)
+        white = linalg.solve_triangular(factor, self.y, lower=True)
+        fit = jnp.maximum(jnp.mean(white**2), 1e-20)
+        surprise = 0.5 * count * jnp.log(fit) + jnp.sum(jnp.log(jnp.diagonal(factor)))
+        inverse = linalg.solve_triangular(factor, identity, lower=True)
+        left_out = (inverse.T @ white) ** 2 / jnp.sum(inverse**2, axis=0)  # squared errors over their variances
+        error = jnp.sum(jnp.where(self.inside, left_out, 0)) / jnp.maximum(jnp.sum(self.inside), 1)
+        return surprise, jnp.maximum(fit, error)
+
+
 def choose_prior(
-    values: Float[Array, "m"],
-    distances: Callable[[Int[Array, "k"]], Int[Array, "k k"]],
-    inner: Callable[[Int[Array, "k"]], Bool[Array, "k"]],
-    num_players: int,
-) -> Prior:
-    """The prior whose likelihood is largest, given up to 512 of the values, evenly spread.
+    values: Float[Array, "m"], masks: Callable[[Int[Array, "k"]], Bool[Array, "k P"]], num_players: int
+) -> tuple[Prior, Sample]:
+    """The prior with one rho for all players whose likelihood is largest, and the values that chose it.
 
-    distances: `indices -> int32[k, k]`, in how many players two coalitions differ.
-    inner:     `indices -> bool[k]`, whether a coalition and its complement have two players or more.
-
-    Games change most where half of the players are there, and least near nobody and everybody, where the design has its
-    first coalitions. So s^2 is the larger of its likelihood's and what makes the errors of the inner coalitions, each
-    predicted from all others, as large as they should be.
+    masks: `indices -> bool[k, P]`, the coalitions of these values.
     """
     count = len(values)
     some = jnp.asarray(np.unique(np.linspace(0, count - 1, min(count, _MOST_FITTED)).astype(np.int32)))
     shift = jnp.mean(values)
     spread = jnp.std(values)
     scale = jnp.where(spread > 0, spread, 1.0)
-    y = ((values - shift) / scale)[some]
-    apart, inside = distances(some), inner(some)
-    identity = jnp.eye(len(some), dtype=values.dtype)
-
-    def judge(candidate: tuple[Array, Array]) -> tuple[Array, Array]:
-        by_distance, rho = candidate
-        noise = noise_of(jnp.full(num_players, rho), len(some))
-        factor = jnp.linalg.cholesky(by_distance[apart] + CONSTANT + noise * identity)
-        white = linalg.solve_triangular(factor, y, lower=True)
-        fit = jnp.maximum(jnp.mean(white**2), 1e-20)
-        likelihood = -0.5 * len(some) * jnp.log(fit) - jnp.sum(jnp.log(jnp.diagonal(factor)))
-        inverse = linalg.solve_triangular(factor, identity, lower=True)
-        left_out = (inverse.T @ white) ** 2 / jnp.sum(inverse**2, axis=0)  # squared errors over their variances
-        error = jnp.sum(jnp.where(inside, left_out, 0)) / jnp.maximum(jnp.sum(inside), 1)
-        return jnp.where(jnp.isnan(likelihood), -jnp.inf, likelihood), jnp.maximum(fit, error)
-
-    tables = jnp.asarray(np.stack([_by_distance(rho, num_players) for rho in rhos(num_players)]), values.dtype)
+    rows = masks(some)
+    sizes = rows.sum(1)
+    inside = jnp.minimum(sizes, num_players - sizes) >= 2
+    sample = Sample(((values - shift) / scale)[some], 2.0 * rows.astype(values.dtype) - 1, inside)
     candidates = jnp.asarray(rhos(num_players), values.dtype)
-    likelihoods, variances = jax.lax.map(judge, (tables, candidates))
-    best = jnp.argmax(likelihoods)
-    return Prior(best, candidates[best], variances[best], shift, scale)
+    surprises, variances = jax.lax.map(lambda rho: sample.judge(jnp.full(num_players, rho)), candidates)
+    best = jnp.nanargmin(surprises)
+    return Prior(best, candidates[best], variances[best], shift, scale), sample
+
+
+def choose_relevances(sample: Sample, prior: Prior, count: int) -> tuple[Float[Array, "P"], Float[Array, ""]]:
+    """A rho for each player, and s^2: the kernel prod((1 + rho_i z_i z'_i) / (1 + rho_i)), by the likelihood.
+
+    Players that do little get a small rho, and with it all sets that hold them. The start is the prior's one rho for
+    all; a normal prior on the logits holds the players together, the tighter the fewer values there are, `count`.
+    """
+    n = sample.z.shape[1]
+    tightness = 1 + 20 * n / count
+
+    def loss(logits: Array) -> Array:
+        surprise, _ = sample.judge(_MOST_RHO * jax.nn.sigmoid(logits))
+        return surprise + 0.5 * tightness * jnp.sum((logits - jnp.mean(logits)) ** 2)
+
+    start = jnp.full(n, jnp.log(prior.rho) - jnp.log(_MOST_RHO - prior.rho))
+    rho = _MOST_RHO * jax.nn.sigmoid(_descend(loss, start))
+    return rho, sample.judge(rho)[1]
 
 
 def rhos(num_players: int) -> Float[np.ndarray, "K"]:
     """The candidates for rho."""
     sizes = np.minimum(_MEAN_SIZES, num_players * 0.35)
     return sizes / (num_players - sizes)
-
-
-def _by_distance(rho: float, num_players: int) -> Float[np.ndarray, "P1"]:
-    """The kernel by distance, 1 at 0."""
-    return ((1 - rho) / (1 + rho)) ** np.arange(num_players + 1)
 
 
 def noise_of(rho: Float[Array, "P"], count: int) -> Float[Array, ""]:
@@ -148,45 +173,6 @@ def conjugate_gradients(
 
 def _ratio(a: Array, b: Array) -> Array:
     return jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))
-
-
-def choose_relevances(
-    values: Float[Array, "m"], rows: Bool[Array, "m P"], prior: Prior
-) -> tuple[Float[Array, "P"], Float[Array, ""]]:
-    """A rho for each player, and s^2: the kernel prod((1 + rho_i z_i z'_i) / (1 + rho_i)), by the likelihood.
-
-    Players that do little get a small rho, and with it all sets that hold them. The start is the prior's one rho for
-    all; a normal prior on the logits holds the players together, the tighter the fewer values there are.
-    """
-    count, n = rows.shape
-    some = jnp.asarray(np.unique(np.linspace(0, count - 1, min(count, _MOST_FITTED)).astype(np.int32)))
-    y = ((values - prior.shift) / prior.scale)[some]
-    z = 2.0 * rows[some].astype(values.dtype) - 1
-    sizes = rows[some].sum(1)
-    inside = jnp.minimum(sizes, n - sizes) >= 2
-    identity = jnp.eye(len(some), dtype=values.dtype)
-    tightness = 1 + 20 * n / count
-
-    def factorise(rho: Array) -> tuple[Array, Array]:
-        weights = jnp.log1p(-rho) - jnp.log1p(rho)
-        kernel = jnp.exp((jnp.sum(weights) - jnp.matmul(z * weights, z.T, precision="highest")) / 2)
-        noise = noise_of(rho, len(some))
-        factor = jnp.linalg.cholesky(kernel + CONSTANT + noise * identity)
-        return factor, linalg.solve_triangular(factor, y, lower=True)
-
-    def loss(logits: Array) -> Array:
-        factor, white = factorise(_MOST_RHO * jax.nn.sigmoid(logits))
-        fit = jnp.maximum(jnp.mean(white**2), 1e-20)
-        surprise = 0.5 * len(some) * jnp.log(fit) + jnp.sum(jnp.log(jnp.diagonal(factor)))
-        return surprise + 0.5 * tightness * jnp.sum((logits - jnp.mean(logits)) ** 2)
-
-    start = jnp.full(n, jnp.log(prior.rho) - jnp.log(_MOST_RHO - prior.rho))
-    rho = _MOST_RHO * jax.nn.sigmoid(_descend(loss, start))
-    factor, white = factorise(rho)
-    inverse = linalg.solve_triangular(factor, identity, lower=True)
-    left_out = (inverse.T @ white) ** 2 / jnp.sum(inverse**2, axis=0)
-    error = jnp.sum(jnp.where(inside, left_out, 0)) / jnp.maximum(jnp.sum(inside), 1)
-    return rho, jnp.maximum(jnp.mean(white**2), error)
 
 
 def _descend(loss: Callable[[Array], Array], start: Float[Array, "P"]) -> Float[Array, "P"]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.differences import Parts
@@ -24,6 +24,7 @@ class Interactions:
     faithfulness:    float32[], R^2 of `reconstruct` on coalitions that no value was fitted to; None if not measured.
     num_evaluations: int32[], coalitions that were evaluated.
     evaluated:       the values of an estimate's coalitions (`games.differences.Parts`), from which it is continued.
+    key:             uint32[words], the data of the key of an estimate's coalitions; else None.
     index:           static; the name of the index.
     order:           static; the largest set that was asked for.
     num_players:     static; P.
@@ -38,6 +39,7 @@ class Interactions:
     faithfulness: Float[Array, "*batch"] | None = None
     num_evaluations: Int[Array, "*batch"] | int = 0
     evaluated: Parts | None = None
+    key: UInt32[Array, "*batch words"] | None = None
     index: str = static(default="")
     order: int = static(default=1)
     num_players: int = static(default=1)

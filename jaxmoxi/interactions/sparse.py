@@ -32,7 +32,7 @@ from jaxmoxi.interactions.indices import INDICES
 from jaxmoxi.interactions.large import borders, fourier_weight, is_known
 from jaxmoxi.interactions.lattice import sets_up_to
 from jaxmoxi.interactions.methods import Fit, Method, Request, register
-from jaxmoxi.interactions.moments import chunked, set_sums
+from jaxmoxi.interactions.moments import chunked, mapped, set_sums
 from jaxmoxi.interactions.prior import WIDER
 
 _MOST_PAIRS, _MOST_TRIPLES = 400, 100
@@ -70,7 +70,7 @@ def _fit(operands: Operands, values: Array, request: Request) -> Fit:
         return jax.vmap(functools.partial(coalition, operands.design))(indices)
 
     found = fit_polynomial(masks, y, n)
-    left = y - _mapped_product(masks, found, count)
+    left = y - _said(masks, found, count)
     first = min(count, 2 * n + 2)  # the coalitions that the design always has: they enter as they are
     shares = [jnp.asarray(t, values.dtype) for t in borders(request)]
     put_back = set_sums(
@@ -98,12 +98,12 @@ def fit_polynomial(masks: Masks, y: Float[Array, "m"], num_players: int) -> Poly
     found = _regress(masks, y, sets)
     most = min(comb(n, 2), _MOST_PAIRS, max(16, count // 6))
     first, second = np.triu_indices(n, 1)
-    agreement = _pair_moments(masks, y - _mapped_product(masks, found, count))
+    agreement = _pair_moments(masks, y - _said(masks, found, count))
     _, best = jax.lax.top_k(jnp.abs(agreement[first, second]), most)
     pairs = jnp.stack([jnp.asarray(first)[best], jnp.asarray(second)[best], jnp.full(most, -1)], 1).astype(jnp.int32)
     sets = jnp.concatenate([sets, pairs])
     found = _regress(masks, y, sets)
-    grown = _triples(masks, y - _mapped_product(masks, found, count), found, n)
+    grown = _triples(masks, y - _said(masks, found, count), found, n)
     return found if grown is None else _regress(masks, y, jnp.concatenate([sets, grown]))
 
 
@@ -112,15 +112,13 @@ def _products(rows: Bool[Array, "C P"], sets: Int[Array, "F three"]) -> Float[Ar
     return z[:, sets[:, 0]] * z[:, sets[:, 1]] * z[:, sets[:, 2]]
 
 
-def _mapped_product(masks: Masks, found: Polynomial, count: int) -> Float[Array, "m"]:
-    size = min(256, count)
-    starts = jnp.arange(-(-count // size)) * size
+def _said(masks: Masks, found: Polynomial, count: int) -> Float[Array, "m"]:
+    """What the polynomial says of the first coalitions."""
 
-    def at(start: Array) -> Array:
-        rows = masks(jnp.minimum(start + jnp.arange(size), count - 1))
-        return jnp.matmul(_products(rows, found.sets), found.values, precision="highest")
+    def at(indices: Array) -> Array:
+        return jnp.matmul(_products(masks(indices), found.sets), found.values, precision="highest")
 
-    return jax.lax.map(at, starts).reshape(-1)[:count]
+    return mapped(at, count)
 
 
 def _pair_moments(masks: Masks, left: Float[Array, "m"]) -> Float[Array, "P P"]:

@@ -10,7 +10,7 @@ import pytest
 
 import jaxmoxi as jm
 from jaxmoxi.interactions import gaussian, large
-from jaxmoxi.interactions.design import by_coalition, by_size, coalition, draw
+from jaxmoxi.interactions.design import coalition, draw
 from jaxmoxi.interactions.methods import Request
 from support.interactions import GAMES, game_of, table_of
 
@@ -142,11 +142,9 @@ def test_the_fit_for_many_players_is_as_near_as_the_fit_on_the_table(monkeypatch
     error = float(jnp.sqrt(jnp.mean((on_table.values - truth) ** 2)))
     for most in (8192, 0):  # a matrix, and products of matrices
         monkeypatch.setattr(large, "MOST_DENSE", most)
-        large._tables.cache_clear()
         found = large.fit_large(masks, values, KEY, request)
         assert float(jnp.sqrt(jnp.mean((found.values - truth) ** 2))) < 1.5 * error
         assert float(found.values.sum() + found.baseline) == pytest.approx(float(GAMES[0][-1]), abs=1e-3)
-    large._tables.cache_clear()
 
 
 def test_strong_pairs_of_many_players_are_found():
@@ -188,10 +186,10 @@ def test_near_certain_probabilities_keep_their_digits():
 
 
 def test_the_design_never_repeats_and_comes_in_pairs():
-    design = draw(KEY, 8, 256, (by_size(8) + by_coalition(8)) / 2)
+    design = draw(KEY, 8, 256, np.full(9, 1 / 9))
     assert len(set(np.asarray(design.rows).tolist())) == 256
     for n in (8, 30):
-        design = draw(KEY, n, 200, by_size(n))
+        design = draw(KEY, n, 200, np.full(n + 1, 1 / (n + 1)))
         masks = np.asarray(jax.vmap(lambda i, d=design: coalition(d, i))(jnp.arange(200)))
         assert not masks[0].any()
         assert masks[1].all()
@@ -227,6 +225,8 @@ def test_what_an_estimate_cannot_start_from_is_refused():
         estimate(v, 9, 60, start=first)
     with pytest.raises(ValueError, match="start must be an estimate by gaussian-process for 9 players; got exact"):
         estimate(v, 9, 60, start=interactions.exact(v, 9))
+    with pytest.raises(ValueError, match="start was made with another key, which draws other coalitions"):
+        estimate(v, 9, 200, start=first, key=jax.random.key(1))
     other = dataclasses.replace(first, method="shap-iq")
     with pytest.raises(ValueError, match="start must be an estimate by gaussian-process for 9 players; got shap-iq"):
         estimate(v, 9, 200, start=other)
