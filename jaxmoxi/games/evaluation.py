@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError, OutOfMemoryError
 from jaxmoxi.games.base import Game, ValueFn, as_game, read
+from jaxmoxi.games.hardware import hardware, platform
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import is_concrete, output_shapes
@@ -184,19 +185,12 @@ def choose_batch_size(v: ValueFn, num_players: int, *, max_visible: int | None =
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), game)
     program = jax.make_jaxpr(lambda game, masks: read(game, masks, max_visible))(shapes, masks)
     per_row = max(1, _live_bytes(program.jaxpr) // 8)  # of one device, where the rows are shared among several
-    backend = jax.default_backend()
-    limit = _MAX_CHUNK.get(backend, _MAX_CHUNK["default"])
-    fits = _memory_budget() // per_row
-    if backend == "cpu":
+    machine = hardware()
+    limit = _MAX_CHUNK.get(machine.platform, _MAX_CHUNK["default"])
+    fits = (_CPU_BUDGET if machine.free_bytes is None else machine.free_bytes // 4) // per_row
+    if machine.platform == "cpu":
         fits = max(fits, min(_CPU_FEW, _CPU_MEMORY // per_row))
     return shards * max(1, min(limit, 2 ** int(math.log2(max(1, fits)))))
-
-
-def _memory_budget() -> int:
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" not in stats:
-        return _CPU_BUDGET
-    return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 4
 
 
 def _live_bytes(jaxpr: Any) -> int:
@@ -217,7 +211,11 @@ def _live_bytes(jaxpr: Any) -> int:
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> list[Any]:
-    """The bodies of a loop, branch or call."""
+    """The bodies of a loop, branch or call; of branches that are for platforms, that of the machine."""
+    platforms = params.get("branches_platforms")
+    if platforms:
+        own = (i for i, names in enumerate(platforms) if names is None or platform() in names)
+        params = {"branch": params["branches"][next(own)]}
     values = [v for p in params.values() for v in (p if isinstance(p, tuple | list) else (p,))]
     bodies = [getattr(v, "jaxpr", v) for v in values]
     return [b for b in bodies if hasattr(b, "eqns")]

@@ -41,6 +41,7 @@ from jaxmoxi.games.payoff import (
 )
 from jaxmoxi.games.probe import check_rows
 from jaxmoxi.guards import deliberate
+from jaxmoxi.kernels.select import first_true
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
 from jaxmoxi.regions.label_maps import check_regions, region_sizes, token_players, visible_pixels
 from jaxmoxi.types import Readout
@@ -190,9 +191,9 @@ class TokenValueFn(ImageGame):
             rows = jax.tree.map(lambda t: jnp.broadcast_to(t, (len(masks), *t.shape)), self.tokens)
             return self.known(self.model.encode_tokens(rows, shown), self.players, masks.shape[1])
         # The visible tokens of each coalition, in their order, then padding that attention never reads.
-        kept = jnp.argsort(~shown, axis=1, stable=True)[:, :count]
-        rows = jax.tree.map(lambda t: jnp.take(t, kept, axis=0), self.tokens)
-        logits = self.model.encode_tokens(rows, jnp.take_along_axis(shown, kept, axis=1))
+        kept, present = first_true(shown, count)
+        rows = jax.tree.map(lambda t: jnp.take(t, kept, axis=0, mode="clip"), self.tokens)
+        logits = self.model.encode_tokens(rows, present)
         return self.known(logits, self.players, masks.shape[1])
 
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:

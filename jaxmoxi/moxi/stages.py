@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.evaluation import choose_batch_size
+from jaxmoxi.games.hardware import platform
 
 
 class Stage(NamedTuple):
@@ -51,7 +51,7 @@ def plan_stages(num_players: int, *, insertion: bool, sized: bool = True, coarse
     candidates = np.zeros(num_players + 1, int)
     candidates[shown] = num_players - np.arange(num_players) if insertion else np.arange(num_players) + 1
     if coarse is None:
-        coarse = jax.default_backend() != "cpu"
+        coarse = platform() != "cpu"
     overhead = (_COARSE_SHARE if coarse else _STAGE_SHARE) * np.sum(
         candidates * (np.arange(num_players + 1) + 1)
     ) + _STAGE_TOKENS
@@ -90,7 +90,7 @@ def choose_chunk(game: Game, num_players: int, counts: range, batch_size: int | 
         # The candidates fall from P to 1 under one compiled chunk, of unknown cost: a quarter of P wastes an eighth of
         # P rows a step on average, where the whole of P would waste half.
         return min(fits, most, max(32, -(-most // 4)))
-    price = _CHUNK_TOKENS.get(jax.default_backend(), _CHUNK_TOKENS["default"])
+    price = _CHUNK_TOKENS.get(platform(), _CHUNK_TOKENS["default"])
     shards = game.num_shards  # devices that share a chunk equally
     steps = np.arange(counts[0], most + 1)
     sizes = np.arange(shards, min(fits, -(-most // shards) * shards) + 1, shards)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
+from jaxmoxi.games.hardware import Hardware, planned_for
 from jaxmoxi.pytrees import pack
 from support.games import lookup, table_game
 
@@ -60,14 +61,18 @@ def test_chosen_batch_size_follows_the_memory(monkeypatch):
 
     module = sys.modules["jaxmoxi.games.evaluation"]
     monkeypatch.setattr(module, "_CPU_MEMORY", 20 * 10**6)
-    monkeypatch.setattr(module, "_memory_budget", lambda: 100 * 10**6)
-    size = jm.choose_batch_size(v, 5)
+    with planned_for(Hardware("cpu", free_bytes=400 * 10**6)):
+        size = jm.choose_batch_size(v, 5)
     assert 4 <= size <= 25
     assert size & (size - 1) == 0
-    monkeypatch.setattr(module, "_memory_budget", lambda: 10**6)
-    assert jm.choose_batch_size(v, 5) in (2, 4)  # as many as _CPU_MEMORY holds
-    monkeypatch.setattr(module, "_CPU_MEMORY", 10**6)
-    assert jm.choose_batch_size(v, 5) == 1
+    with planned_for(Hardware("cpu", free_bytes=4 * 10**6)):
+        assert jm.choose_batch_size(v, 5) in (2, 4)  # as many as _CPU_MEMORY holds
+        monkeypatch.setattr(module, "_CPU_MEMORY", 10**6)
+        assert jm.choose_batch_size(v, 5) == 1
+    with planned_for(Hardware("tpu", free_bytes=4 * 10**6)):
+        assert jm.choose_batch_size(v, 5) == 1
+    with planned_for(Hardware("tpu", free_bytes=16 * 10**9)):
+        assert jm.choose_batch_size(v, 5) == 256
 
 
 def test_out_of_memory_says_what_to_try():

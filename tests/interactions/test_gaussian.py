@@ -38,7 +38,10 @@ def smooth(masks):
     return jax.nn.sigmoid(x @ weights + x[:, 0] * x[:, 1] * 2 - x[:, 2] * x[:, 3])
 
 
-@pytest.mark.parametrize("index", ["SII", "k-SII", "STII", "FSII", "FBII", "Moebius", "OR", "SGV"])
+OTHERS = ("SII", "STII", "FSII", "FBII", "Moebius", "OR", "SGV")
+
+
+@pytest.mark.parametrize("index", ["k-SII", *[pytest.param(i, marks=pytest.mark.slow) for i in OTHERS]])
 def test_more_coalitions_are_nearer_to_the_exact_index(index):
     table, errors, start = GAMES[0], [], None
     for budget in (40, 200, 500):
@@ -65,6 +68,7 @@ def test_efficient_indices_sum_to_the_game(index):
     assert float(found.baseline + found.values.sum()) == pytest.approx(float(table[-1]), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_standard_errors_hold_most_truths():
     shares = []
     for i, table in enumerate(GAMES):
@@ -131,6 +135,7 @@ def test_a_game_that_is_one_number_has_no_interactions():
     assert float(found.baseline) == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 def test_the_fit_for_many_players_is_as_near_as_the_fit_on_the_table(monkeypatch):
     request = Request(9, "FSII", 2, Fraction(1, 2))
     operands = gaussian.plan(KEY, request, 102)
@@ -154,6 +159,7 @@ def test_strong_pairs_of_many_players_are_found():
     assert np.asarray(estimate(smooth, 40, 3000, index="FBII", start=found).faithfulness) > 0.7
 
 
+@pytest.mark.slow
 def test_triples_of_many_players():
     def game(masks):
         x = masks.astype(jnp.float32)
@@ -163,6 +169,7 @@ def test_triples_of_many_players():
     assert [tuple(row) for row in np.asarray(found.top(1, size=3).sets)] == [(4, 7, 9)]
 
 
+@pytest.mark.slow
 def test_single_players_of_stii_are_what_they_are_alone():
     found = estimate(smooth, 30, 200, index="STII")
     nobody, alone = smooth(jnp.zeros((1, 30), bool)), smooth(jnp.eye(30, dtype=bool))
@@ -170,6 +177,7 @@ def test_single_players_of_stii_are_what_they_are_alone():
     np.testing.assert_array_equal(errors_of(found)[:30], 0)
 
 
+@pytest.mark.slow
 def test_near_certain_probabilities_keep_their_digits():
     shift = jnp.asarray([18.0, -18.0])
 

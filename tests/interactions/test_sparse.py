@@ -22,7 +22,7 @@ def few_terms(masks):
     return 2 * x[:, 3] * x[:, 7] * x[:, 11] + x[:, 0] * x[:, 1] - 1.5 * x[:, 2] * x[:, 5] + x[:, 4] - x[:, 9]
 
 
-@pytest.mark.parametrize("index", ["SII", "FBII", "k-SII"])
+@pytest.mark.parametrize("index", ["SII", *[pytest.param(i, marks=pytest.mark.slow) for i in ("FBII", "k-SII")]])
 def test_a_game_of_few_terms_is_found_whole(index):
     found = estimate(few_terms, 12, 500, index=index, order=3)
     exact = jm.interactions.exact(few_terms, 12, index=index, order=3)
@@ -30,6 +30,7 @@ def test_a_game_of_few_terms_is_found_whole(index):
     assert float(found.baseline) == pytest.approx(float(exact.baseline), abs=0.03)
 
 
+@pytest.mark.slow
 def test_pairs_among_many_players():
     found = estimate(few_terms, 60, 1500, index="FBII")
     pairs = {tuple(row) for row in np.asarray(found.top(5, size=2).sets).tolist()}

@@ -144,6 +144,7 @@ def test_sampling_depends_on_the_key_alone():
         assert not np.array_equal(one.values, other.values)
 
 
+@pytest.mark.slow
 def test_the_gaussian_process_has_less_error_than_orders():
     errors = {"gaussian-process": [], "permutation": []}
     for table in GAMES:

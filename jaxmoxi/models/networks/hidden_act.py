@@ -12,16 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.kernels.gelu import gelu
 from jaxmoxi.models.checkpoints.torch_pickle import brief
 
 Activation = Callable[[Float[Array, "*s"]], Float[Array, "*s"]]
-
-
-def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """x times the normal distribution function at x, by erf in float32 as in PyTorch: XLA's CPU backend has no fast
-    erfc, which `jax.nn.gelu(approximate=False)` asks for."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return (wide * (0.5 + 0.5 * jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
 def _laplace(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

@@ -21,6 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.kernels.attention import Bias, Form, check_form
 from jaxmoxi.models.networks.base import (
     Carry,
     ClassifierNetwork,
@@ -33,7 +34,7 @@ from jaxmoxi.models.networks.base import (
     checked_size,
     sides,
 )
-from jaxmoxi.models.networks.encoder import Bias, Block
+from jaxmoxi.models.networks.encoder import Block
 from jaxmoxi.models.networks.relative import class_index, pair_index, table_length
 from jaxmoxi.models.networks.vit_config import ACTIVATIONS
 
@@ -51,6 +52,7 @@ class PatchEncoderConfig:
     relative:      every layer adds relative position biases to its scores.
     reads:         what the head reads: the class token, the mean of the patch tokens, or one behind the other.
     norm_last:     the final norm is of what the head reads, not of each token before the mean.
+    attention:     the form in which it is computed (`jaxmoxi.kernels.attention`); None: what suits the platform.
     """
 
     image_size: ImageSize = 224
@@ -69,6 +71,7 @@ class PatchEncoderConfig:
     relative: bool = False
     reads: Reads = "class"
     norm_last: bool = False
+    attention: Form | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "image_size", checked_size(self.image_size))
@@ -84,6 +87,7 @@ class PatchEncoderConfig:
             raise InputError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         if self.activation not in ACTIVATIONS:
             raise InputError(f"expected an activation of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
+        check_form(self.attention)
         if self.relative and self.num_registers:
             raise InputError("relative position biases are of the class token and the patches; got registers as well")
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.kernels.attention import Form, check_form
 from jaxmoxi.models.checkpoints.tensors import Place
 from jaxmoxi.models.networks.base import ImageSize, checked_size, sides
 from jaxmoxi.models.networks.hidden_act import ACTIVATIONS
@@ -23,6 +24,7 @@ class VisionTransformerConfig:
     image_size: a side, or (height, width); multiples of `patch_size`, the side of the square patches.
     distilled:  a second class token behind the first (DeiT's distillation token).
     teacher:    a second head reads it, and the logits are the mean of both heads.
+    attention:  the form in which it is computed (`jaxmoxi.kernels.attention`); None: what suits the platform.
     """
 
     image_size: ImageSize = 224
@@ -38,6 +40,7 @@ class VisionTransformerConfig:
     distilled: bool = False
     teacher: bool = False
     num_channels: int = 3
+    attention: Form | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "image_size", checked_size(self.image_size))
@@ -51,6 +54,7 @@ class VisionTransformerConfig:
             raise InputError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         if self.activation not in ACTIVATIONS:
             raise InputError(f"expected an activation of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
+        check_form(self.attention)
         if self.teacher and not self.distilled:
             raise InputError("teacher=True needs the distillation token of distilled=True")
 
