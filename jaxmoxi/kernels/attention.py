@@ -12,24 +12,18 @@ the one that traces it; only the chosen form is in the program. All forms comput
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.kernels import short_attention
+from jaxmoxi.kernels.plain_attention import Bias, Present, attend_batched, attend_by_head
 
 Form = Literal["heads", "batched", "pallas"]
 FORMS: tuple[Form, ...] = ("heads", "batched", "pallas")
-
-# What a head adds to its scores: from the head's number to an array that fits [B, N, N].
-Bias = Callable[[int], Array]
-
-Present = Bool[Array, "B N"] | Float[Array, "B N"]
 
 
 def check_form(form: str | None) -> None:
@@ -59,54 +53,12 @@ def attention(
     Raises InputError for another form.
     """
     check_form(form)
-    by_head, batched = (partial(f, num_heads=num_heads, bias=bias) for f in (_by_head, _batched))
+    by_head, batched = (partial(f, num_heads=num_heads, bias=bias) for f in (attend_by_head, attend_batched))
     if form in ("heads", "batched"):
         return (by_head if form == "heads" else batched)(qkv, present)
     served = bias is None and present.dtype == bool and short_attention.serves(qkv.shape, qkv.dtype, num_heads)
-    kernel = partial(short_attention.attend, num_heads=num_heads, plain=batched) if served else batched
+    kernel = partial(short_attention.attend, num_heads=num_heads) if served else batched
     if form == "pallas":
         interpreted = partial(kernel, interpret=True) if served else batched
         return jax.lax.platform_dependent(qkv, present, tpu=kernel, default=interpreted)
     return jax.lax.platform_dependent(qkv, present, cpu=by_head, tpu=kernel, default=batched)
-
-
-def attention_weights(scores: Float[Array, "B ... N"], present: Present) -> Float[Array, "B ... N"]:
-    """Attention weights in float32 along the last axis, none on absent tokens."""
-    scores = scores.astype(jnp.float32)
-    there = present.reshape(len(present), *(1,) * (scores.ndim - 2), -1)
-    if present.dtype != bool:
-        weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))) * there
-        return weights / jnp.sum(weights, axis=-1, keepdims=True)
-    return jax.nn.softmax(jnp.where(there, scores, -jnp.inf), axis=-1)
-
-
-def _by_head(
-    qkv: Float[Array, "B N D3"], present: Present, *, num_heads: int, bias: Bias | None
-) -> Float[Array, "B N D"]:
-    query, key, value = jnp.split(qkv, 3, axis=-1)
-    width = query.shape[-1]
-    head = width // num_heads
-    query = query * jnp.asarray(head**-0.5, query.dtype)
-    outputs = []
-    for start in range(0, width, head):
-        part = slice(start, start + head)
-        scores = jnp.einsum("bqd,bkd->bqk", query[..., part], key[..., part])
-        if bias is not None:
-            scores = scores.astype(jnp.float32) + bias(start // head).astype(jnp.float32)
-        weights = attention_weights(scores, present).astype(value.dtype)
-        outputs.append(jnp.einsum("bqk,bkd->bqd", weights, value[..., part]))
-    return jnp.concatenate(outputs, axis=-1)
-
-
-def _batched(
-    qkv: Float[Array, "B N D3"], present: Present, *, num_heads: int, bias: Bias | None
-) -> Float[Array, "B N D"]:
-    batch, count, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    query, key, value = (x.reshape(batch, count, num_heads, -1) for x in jnp.split(qkv, 3, axis=-1))
-    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key)
-    if bias is not None:
-        biases = jnp.stack([bias(h).astype(jnp.float32) for h in range(num_heads)], axis=-3)
-        scores = scores.astype(jnp.float32) + biases
-    weights = attention_weights(scores, present).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(batch, count, width)

@@ -10,13 +10,16 @@ The kernel runs forward. Its derivatives are the plain form's, which computes th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
 from jaxtyping import Array, Bool, Float
+
+from jaxmoxi.kernels.plain_attention import attend_batched
 
 # The bytes of queries, keys and values that one step of the kernel holds, beside its outputs and one head's scores.
 # Both are held twice, as the next rows arrive while these are computed; the compiler allows 16 MiB in all.
@@ -36,27 +39,75 @@ def serves(shape: tuple[int, ...], dtype: Any, num_heads: int) -> bool:
     return dtype in (jnp.bfloat16, jnp.float32) and count <= _MAX_TOKENS and fits and wide % (3 * num_heads) == 0
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def attend(
-    qkv: Float[Array, "B N D3"],
-    present: Bool[Array, "B N"],
-    num_heads: int,
-    plain: Callable[[Array, Array], Array],
-    interpret: bool = False,
+    qkv: Float[Array, "B N D3"], present: Bool[Array, "B N"], num_heads: int, interpret: bool = False
 ) -> Float[Array, "B N D"]:
     """Attention by the kernel; see `attention.attention`.
 
-    plain:     the same function of `(qkv, present)` in plain JAX, of which derivatives are taken.
     interpret: runs the kernel in JAX's interpreter, on any machine.
     """
+    if interpret:
+        return _call(qkv, present, num_heads=num_heads, interpret=True)
+    return _short_attention.bind(qkv, present, num_heads=num_heads)
+
+
+@attend.defjvp
+def _tangent(num_heads: int, interpret: bool, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (qkv, present), (moved, _) = primals, tangents
+    return jax.jvp(lambda x: attend_batched(x, present, num_heads=num_heads), (qkv,), (moved,))
+
+
+def _lower(context: Any, *operands: Any, num_heads: int) -> Any:
+    """The kernel, or the plain form in a program that the compiler divides among devices by itself.
+
+    No compiler can divide a kernel: it would refuse the program, or gather all rows on every device. Inside
+    `jax.shard_map`, where each device has rows of its own, there is nothing to divide; with `check_vma=True` it would
+    have to be told how the kernel's output varies, so the plain form is taken there too.
+    """
+    around = context.module_context.axis_context
+    if hasattr(around, "manual_axes"):
+        alone = set(around.manual_axes) == set(around.mesh.axis_names) or around.mesh.size == 1
+        varying = getattr(getattr(context.avals_in[0], "mat", None), "varying", None)
+        alone = alone and not varying
+    else:
+        alone = getattr(around, "num_devices", None) == 1
+    form = partial(_call, interpret=False) if alone else attend_batched
+    return mlir.lower_fun(partial(form, num_heads=num_heads), multiple_results=False)(context, *operands)
+
+
+def _map(operands: Any, axes: Any, *, num_heads: int) -> tuple[Array, int]:
+    """`vmap` makes more rows of its axis."""
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    moved = [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+    out = _short_attention.bind(*(x.reshape(-1, *x.shape[2:]) for x in moved), num_heads=num_heads)
+    return out.reshape(size, -1, *out.shape[1:]), 0
+
+
+_short_attention = Primitive("short_attention")
+_short_attention.def_impl(lambda *operands, num_heads: _call(*operands, num_heads=num_heads, interpret=False))
+_short_attention.def_abstract_eval(
+    lambda qkv, present, num_heads: qkv.update(shape=(*qkv.shape[:2], qkv.shape[2] // 3))
+)
+batching.primitive_batchers[_short_attention] = _map
+mlir.register_lowering(_short_attention, _lower)
+
+
+def _call(
+    qkv: Float[Array, "B N D3"], present: Bool[Array, "B N"], *, num_heads: int, interpret: bool
+) -> Float[Array, "B N D"]:
+    """The kernel over all rows."""
     from jax.experimental import pallas as pl
 
+    mask = jnp.where(present, 0, _ABSENT).astype(jnp.float32)[:, None]
     batch, count, wide = qkv.shape
     rows = rows_of(batch, count * wide * qkv.dtype.itemsize)
     padded = -(-batch // rows) * rows
     if padded != batch:
-        qkv, present = (jnp.pad(x, [(0, padded - batch), *[(0, 0)] * (x.ndim - 1)]) for x in (qkv, present))
-    mask = jnp.where(present, 0, _ABSENT).astype(jnp.float32)[:, None]
+        qkv, mask = (jnp.pad(x, [(0, padded - batch), (0, 0), (0, 0)]) for x in (qkv, mask))
     out = pl.pallas_call(
         partial(_kernel, num_heads=num_heads),
         grid=(padded // rows,),
@@ -71,12 +122,6 @@ def attend(
         name="short_attention",
     )(qkv, mask)
     return out[:batch]
-
-
-@attend.defjvp
-def _tangent(num_heads: int, plain: Any, interpret: bool, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (qkv, present), (moved, _) = primals, tangents
-    return jax.jvp(lambda x: plain(x, present), (qkv,), (moved,))
 
 
 def rows_of(batch: int, row_bytes: int) -> int:

@@ -34,7 +34,7 @@ def by_hand(qkv, present, heads):
 
 def kernel(qkv, present, heads):
     """The Pallas kernel in JAX's interpreter."""
-    return short_attention.attend(qkv, present, heads, partial(attention, num_heads=heads, form="batched"), True)
+    return short_attention.attend(qkv, present, heads, True)
 
 
 # Heads that share a register and heads that fill one, rows that do not divide evenly, an odd number of heads.
@@ -128,3 +128,18 @@ def test_an_unknown_form():
         InputError, match=r"expected a form of attention of heads, batched, pallas, or None; got 'flash'"
     ):
         attention(qkv, present, 1, form="flash")
+
+
+def test_the_kernel_stays_out_of_programs_that_the_compiler_divides():
+    mesh = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2], axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.sharding.PartitionSpec("x")
+    operands = jax.device_put(rows(4, 9, 3, 64, jnp.bfloat16), jax.sharding.NamedSharding(mesh, split))
+    run = partial(attention, num_heads=3)
+
+    def kernels(f):
+        return jax.jit(f).trace(*operands).lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call")
+
+    spread = partial(jax.shard_map, run, mesh=mesh, in_specs=(split, split), out_specs=split)
+    assert kernels(run) == 0
+    assert kernels(spread(check_vma=False)) >= 1
+    assert kernels(spread(check_vma=True)) == 0

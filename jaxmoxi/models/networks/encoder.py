@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxmoxi.kernels.attention import Bias, Form, attention, attention_weights
+from jaxmoxi.kernels.attention import Form, attention
+from jaxmoxi.kernels.plain_attention import Bias, attention_weights
 from jaxmoxi.models.networks.base import Present
 from jaxmoxi.models.networks.vit_config import ACTIVATIONS
 

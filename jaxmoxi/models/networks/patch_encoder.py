@@ -21,7 +21,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.kernels.attention import Bias, Form, check_form
+from jaxmoxi.kernels.attention import Form, check_form
+from jaxmoxi.kernels.plain_attention import Bias
 from jaxmoxi.models.networks.base import (
     Carry,
     ClassifierNetwork,
