@@ -50,20 +50,6 @@ def seconds(run: Callable[[], Any], *, repeats: int) -> list[float]:
     return times
 
 
-def compile_stages(v: Any, num_players: int, *, insertion: bool) -> None:
-    """Compiles all stages of a search, and runs none of their steps."""
-    import jax.numpy as jnp
-
-    from jaxmoxi.games.base import as_game
-    from jaxmoxi.moxi.greedy import greedy_init, run_stage
-    from jaxmoxi.moxi.stages import plan_stages
-    from jaxmoxi.types import Stop
-
-    state = greedy_init(v, num_players, insertion=insertion)
-    for stage in plan_stages(num_players, insertion=insertion):
-        run_stage(as_game(v), state, Stop().as_arrays(), jnp.int32(-1), None, stage)
-
-
 def summary(times: list[float]) -> dict[str, Any]:
     """Median and spread."""
     return {"median": statistics.median(times), "least": min(times), "most": max(times), "runs": len(times)}

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from _common import compile_stages, environment, seconds, summary, write
+from _common import environment, seconds, summary, write
 
 
 @dataclasses.dataclass
@@ -70,7 +70,7 @@ def side_by_side(args: Args, method: str) -> dict[str, Any]:
     v, players, image, target = load(args)
     find = jm.greedy_deletion if method == "deletion" else jm.greedy_insertion
     start = time.perf_counter()
-    compile_stages(v, players, insertion=method == "insertion")
+    jm.compile_greedy(v, players, insertion=method == "insertion")
     compile_seconds = time.perf_counter() - start
     device = "cuda" if torch.cuda.is_available() else "cpu"
     peer = TorchViT(args.model, fused_attention=False, device=device)

@@ -24,6 +24,7 @@ from jaxmoxi.games.payoff import payoff_values
 from jaxmoxi.games.sharding import ShardedValueFn, local_mesh, shard_coalitions
 from jaxmoxi.interactions.shapley import sampled_shapley
 from jaxmoxi.moxi.batched import greedy_images
+from jaxmoxi.moxi.compiling import compile_greedy
 from jaxmoxi.moxi.contexts import (
     full_context_shapley,
     pairwise_interactions,
@@ -78,6 +79,7 @@ __all__ = [
     "attribution",
     "blur_image",
     "choose_batch_size",
+    "compile_greedy",
     "count_regions",
     "curve_readouts",
     "deletion_curve",

@@ -21,8 +21,9 @@ from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.evaluation import check_batch_size, choose_batch_size, memory_advice
 from jaxmoxi.games.sharding import automatic
 from jaxmoxi.guards import deliberate
-from jaxmoxi.moxi.greedy import GreedyState, finish, greedy_init, last_size, raise_nan, run_stage
-from jaxmoxi.moxi.stages import Stage, plan_stages
+from jaxmoxi.moxi.greedy import GreedyState, finish, greedy_init, last_size, raise_nan, run_stage, stages_of
+from jaxmoxi.moxi.overlap import ahead
+from jaxmoxi.moxi.stages import Stage
 from jaxmoxi.types import GreedyResult, Stop
 
 
@@ -65,13 +66,20 @@ def greedy_images(
     games += games[-1:] * (padded - count)  # every device has as many images: the last one is repeated
     shared, own, merge = _split(games)
     states = jax.tree.map(lambda x: jnp.broadcast_to(x, (padded, *x.shape)), single)
-    for stage in plan_stages(num_players, insertion=insertion, sized=games[0].sized):
-        with memory_advice(games[0], num_players, stage.max_visible, batch_size):
-            goal = jnp.int32(min(stage.steps, last))
-            states, met = _run_images(shared, own, merge, states, limits, goal, batch_size, stage, mesh)
-            _raise_nan(states, count)
-        if stage.steps >= last or bool(np.all(met)):
-            break
+    stages = stages_of(games[0], num_players, insertion, last)
+
+    def prepare(stage: Stage) -> None:
+        _run_images(shared, own, merge, states, limits, jnp.int32(-1), batch_size, stage, mesh)
+
+    with ahead(stages, prepare) as reach:
+        for i, stage in enumerate(stages):
+            with memory_advice(games[0], num_players, stage.max_visible, batch_size):
+                reach(i)
+                goal = jnp.int32(min(stage.steps, last))
+                states, met = _run_images(shared, own, merge, states, limits, goal, batch_size, stage, mesh)
+                _raise_nan(states, count)
+            if bool(np.all(met)):
+                break
     return jax.tree.map(lambda x: x[:count], finish(states))
 
 

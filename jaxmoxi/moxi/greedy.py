@@ -50,6 +50,7 @@ from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate, without_gradient
 from jaxmoxi.moxi.contexts import full_context_shapley, self_context_shapley
 from jaxmoxi.moxi.curves import warn_of_ties
+from jaxmoxi.moxi.overlap import ahead
 from jaxmoxi.moxi.stages import Stage, choose_chunk, plan_stages
 from jaxmoxi.pytrees import is_concrete, record, static
 from jaxmoxi.types import GreedyInfo, GreedyResult, Readout, Stop
@@ -269,26 +270,39 @@ def _search(
     if callback is not None and not is_concrete((game, state)):
         raise InputError("callback needs a search outside jit and vmap: there is no host to call inside")
     limits, last = stop.as_arrays(), last_size(stop, num_players)
-    coarse = None if is_concrete((game, state)) else True
-    for stage in plan_stages(num_players, insertion=insertion, sized=game.sized, coarse=coarse):
-        with memory_advice(game, num_players, stage.max_visible, batch_size):
-            end = min(stage.steps, last)
-            goals = [jnp.int32(end)]
-            if callback is not None:
-                goals = [jnp.int32(k) for k in range(max(int(state.step), 0), end + 1)]
-            for goal in goals:
-                before = state.step
-                state, done = run_stage(game, state, limits, goal, batch_size, stage)
-                if not is_concrete(state):
-                    continue
-                raise_nan(state)
-                if callback is not None and int(state.step) > max(int(before), 0):
-                    callback(_last_info(state))
-                if done:
-                    return finish(state)
-        if stage.steps >= last:
-            break
+    eager = is_concrete((game, state))
+    stages = stages_of(game, num_players, insertion, last, coarse=None if eager else True)
+    prepare = partial(compile_stage, game, state, limits, batch_size)
+    with ahead(stages if eager else stages[:1], prepare) as reach:
+        for i, stage in enumerate(stages):
+            with memory_advice(game, num_players, stage.max_visible, batch_size):
+                reach(i)
+                end = min(stage.steps, last)
+                goals = [jnp.int32(end)]
+                if callback is not None:
+                    goals = [jnp.int32(k) for k in range(max(int(state.step), 0), end + 1)]
+                for goal in goals:
+                    before = state.step
+                    state, done = run_stage(game, state, limits, goal, batch_size, stage)
+                    if not is_concrete(state):
+                        continue
+                    raise_nan(state)
+                    if callback is not None and int(state.step) > max(int(before), 0):
+                        callback(_last_info(state))
+                    if done:
+                        return finish(state)
     return finish(state)
+
+
+def stages_of(game: Game, num_players: int, insertion: bool, last: int, *, coarse: bool | None = None) -> list[Stage]:
+    """The stages that a search may reach which chooses at most `last` players."""
+    stages = plan_stages(num_players, insertion=insertion, sized=game.sized, coarse=coarse)
+    return stages[: 1 + next(i for i, stage in enumerate(stages) if stage.steps >= last)]
+
+
+def compile_stage(game: Game, state: GreedyState, limits: Stop, batch_size: int | None, stage: Stage) -> None:
+    """Compiles a stage, and runs none of its steps."""
+    run_stage(game, state, limits, jnp.int32(-1), batch_size, stage)
 
 
 def last_size(stop: Stop, num_players: int) -> int:

@@ -5,8 +5,8 @@ import pytest
 
 import jaxmoxi as jm
 from jaxmoxi.moxi.stages import plan_stages
-from jaxmoxi.pytrees import pack, record, static
-from support.games import SizedGame, ThresholdGame, brute_greedy, lookup, table_game
+from jaxmoxi.pytrees import pack
+from support.games import Notes, SizedGame, ThresholdGame, TracedGame, brute_greedy, lookup, table_game
 
 SEARCHES = {True: jm.greedy_insertion, False: jm.greedy_deletion}
 
@@ -210,29 +210,6 @@ def test_other_numbers_compile_nothing():
     explain(2, 3, [0.1, 0.2, 0.3], jm.Stop(flip=True, size=3))
     assert len(traces) == count
     assert first.order.tolist() != second.order.tolist()
-
-
-class Notes(list):
-    """A list that can be part of a pytree's structure."""
-
-    def __hash__(self):
-        return id(self)
-
-    def __eq__(self, other):
-        return self is other
-
-
-@record
-class TracedGame:
-    """A linear game that notes the sizes it is traced for."""
-
-    weights: jax.Array
-    traced: Notes = static()
-    sized: bool = static(default=True)
-
-    def __call__(self, masks, *, max_visible=None):
-        self.traced.append(max_visible)
-        return masks @ self.weights
 
 
 @pytest.mark.parametrize("insertion", [True, False])
