@@ -51,6 +51,9 @@ class Explain(PhotoOptions):
     """When to stop: the class takes (insertion) or loses (deletion) the lead; after K regions; when its probability
     passes a level such as 0.9; or not before all regions are in order. For minimal and beam the goal of a group: class
     or a level (beam with K: the best groups of K regions and fewer). Left out: class."""
+    warm: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Explain nothing: compile what insertion or deletion needs for this model, these regions and this masking, and
+    keep it on disk. Explanations of any photo then start at once. Once for each machine, model and setting."""
 
     def filled_in(self) -> Explain:
         """These options with the defaults that depend on others. Without any, the question is the demonstration's."""
@@ -66,7 +69,14 @@ class Explain(PhotoOptions):
     def explain(self) -> int:
         """`run` for options that are filled in."""
         _command.start_compilation_cache()
+        if self.warm and self.method in GROUP_METHODS:
+            raise CommandError(
+                f"--warm compiles ahead for --method insertion and deletion; --method {self.method} decides on the way "
+                "what it asks: its programs are kept on disk by its first run"
+            )
         task = with_goal(prepare(self, _command.start_devices()), self.method, self.until)
+        if self.warm:
+            return _warm(self, task)
         _command.check_out(self.out)
         with _command.one_line():
             photo = identify(self.photo)
@@ -114,6 +124,36 @@ class Explain(PhotoOptions):
         if problem is not None:
             raise problem
         return 0
+
+
+def _warm(options: Explain, task: Task) -> int:
+    """Compiles ahead, under a bar of programs, and tells of it."""
+    import jax
+    from tqdm import tqdm
+
+    import jaxmoxi as jm
+
+    started = time.perf_counter()
+    with tqdm(desc="compiling", unit="program", leave=False, disable=True if options.quiet else None) as shown:
+
+        def follow(done: int, total: int) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        with _command.one_line():
+            count = jm.compile_greedy(
+                task.v,
+                task.num_players,
+                insertion=options.method == "insertion",
+                stop=task.stop,
+                batch_size=options.batch_size,
+                callback=follow,
+            )
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    kept = f"kept in {printable(str(folder))}" if folder else "kept nowhere, because no folder can be written to"
+    programs = f"{count} program{'s' * (count > 1)}"
+    print(f"compiled {programs} of --method {options.method} in {time.perf_counter() - started:.0f} s, {kept}")
+    return 0
 
 
 class _Outcome(NamedTuple):

@@ -1,5 +1,6 @@
 """`jaxmoxi explain`: what it prints and what it writes."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,19 @@ def test_quiet_prints_the_answer_alone(run, sketch):
     _, out, err, base = run("--quiet", "--until", "1")
     assert out.splitlines() == [read(base)[1]["answer"]]
     assert err == ""
+
+
+def test_warm_compiles_what_the_search_needs_and_writes_nothing(run, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(jm, "compile_greedy", lambda v, players, **options: compiled.append((players, options)) or 2)
+    code, out, err, base = run("--warm", "--until", "3", "--method", "deletion")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"compiled 2 programs of --method deletion in \d+ s, kept .+\n", out)
+    assert not base.parent.exists() or not list(base.parent.iterdir())
+    ((players, options),) = compiled
+    assert players == 16
+    assert options["insertion"] is False
+    assert int(options["stop"].size) == 3
+    code, _, err, _ = run("--warm", "--method", "minimal")
+    assert code == 2
+    assert "--warm compiles ahead for --method insertion and deletion" in err
