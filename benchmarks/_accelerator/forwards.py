@@ -1,0 +1,98 @@
+"""Coalitions a second of vision transformers, by tokens, batch and dtype, against the measured matmul rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxmoxi as jm
+from _accelerator.measure import halving, seconds, spread
+from _accelerator.run import Run
+from _accelerator.sizes import Forward
+from _accelerator.subjects import coalition_flops, random_image, random_vit
+from jaxmoxi.models.classifier import Classifier
+
+# The forms of attention that are compared, each a `with` block inside which the network is traced. The first is what
+# the package chooses by itself, and all other rows use it. With a second entry ("head by head", "batched", "Pallas")
+# the row that is worth most is measured in every form.
+FORMS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"as the package chooses": nullcontext}
+_MOST = 6.0  # seconds of the repeats of one row
+
+
+def measure_large(run: Run) -> None:
+    """Rows of the large network of random weights."""
+    _every_form(run, random_vit(run.sizes.large), run.sizes.large_forwards)
+
+
+def measure_small(run: Run) -> None:
+    """Rows of the given network."""
+    _every_form(run, run.subjects.model, run.sizes.small_forwards)
+
+
+def _every_form(run: Run, model: Classifier, forwards: Sequence[Forward]) -> None:
+    _rows(run, model, model.name, forwards)
+    for form, choose in list(FORMS.items())[1:]:
+        _rows(run, model, f"{model.name}, attention {form}", forwards[:1], choose)
+
+
+def _rows(
+    run: Run,
+    model: Classifier,
+    name: str,
+    forwards: Sequence[Forward],
+    choose: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> None:
+    rows, cols = model.token_grid or (0, 0)
+    image = random_image(model)
+    games: dict[str, Any] = {}
+    for dtype, tokens, batch in forwards:
+        tokens = min(tokens, rows * cols + 1)
+
+        def once(batch: int, dtype: str = dtype, tokens: int = tokens) -> dict[str, Any]:
+            if dtype not in games:
+                games[dtype] = jm.token_value_fn(model.astype(dtype), image, 0)
+            with choose():
+                return coalitions(run, games[dtype], rows * cols, dtype, tokens, batch, coalition_flops(model, tokens))
+
+        expected = run.expect(10 * batch * coalition_flops(model, tokens), dtype)
+        what = f"{name}, {dtype}, {tokens} tokens, batch {batch}"
+        run.row(what, lambda n=batch, once=once: halving(n, once), seconds=expected)
+
+
+def coalitions(
+    run: Run, v: Any, players: int, dtype: str, tokens: int | None, batch: int, flops: float
+) -> dict[str, Any]:
+    """The figures of a batch of coalitions, compiled for its number of tokens.
+
+    tokens: visible ones, class token included, of a game that removes tokens; None hides half of the players.
+    flops:  of one coalition; 0 where nobody has counted.
+    """
+    rng = np.random.default_rng(0)
+    visible = None if tokens is None else tokens - 1
+    shown = players // 2 if visible is None else visible
+    masks = jnp.asarray(np.argsort(rng.random((batch, players)), axis=1) < shown)
+    evaluate = jax.jit(lambda v, masks: v(masks, max_visible=visible))
+    start = time.perf_counter()
+    compiled = evaluate.lower(v, masks).compile()
+    first = time.perf_counter() - start
+    times = seconds(lambda: compiled(v, masks), repeats=run.sizes.repeats, most=_MOST)
+    row: dict[str, Any] = {"seconds": spread(times), "trace_and_compile_seconds": first}
+    row |= {"rate": batch / row["seconds"]["median"], "unit": "coalitions/s"}
+    memory = compiled.memory_analysis()
+    if memory is not None:
+        row["temporary_bytes"] = int(memory.temp_size_in_bytes)
+    return row | against_matmul(run, flops * row["rate"], dtype)
+
+
+def against_matmul(run: Run, flops_per_second: float, dtype: str) -> dict[str, Any]:
+    """The two columns of work: operations a second, and their share of the measured rate of that dtype's products."""
+    if not flops_per_second:
+        return {}
+    row = {"flops_per_second": flops_per_second}
+    return row | ({"matmul_share": flops_per_second / run.rates[dtype]} if run.rates.get(dtype) else {})
