@@ -36,9 +36,9 @@ def start(*arguments, code="import accelerator; sys.exit(accelerator.main(sys.ar
 def tiny(tmp_path_factory):
     """The record of a tiny run, what it printed, and where it wrote."""
     place = tmp_path_factory.mktemp("accelerator")
-    config = dataclasses.replace(CONFIG, image_size=32)
-    processor = {**PROCESSOR, "size": {"height": 32, "width": 32}}
-    folder = write_folder(place / "model", {**HUGGINGFACE, "image_size": 32}, vit_tensors(config=config), processor)
+    config = dataclasses.replace(CONFIG, image_size=24)
+    processor = {**PROCESSOR, "size": {"height": 24, "width": 24}}
+    folder = write_folder(place / "model", {**HUGGINGFACE, "image_size": 24}, vit_tensors(config=config), processor)
     rng = np.random.default_rng(0)
     for i in range(2):
         Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(place / f"{i}.png")
@@ -72,10 +72,10 @@ def test_rates_follow_from_seconds_and_from_the_matmul_rate(tiny):
     products = [row for row in parts["device"] if row["what"].startswith("matrix product, float32, ")]
     assert best["float32"] == max(row["flops_per_second"] for row in products)
     row = parts["small"][0]
-    assert row["what"].endswith("float32, 9 tokens, batch 4")
+    assert row["what"].endswith("float32, 6 tokens, batch 4")
     assert row["rate"] == pytest.approx(4 / row["seconds"]["median"])
     rates = importlib.import_module("jaxmoxi.cli.rates")
-    flops = rates.forward_flops(dataclasses.replace(CONFIG, image_size=32), 9)
+    flops = rates.forward_flops(dataclasses.replace(CONFIG, image_size=24), 6)
     assert row["flops_per_second"] == pytest.approx(flops * row["rate"])
     assert row["matmul_share"] == pytest.approx(row["flops_per_second"] / best["float32"])
 
@@ -84,7 +84,7 @@ def test_orders_and_their_agreement(tiny):
     rows = next(part["rows"] for part in tiny[0]["parts"] if part["name"] == "orders")
     orders = {row["what"]: [int(p) for p in row["order"].split()] for row in rows if "order" in row}
     half, whole = (orders[f"full insertion order, {dtype}"] for dtype in ("bfloat16", "float32"))
-    assert sorted(half) == sorted(whole) == list(range(16))
+    assert sorted(half) == sorted(whole) == list(range(9))
     told = rows[-1]["first difference at place"]
     assert told == next((i + 1 for i, pair in enumerate(zip(half, whole, strict=True)) if len({*pair}) == 2), "none")
     assert rows[-1]["players in common"]["of the first 8"] == len({*half[:8]} & {*whole[:8]})
@@ -140,7 +140,7 @@ from pathlib import Path
 def measure(run):
     run.row("short", lambda: {})
     run.row("endless", lambda: time.sleep(100))
-run = Run(None, None, {"question": "?"}, out=Path(sys.argv[1]), started=time.monotonic(), minutes=9 / 60)
+run = Run(None, None, {"question": "?"}, out=Path(sys.argv[1]), started=time.monotonic(), minutes=11 / 60)
 run.all_parts([Part("a", "A", measure, share=1.0), Part("b", "B", measure, share=1.0)])
 """
     done = start(tmp_path / "a.json", code=code)
@@ -179,24 +179,24 @@ def test_the_stand_in_reads_what_safetensors_writes(parts, tmp_path, dtype):
 
 
 def test_counted_operations_of_a_resnet(parts):
-    """Published: 1.814 billion multiply-adds. Of a small one XLA counts the same products, and small change on top."""
+    """Published: 1.814 billion multiply-adds. Of a small one XLA counts all but what meets the margin."""
     subjects, config = parts("subjects"), parts("sizes").ACCELERATOR.pixels[0]
     assert subjects.resnet_flops(config) / 2 == pytest.approx(1.814e9, rel=1e-3)
     small = parts("sizes").TINY.pixels[0]
-    model = subjects.random_resnet(dataclasses.replace(small, stem=16, widths=(32, 64)))
+    model = subjects.random_resnet(dataclasses.replace(small, image_size=256))
     # `classify` and `_chain` are what `features` chooses on an accelerator: convolutions, not the CPU's own forms.
     network = model.network()
     convolve = importlib.import_module("jaxmoxi.models.networks.convolution").convolve
-    counted = jax.jit(lambda x: network._chain(x, convolution=convolve)).lower(jnp.zeros((1, 32, 32, 3)))
-    assert counted.cost_analysis()["flops"] == pytest.approx(subjects.resnet_flops(model.config), rel=0.15)
+    counted = jax.jit(lambda x: network._chain(x, convolution=convolve)).lower(jnp.zeros((1, 256, 256, 3)))
+    assert counted.cost_analysis()["flops"] == pytest.approx(subjects.resnet_flops(model.config), rel=0.05)
 
 
 def test_counted_operations_of_a_vision_transformer(parts):
     """Three layers: the loop between the first and the last runs once, and XLA counts a loop's body once."""
     subjects, config = parts("subjects"), parts("sizes").TINY.large
     model = subjects.random_vit(dataclasses.replace(config, hidden_size=192, mlp_dim=768))
-    tokens = jax.tree.map(lambda t: jnp.broadcast_to(t, (8, *t.shape)), model.embed_tokens(jnp.zeros((32, 32, 3))))
-    program = jax.jit(lambda model, tokens: model.encode_tokens(tokens, jnp.ones((8, 16), bool)))
+    tokens = jax.tree.map(lambda t: jnp.broadcast_to(t, (8, *t.shape)), model.embed_tokens(jnp.zeros((24, 24, 3))))
+    program = jax.jit(lambda model, tokens: model.encode_tokens(tokens, jnp.ones((8, 9), bool)))
     counted = program.lower(model, tokens).cost_analysis()["flops"] / 8
     assert counted == pytest.approx(subjects.coalition_flops(model), rel=0.1)
 

@@ -127,14 +127,14 @@ TINY = Sizes(
     repeats=2,
     searches=1,
     small=VisionTransformerConfig(
-        image_size=32, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=64, num_classes=5
+        image_size=24, patch_size=8, hidden_size=32, num_layers=3, num_heads=2, mlp_dim=64, num_classes=5
     ),
-    small_forwards=(Forward("float32", 9, 4), Forward("bfloat16", 9, 4)),
+    small_forwards=(Forward("float32", 6, 4), Forward("bfloat16", 6, 4)),
     large=VisionTransformerConfig(
-        image_size=32, patch_size=8, hidden_size=48, num_layers=3, num_heads=3, mlp_dim=96, num_classes=5
+        image_size=24, patch_size=8, hidden_size=48, num_layers=3, num_heads=3, mlp_dim=96, num_classes=5
     ),
-    large_forwards=(Forward("float32", 17, 2),),
-    side=4,
+    large_forwards=(Forward("float32", 10, 2),),
+    side=3,
     orders=(Search(True, "bfloat16"), Search(True, "float32")),
     images=2,
     images_dtype="float32",
@@ -145,5 +145,5 @@ TINY = Sizes(
     budget=20,
     search_dtype="float32",
     exact_side=2,
-    estimated=40,
+    estimated=30,
 )

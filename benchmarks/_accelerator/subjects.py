@@ -130,7 +130,7 @@ def random_image(model: Classifier) -> jax.Array:
 
 def random_resnet(config: ResNetConfig) -> Classifier:
     """A ResNet of this shape with random weights."""
-    state = nnx.state(ResNet(config, rngs=nnx.Rngs(0)), nnx.Param)
+    state = jax.jit(lambda: nnx.state(ResNet(config, rngs=nnx.Rngs(0)), nnx.Param))()
     names = tuple(f"class {i}" for i in range(config.num_classes))
     preprocessing = jm.models.Preprocessing(resize=sides(config.image_size))
     return Classifier(state, config, preprocessing, names, f"random ResNet of {2 * sum(config.depths) + 2} layers")

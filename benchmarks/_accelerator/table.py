@@ -35,12 +35,16 @@ def _row(row: Mapping[str, Any]) -> str:
     return _line(
         row["what"],
         f"{row['rate']:,.5g} {row['unit']}" if "rate" in row else "",
-        f"{times['median']:.3g} ({times['least']:.3g} to {times['most']:.3g}, {times['runs']} runs)" if times else "",
+        f"{times['median']:.3g} ({times['least']:.3g} to {times['most']:.3g}, {_runs(times['runs'])})" if times else "",
         f"{row['flops_per_second'] / 1e12:.3g}" if "flops_per_second" in row else "",
         f"{row['matmul_share']:.0%}" if "matmul_share" in row else "",
         f"{row['compile_seconds']:.1f}" if "compile_seconds" in row else "",
         _notes(notes),
     )
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _notes(notes: Mapping[str, Any]) -> str:

@@ -28,7 +28,8 @@ SIZES = {
 
 def random_classifier(config: VisionTransformerConfig) -> Classifier:
     """A vision transformer of this shape with random weights, which is as fast as a trained one."""
-    state = nnx.state(ViT(config, rngs=nnx.Rngs(0)), nnx.Param)
+    # One program, where without `jit` each array would be one.
+    state = jax.jit(lambda: nnx.state(ViT(config, rngs=nnx.Rngs(0)), nnx.Param))()
     names = tuple(f"class {i}" for i in range(config.num_classes))
     return Classifier(state, config, Preprocessing(resize=sides(config.image_size)), names, f"random ViT {config}")
 
