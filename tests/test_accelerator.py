@@ -119,7 +119,7 @@ def test_what_fails_and_what_has_no_time_is_written_down(parts, tmp_path):
     def measure(run):
         run.row("good", lambda: {"rate": 1.0, "unit": "things"})
         run.row("bad", lambda: 1 / 0)
-        run.row("long", lambda: {}, seconds=1e6)
+        run.row("long", lambda: {}, expected=1e6)
         raise MemoryError("all of it")
 
     run.all_parts([module.Part("a", "A", measure, share=0.5), module.Part("b", "B", lambda run: None, 0.1, least=1e6)])

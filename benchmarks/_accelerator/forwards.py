@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmoxi as jm
-from _accelerator.measure import halving, seconds, spread
+from _accelerator.measure import halving, seconds, spread, temporary_bytes
 from _accelerator.run import Run
 from _accelerator.sizes import Forward
 from _accelerator.subjects import coalition_flops, random_image, random_vit
@@ -62,7 +62,7 @@ def _rows(
 
         expected = run.expect(10 * batch * coalition_flops(model, tokens), dtype)
         what = f"{name}, {dtype}, {tokens} tokens, batch {batch}"
-        run.row(what, lambda n=batch, once=once: halving(n, once), seconds=expected)
+        run.row(what, lambda n=batch, once=once: halving(n, once), expected=expected)
 
 
 def coalitions(
@@ -84,10 +84,7 @@ def coalitions(
     times = seconds(lambda: compiled(v, masks), repeats=run.sizes.repeats, most=_MOST)
     row: dict[str, Any] = {"seconds": spread(times), "trace_and_compile_seconds": first}
     row |= {"rate": batch / row["seconds"]["median"], "unit": "coalitions/s"}
-    memory = compiled.memory_analysis()
-    if memory is not None:
-        row["temporary_bytes"] = int(memory.temp_size_in_bytes)
-    return row | against_matmul(run, flops * row["rate"], dtype)
+    return row | temporary_bytes(compiled) | against_matmul(run, flops * row["rate"], dtype)
 
 
 def against_matmul(run: Run, flops_per_second: float, dtype: str) -> dict[str, Any]:

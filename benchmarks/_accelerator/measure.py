@@ -30,12 +30,14 @@ class Compilations:
             self.large += duration > 0.3  # seconds: a network, not one operation
 
 
-def seconds(run: Callable[[], Any], *, repeats: int, most: float) -> list[float]:
+def seconds(run: Callable[[], Any], *, repeats: int, most: float, warm: bool = False) -> list[float]:
     """Wall-clock seconds of each run, each waited for; the first that is timed comes after one that is not.
 
     most: seconds after which no further run begins. One run is timed whatever it takes.
+    warm: it has run before.
     """
-    jax.block_until_ready(run())
+    if not warm:
+        jax.block_until_ready(run())
     times: list[float] = []
     while len(times) < repeats and (not times or sum(times) + times[-1] < most):
         start = time.perf_counter()
@@ -47,6 +49,14 @@ def seconds(run: Callable[[], Any], *, repeats: int, most: float) -> list[float]
 def spread(times: list[float]) -> dict[str, Any]:
     """Median, least, most and number of runs."""
     return {"median": statistics.median(times), "least": min(times), "most": max(times), "runs": len(times)}
+
+
+def temporary_bytes(compiled: Any) -> dict[str, Any]:
+    """What a compiled program needs beside its inputs and outputs, where the backend tells."""
+    try:
+        return {"temporary_bytes": int(compiled.memory_analysis().temp_size_in_bytes)}
+    except Exception:  # backends differ in what they tell and in how they refuse; a figure less is no failure
+        return {}
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from typing import Any
 
@@ -12,12 +11,10 @@ import numpy as np
 
 import jaxmoxi as jm
 from _accelerator.forwards import against_matmul
-from _accelerator.measure import is_out_of_memory, seconds, spread
+from _accelerator.measure import halving, is_out_of_memory
 from _accelerator.run import Run
 from _accelerator.sizes import Search
 
-# The share of P(P+1)/2 full-length coalitions that an order costs, at the most, where the compiled sizes are few.
-_WORK = {True: 0.5, False: 0.85}
 _MOST = 30.0  # seconds of the repeats of one row
 
 
@@ -26,8 +23,9 @@ def measure(run: Run) -> None:
     found: dict[Search, Any] = {}
     for search in run.sizes.orders:
         direction = "insertion" if search.insertion else "deletion"
-        expected = run.expect(2 * _flops(run, search.insertion), search.dtype, programs=6 if _coarse() else 15)
-        run.row(f"full {direction} order, {search.dtype}", lambda s=search: _order(run, s, found), seconds=expected)
+        extent = "full" if search.size is None else f"first {search.size} players of the"
+        what = f"{extent} {direction} order, {search.dtype}"
+        run.row(what, lambda s=search: _order(run, s, found), expected=_expected(run, search))
     for insertion in (True, False):
         half, whole = found.get(Search(insertion, "bfloat16")), found.get(Search(insertion, "float32"))
         if half is None or whole is None:
@@ -36,65 +34,53 @@ def measure(run: Run) -> None:
         players = len(half.order)
         expected = run.expect(2 * players * run.subjects.flops(), "float32", programs=2)
         name = f"{direction} in bfloat16 against float32"
-        run.row(name, lambda h=half, w=whole, i=insertion: _agreement(run, h, w, i), seconds=expected)
+        run.row(name, lambda h=half, w=whole, i=insertion: _agreement(run, h, w, i), expected=expected)
 
 
-def _coarse() -> bool:
-    """Whether a search takes few compiled sizes, as it does on accelerators."""
-    return jax.default_backend() != "cpu"
-
-
-def _flops(run: Run, insertion: bool) -> float:
-    """Operations of a full order at full length, of which a search does a share."""
+def _expected(run: Run, search: Search) -> float:
+    """Seconds of the first search with its compiling; its stages pad what is computed by less than a third."""
     _, players = run.subjects.game("float32", side=run.sizes.side)
-    return _WORK[insertion] * players * (players + 1) / 2 * run.subjects.flops()
+    flops = _least_flops(run, players, search)
+    programs = 2 if search.size else 6 if jax.default_backend() != "cpu" else 15
+    return run.expect(1.3 * flops, search.dtype, programs=programs)
 
 
 def _order(run: Run, search: Search, found: dict[Search, Any]) -> dict[str, Any]:
     v, players = run.subjects.game(search.dtype, side=run.sizes.side)
     find = jm.greedy_insertion if search.insertion else jm.greedy_deletion
+    stop = None if search.size is None else jm.Stop(size=search.size)
     chunks: list[int | None] = [None]
 
     def once() -> Any:
-        return find(v, players, batch_size=chunks[-1])
+        return find(v, players, stop=stop, batch_size=chunks[-1])
 
-    start = time.perf_counter()
     while True:
         try:
-            result = jax.block_until_ready(once())
+            result, times = run.first_and_warm(once, most=_MOST)
             break
         except Exception as error:
             if not is_out_of_memory(error) or chunks[-1] == 1:
                 raise
         chunks.append((chunks[-1] or jm.choose_batch_size(v, players)) // 2)
-    first = time.perf_counter() - start
-    times = seconds(once, repeats=run.sizes.searches, most=min(_MOST, run.left / 2)) if _warm(run, first) else []
-    found[search] = jax.tree.map(np.asarray, result)
-    evaluations = players * (players + 1) // 2
-    row: dict[str, Any] = {"first_seconds": first, "players": players, "coalitions": evaluations}
-    if times:
-        row |= {"seconds": spread(times), "rate": evaluations / statistics.median(times), "unit": "coalitions/s"}
-        # What would have to be computed at the least: of every coalition its own tokens alone.
-        row |= {"least_flops": _least_flops(run, players, search.insertion)}
-        row |= against_matmul(run, row["least_flops"] / row["seconds"]["median"], search.dtype)
+    found[search] = result = jax.tree.map(np.asarray, result)
+    coalitions = int(result.num_evaluations)
+    row: dict[str, Any] = {"players": players, "coalitions": coalitions, **times}
+    if "seconds" in times:
+        middle, least = times["seconds"]["median"], _least_flops(run, players, search)
+        row |= {"rate": coalitions / middle, "unit": "coalitions/s", "least_flops": least}
+        row |= against_matmul(run, least / middle, search.dtype)
     if len(chunks) > 1:
         row["out of memory, so halved"] = f"to chunks of {chunks[-1]}"
-    return row | {"order": " ".join(map(str, found[search].order))}
+    return row | {"order": " ".join(str(player) for player in result.order if player >= 0)}
 
 
-def _warm(run: Run, first: float) -> bool:
-    """Whether a warm-up and a timed run still fit, when the first took so long with all its compiling."""
-    return run.left > 2 * first or run.left > 2 * _MOST
-
-
-def _least_flops(run: Run, players: int, insertion: bool) -> float:
+def _least_flops(run: Run, players: int, search: Search) -> float:
     """Operations of an order in which each coalition costs its visible tokens alone."""
     rows, cols = run.subjects.model.token_grid or (0, 0)
-    per_player = rows * cols / players
     total = 0.0
-    for step in range(players):
-        shown = step + 1 if insertion else players - step - 1
-        total += (players - step) * run.subjects.flops(tokens=round(shown * per_player) + 1)
+    for step in range(search.size or players):
+        shown = step + 1 if search.insertion else players - step - 1
+        total += (players - step) * run.subjects.flops(tokens=round(shown * rows * cols / players) + 1)
     return total
 
 
@@ -137,36 +123,23 @@ def measure_images(run: Run) -> None:
         note = f"{min(len(run.subjects.photos), len(games))} different ones"
         return {"rate": len(games) / spent, "unit": "games/s", "wall": f"{spent:.2f} s", "photos": note}
 
-    run.row(f"preparing {run.sizes.images} photos, {dtype}", make, seconds=run.expect(0, dtype))
+    run.row(f"preparing {run.sizes.images} photos, {dtype}", make, expected=run.expect(0, dtype))
     if not games:
         return
     _, players = run.subjects.game(dtype, side=side)
-    first_steps = 12 * players * run.subjects.flops(tokens=33)  # that many players flip a photo, as a rule
-    expected = run.expect(2 * len(games) * first_steps, dtype, programs=2)
+    first_steps = 12 * players * run.subjects.flops(tokens=17)  # that many players flip a photo, as a rule
+    expected = run.expect(len(games) * first_steps, dtype, programs=2)
     what = f"{len(games)} photos together, up to the flip, {dtype}"
-    run.row(what, lambda: _together(run, games, players), seconds=expected)
+    run.row(what, lambda: _together(run, games, players), expected=expected)
 
 
 def _together(run: Run, games: list[Any], players: int) -> dict[str, Any]:
-    count, stop = len(games), jm.Stop(flip=True)
-    while True:
-        start = time.perf_counter()
-        try:
-            result = jax.block_until_ready(jm.greedy_images(games[:count], players, stop=stop))
-            break
-        except Exception as error:
-            if count <= 1 or not is_out_of_memory(error):
-                raise
-        count //= 2
-    first = time.perf_counter() - start
-    steps = np.asarray(result.num_steps)
-    row: dict[str, Any] = {"first_seconds": first, "players chosen, median": float(np.median(steps))}
-    row |= {"most players chosen": int(steps.max()), "coalitions": int(np.asarray(result.num_evaluations).sum())}
-    if _warm(run, first):
-        times = seconds(
-            lambda: jm.greedy_images(games[:count], players, stop=stop),
-            repeats=run.sizes.searches,
-            most=min(_MOST, run.left / 2),
-        )
-        row |= {"seconds": spread(times), "rate": count / statistics.median(times), "unit": "photos/s"}
-    return row | ({"out of memory, so halved": f"to {count} photos"} if count < len(games) else {})
+    def once(count: int) -> dict[str, Any]:
+        stop = jm.Stop(flip=True)
+        result, row = run.first_and_warm(lambda: jm.greedy_images(games[:count], players, stop=stop), most=_MOST)
+        steps = np.asarray(result.num_steps)
+        row |= {"players chosen, median": float(np.median(steps)), "most players chosen": int(steps.max())}
+        row["coalitions"] = int(np.asarray(result.num_evaluations).sum())
+        return row | ({"rate": count / row["seconds"]["median"], "unit": "photos/s"} if "seconds" in row else {})
+
+    return halving(len(games), once)

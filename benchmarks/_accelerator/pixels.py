@@ -32,11 +32,11 @@ def measure(run: Run) -> None:
             return coalitions(run, v, side * side, dtype, None, batch, float(resnet_flops(config)))
 
         expected = run.expect(10 * batch * resnet_flops(config), dtype)
-        run.row(f"{name}, {dtype}, batch {batch}", lambda n=batch, once=once: halving(n, once), seconds=expected)
+        run.row(f"{name}, {dtype}, batch {batch}", lambda n=batch, once=once: halving(n, once), expected=expected)
     for count, pixels in run.sizes.slic:
         what = f"SLIC on the device, {_SEGMENTS} segments, {count} photos of {pixels} pixels together"
         run.row(
-            what, lambda n=count, p=pixels: halving(n, lambda n: _slic(run, n, p)), seconds=run.expect(0, "float32")
+            what, lambda n=count, p=pixels: halving(n, lambda n: _slic(run, n, p)), expected=run.expect(0, "float32")
         )
     count, pixels = min(run.sizes.slic[0][0], 8), run.sizes.slic[0][1]
     run.row(f"SLIC of scikit-image on the host, {count} photos one by one", lambda: _on_host(run, count, pixels))

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from _accelerator.measure import Compilations, PeakMemory
+from _accelerator.measure import Compilations, PeakMemory, seconds, spread
 from _accelerator.sizes import Sizes
 from _accelerator.subjects import Subjects
 from _accelerator.table import as_markdown
@@ -78,14 +78,15 @@ class Run:
             compile_one = 1.5 * seen.seconds / seen.large
         return programs * compile_one + flops / (_EFFICIENCY.get(backend, _OTHER_EFFICIENCY) * rate)
 
-    def row(self, what: str, measure: Callable[[], dict[str, Any]], *, seconds: float = 0.0) -> dict[str, Any] | None:
+    def row(self, what: str, measure: Callable[[], dict[str, Any]], *, expected: float = 0.0) -> dict[str, Any] | None:
         """Measures one row of the part in flight and writes the record. None for a row that has no figures.
 
-        measure: returns the row's figures. What it raises becomes the row's `error`, and the part goes on.
-        seconds: how long it will take; a row that does not fit into what is left is not begun, and the record says so.
+        measure:  returns the row's figures. What it raises becomes the row's `error`, and the part goes on.
+        expected: seconds that it will take; a row that does not fit into what is left is not begun, and the record says
+                  so.
         """
-        if seconds > self.left:
-            self._add({"what": what, "status": NO_TIME, "expected_seconds": seconds, "left_seconds": self.left})
+        if expected > self.left:
+            self._add({"what": what, "status": NO_TIME, "expected_seconds": expected, "left_seconds": self.left})
             return None
         start, compiled = time.monotonic(), self.compilations.seconds
         try:
@@ -96,6 +97,21 @@ class Run:
         row["wall_seconds"] = time.monotonic() - start
         self._add(row)
         return row if row["status"] == MEASURED else None
+
+    def first_and_warm(self, once: Callable[[], Any], *, most: float) -> tuple[Any, dict[str, Any]]:
+        """(what `once` returns, `first_seconds` with its compiling and `seconds` of warm runs), for what takes long.
+
+        The warm runs are left out where one of them would not fit into what is left.
+        most: seconds that the warm runs may take together.
+        """
+        start, compiled = time.perf_counter(), self.compilations.seconds
+        result = jax.block_until_ready(once())
+        first = time.perf_counter() - start
+        again = first - (self.compilations.seconds - compiled)  # at the most: tracing is in it
+        if again > self.left:
+            return result, {"first_seconds": first, "warm runs": NO_TIME}
+        times = seconds(once, repeats=self.sizes.searches, most=min(most, self.left), warm=True)
+        return result, {"first_seconds": first, "seconds": spread(times)}
 
     def _add(self, row: dict[str, Any]) -> None:
         with self._lock:

@@ -22,10 +22,11 @@ class Forward(NamedTuple):
 
 
 class Search(NamedTuple):
-    """An order or a group to be searched."""
+    """An order to be searched. size: of its first players alone; None: of all."""
 
     insertion: bool
     dtype: str
+    size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ CPU = dataclasses.replace(
     searches=1,
     small_forwards=(Forward("float32", 197, 8), Forward("float32", 65, 16), Forward("float32", 17, 16)),
     large_forwards=(Forward("float32", 197, 4),),
-    orders=tuple(search for search in _ORDERS[::-1] if search.dtype == "float32")[::-1],
+    orders=(Search(True, "float32", 8), Search(True, "bfloat16", 8), Search(True, "float32"), Search(False, "float32")),
     images=4,
     images_dtype="float32",
     pixel_forwards=(("float32", 16),),

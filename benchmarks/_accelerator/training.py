@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 import jaxmoxi as jm
-from _accelerator.measure import halving, seconds, spread
+from _accelerator.measure import halving, seconds, spread, temporary_bytes
 from _accelerator.run import Run
 from _accelerator.subjects import batch_of
 from jaxmoxi import p2p
@@ -26,9 +26,9 @@ def measure(run: Run) -> None:
     config, size = run.sizes.p2p
     what = f"{config.image_size} pixels, {config.num_groups} groups, batch {size}"
     dtype = "float32"
-    run.row(f"training step, {what}", lambda: halving(size, lambda n: _step(run, n)), seconds=4 * run.expect(0, dtype))
+    run.row(f"training step, {what}", lambda: halving(size, lambda n: _step(run, n)), expected=4 * run.expect(0, dtype))
     name = f"prediction at certainty 0.99, {what}"
-    run.row(name, lambda: halving(size, lambda n: _predict(run, n)), seconds=3 * run.expect(0, dtype))
+    run.row(name, lambda: halving(size, lambda n: _predict(run, n)), expected=3 * run.expect(0, dtype))
 
 
 def _batch(run: Run, count: int) -> Batch:
@@ -63,9 +63,7 @@ def _step(run: Run, count: int) -> dict[str, Any]:
 
     times = seconds(once, repeats=run.sizes.repeats, most=_MOST)
     row: dict[str, Any] = {"seconds": spread(times), "trace_and_compile_seconds": first}
-    memory = compiled.memory_analysis()
-    row |= {} if memory is None else {"temporary_bytes": int(memory.temp_size_in_bytes)}
-    row |= {"rate": count / row["seconds"]["median"], "unit": "images/s"}
+    row |= temporary_bytes(compiled) | {"rate": count / row["seconds"]["median"], "unit": "images/s"}
     return row | {"loss of the first step": float(losses[0]), "of the last": float(losses[-1])}
 
 
