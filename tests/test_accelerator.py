@@ -1,12 +1,15 @@
 """`benchmarks/accelerator.py`: every part runs, in a process that has none of the packages a lent machine may lack."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -161,6 +164,32 @@ def test_a_memory_that_is_too_small_halves_the_batch(parts):
     assert halving(3, run) == {"rate": 3}
     with pytest.raises(ZeroDivisionError):
         halving(4, lambda count: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (10, 30, {"peak_bytes": 30, "peak_from": "allocator"}),  # this block raised the peak of the process
+        (30, 30, {"peak_bytes": 20, "peak_from": "samples"}),  # an earlier one had raised it as high
+        (None, None, {"peak_bytes": 20, "peak_from": "process"}),
+    ],
+)
+def test_peak_memory_says_where_it_is_from(parts, monkeypatch, before, after, told):
+    measure, sampled = parts("measure"), threading.Event()
+    peaks, in_use = iter([before, after]), iter([5, 20])
+    monkeypatch.setattr(measure, "_allocator_peak", lambda: next(peaks))
+    monkeypatch.setattr(measure, "_bytes_in_use", lambda: next(in_use, None) or sampled.set())
+    with measure.PeakMemory() as memory:
+        assert sampled.wait(10)
+    assert memory.record() == told
+
+
+def test_another_form_of_attention_is_one_more_row(parts, monkeypatch):
+    forwards, rows = parts("forwards"), []
+    monkeypatch.setattr(forwards, "_rows", lambda run, model, name, forwards, *choose: rows.append((name, forwards)))
+    monkeypatch.setitem(forwards.FORMS, "Pallas", contextlib.nullcontext)
+    forwards._every_form(None, SimpleNamespace(name="ViT"), ("first", "second"))
+    assert rows == [("ViT", ("first", "second")), ("ViT, attention Pallas", ("first",))]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int64", "uint8", "bool"])

@@ -23,11 +23,11 @@ class Compilations:
         self.seconds, self.programs, self.large = 0.0, 0, 0
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
-    def _hear(self, event: str, duration: float, **more: Any) -> None:
+    def _hear(self, event: str, duration_secs: float, **more: str | int) -> None:
         if event.endswith("backend_compile_duration"):
-            self.seconds += duration
+            self.seconds += duration_secs
             self.programs += 1
-            self.large += duration > 0.3  # seconds: a network, not one operation
+            self.large += duration_secs > 0.3  # seconds: a network, not one operation
 
 
 def seconds(run: Callable[[], Any], *, repeats: int, most: float, warm: bool = False) -> list[float]:
@@ -80,18 +80,25 @@ def halving(count: int, run: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
         count //= 2
 
 
+def _device_memory() -> dict[str, Any]:
+    """What the first device's allocator tells; nothing where the backend has no answer, as a CPU has none."""
+    try:
+        return jax.local_devices()[0].memory_stats() or {}
+    except Exception:  # backends differ in how they refuse; a figure less is no failure
+        return {}
+
+
 def _bytes_in_use() -> int | None:
     """Of the first device; of this process where the device is the CPU; None where nobody tells."""
-    stats = jax.local_devices()[0].memory_stats() or {}
+    stats, status = _device_memory(), Path("/proc/self/statm")
     if "bytes_in_use" in stats:
         return int(stats["bytes_in_use"])
-    status = Path("/proc/self/statm")
     return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else None
 
 
 def _allocator_peak() -> int | None:
     """The most bytes that the device's allocator has given out since the process began; None where it does not say."""
-    stats = jax.local_devices()[0].memory_stats() or {}
+    stats = _device_memory()
     return int(stats["peak_bytes_in_use"]) if "peak_bytes_in_use" in stats else None
 
 

@@ -90,7 +90,7 @@ class Run:
             return None
         start, compiled = time.monotonic(), self.compilations.seconds
         try:
-            row = {"what": what, "status": MEASURED, **measure()}
+            row: dict[str, Any] = {"what": what, "status": MEASURED, **measure()}
         except Exception as error:
             row = {"what": what, "status": FAILED, "error": _described(error)}
         row["compile_seconds"] = self.compilations.seconds - compiled

@@ -104,7 +104,7 @@ def _made_photo(seed: int, height: int, width: int, channels: int) -> np.ndarray
     y, x = np.mgrid[:height, :width] / max(height, width)
     waves = [np.sin(2 * np.pi * (a * y + b * x + c)) for a, b, c in rng.random((channels, 3)) * 4]
     noise = rng.normal(size=(height, width, channels)) * 0.1
-    return np.uint8(np.clip(127.5 + 100 * (np.stack(waves, -1) + noise), 0, 255))
+    return np.clip(127.5 + 100 * (np.stack(waves, -1) + noise), 0, 255).astype(np.uint8)
 
 
 def batch_of(photos: Sequence[np.ndarray], count: int, side: int) -> np.ndarray:
