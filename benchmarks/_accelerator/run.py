@@ -93,6 +93,8 @@ class Run:
             row: dict[str, Any] = {"what": what, "status": MEASURED, **measure()}
         except Exception as error:
             row = {"what": what, "status": FAILED, "error": _described(error)}
+        if row["status"] == FAILED:
+            gc.collect()  # the error has let go of what the attempt had on the device
         row["compile_seconds"] = self.compilations.seconds - compiled
         row["wall_seconds"] = time.monotonic() - start
         self._add(row)
@@ -165,19 +167,23 @@ class Run:
 
     def _cut(self) -> None:
         """The end of the budget: what is in flight is given up, since neither compiling nor running can be stopped."""
-        with self._lock:
-            for entry in self._parts:
-                if entry["status"] == "running":
-                    entry["status"] = CUT
-            self.record["wall_seconds"] = time.monotonic() - self.started
-            self.write()
-        print(f"the time is over; wrote {self.out}", flush=True)
-        os._exit(0)
+        code = 1  # where even this cannot be written
+        try:
+            with self._lock:
+                for entry in self._parts:
+                    if entry["status"] == "running":
+                        entry["status"] = CUT
+                self.record["wall_seconds"] = time.monotonic() - self.started
+                self.write()
+            print(f"the time is over; wrote {self.out}", flush=True)
+            code = 0
+        finally:
+            os._exit(code)
 
     def write(self) -> None:
         """Writes the JSON and, beside it, the same as Markdown; each is there as a whole or as it was before."""
         with self._lock:
-            write_whole(self.out, json.dumps(self.record, indent=1) + "\n")
+            write_whole(self.out, json.dumps(self.record, indent=1, default=str) + "\n")
             write_whole(self.out.with_suffix(".md"), as_markdown(self.record))
 
 
