@@ -45,6 +45,7 @@ def tiny(tmp_path_factory):
     rng = np.random.default_rng(0)
     for i in range(2):
         Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(place / f"{i}.png")
+    (place / "0-broken.png").write_bytes(b"no picture")
     done = start("--tiny", "--model", folder, "--photos", place, "--out", place / "out" / "a.json")
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((place / "out" / "a.json").read_text()), done.stdout, place
@@ -55,7 +56,8 @@ def test_every_part_runs_without_the_other_packages(tiny):
     assert [part["name"] for part in record["parts"]] == PARTS
     assert [part["status"] for part in record["parts"]] == ["ran"] * len(PARTS), printed
     assert record["stand-ins for missing packages"] == ["jaxtyping", "safetensors"]
-    assert record["photos"].startswith("2 of ")
+    assert record["photos"].startswith("2 of accelerator")
+    assert record["photos"].endswith(", unreadable: 0-broken.png")
     assert record["environment"]["jax"] == jax.__version__
     for part in record["parts"]:
         assert part["rows"]
@@ -234,7 +236,7 @@ def test_counted_operations_of_a_vision_transformer(parts):
     ("arguments", "message"),
     [
         (["--model", "missing"], "accelerator: no model folder missing"),
-        (["--photos", "."], "holds no photo; expected a folder of images"),
+        (["--photos", "."], "holds no photo that can be read; expected a folder of images"),
         (["--out", "a.txt"], "--out: expected a name that ends in .json; got a.txt"),
         (["--minutes", "0.1"], "--minutes: expected at least a quarter of one; got 0.1"),
     ],

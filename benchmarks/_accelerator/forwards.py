@@ -48,17 +48,20 @@ def _rows(
     forwards: Sequence[Forward],
     choose: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> None:
-    rows, cols = model.token_grid or (0, 0)
+    layout = model.token_layout
+    assert layout is not None, "`subjects.load` takes networks with tokens alone"
+    players = layout.grid[0] * layout.grid[1]
     image = random_image(model)
     games: dict[str, Any] = {}
     for dtype, tokens, batch in forwards:
-        tokens = min(tokens, rows * cols + 1)
+        tokens = min(tokens, players + layout.num_prefix)
+        visible = max(tokens - layout.num_prefix, 1)
 
-        def once(batch: int, dtype: str = dtype, tokens: int = tokens) -> dict[str, Any]:
+        def once(batch: int, dtype: str = dtype, tokens: int = tokens, visible: int = visible) -> dict[str, Any]:
             if dtype not in games:
                 games[dtype] = jm.token_value_fn(model.astype(dtype), image, 0)
             with choose():
-                return coalitions(run, games[dtype], rows * cols, dtype, tokens, batch, coalition_flops(model, tokens))
+                return coalitions(run, games[dtype], players, dtype, visible, batch, coalition_flops(model, tokens))
 
         expected = run.expect(10 * batch * coalition_flops(model, tokens), dtype)
         what = f"{name}, {dtype}, {tokens} tokens, batch {batch}"
@@ -66,15 +69,14 @@ def _rows(
 
 
 def coalitions(
-    run: Run, v: Any, players: int, dtype: str, tokens: int | None, batch: int, flops: float
+    run: Run, v: Any, players: int, dtype: str, visible: int | None, batch: int, flops: float
 ) -> dict[str, Any]:
-    """The figures of a batch of coalitions, compiled for its number of tokens.
+    """The figures of a batch of coalitions, compiled for so many visible players.
 
-    tokens: visible ones, class token included, of a game that removes tokens; None hides half of the players.
-    flops:  of one coalition; 0 where nobody has counted.
+    visible: players of each coalition, of a game that removes tokens; None hides half of the players.
+    flops:   of one coalition; 0 where nobody has counted.
     """
     rng = np.random.default_rng(0)
-    visible = None if tokens is None else tokens - 1
     shown = players // 2 if visible is None else visible
     masks = jnp.asarray(np.argsort(rng.random((batch, players)), axis=1) < shown)
     evaluate = jax.jit(lambda v, masks: v(masks, max_visible=visible))

@@ -14,7 +14,7 @@ BOTH = ("bfloat16", "float32")
 
 
 class Forward(NamedTuple):
-    """Coalitions to be timed. tokens: visible ones, class token included; cut to what the network has."""
+    """Coalitions to be timed. tokens: visible ones, class tokens included; cut to what the network has."""
 
     dtype: str
     tokens: int

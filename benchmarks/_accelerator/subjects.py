@@ -88,14 +88,24 @@ def load(folder: Path | None, small: VisionTransformerConfig) -> Classifier:
 
 
 def photos_for(model: Classifier, folder: Path | None, count: int) -> tuple[list[np.ndarray], str]:
-    """(at most `count` photos as the model sees them, where they are from). None for a folder makes up two."""
+    """(at most `count` photos as the model sees them, where they are from). None for a folder makes up two.
+
+    Files that cannot be read are left out, and named. Raises InputError where none is left.
+    """
     if folder is None:
         height, width, channels = image_shape(model.config)
         return [_made_photo(seed, height, width, channels) for seed in range(2)], "made up"
-    names = find_photos(folder).photos[:count]
-    if not names:
-        raise jm.InputError(f"--photos: {folder} holds no photo; expected a folder of images")
-    return [model.crop(read_photo(folder / name)) for name in names], f"{len(names)} of {folder.name}"
+    found, broken = [], []
+    for name in find_photos(folder).photos:
+        if len(found) == count:
+            break
+        try:
+            found.append(model.crop(read_photo(folder / name)))
+        except jm.InputError:
+            broken.append(name)
+    if not found:
+        raise jm.InputError(f"--photos: {folder} holds no photo that can be read; expected a folder of images")
+    return found, f"{len(found)} of {folder.name}" + (f", unreadable: {', '.join(broken)}" if broken else "")
 
 
 def _made_photo(seed: int, height: int, width: int, channels: int) -> np.ndarray:
@@ -108,12 +118,13 @@ def _made_photo(seed: int, height: int, width: int, channels: int) -> np.ndarray
 
 
 def batch_of(photos: Sequence[np.ndarray], count: int, side: int) -> np.ndarray:
-    """uint8[count, side, side, 3]: photos cut or repeated to a square, over and over."""
+    """uint8[count, side, side, 3]: photos made square, over and over."""
     rows = []
     for i in range(count):
         photo = photos[i % len(photos)]
         ys, xs = (np.arange(side) * n // side for n in photo.shape[:2])
-        rows.append(np.roll(photo[ys][:, xs, :3], i, axis=1))  # no two alike
+        colours = photo[..., [0, 0, 0]] if photo.shape[-1] < 3 else photo[..., :3]
+        rows.append(np.roll(colours[ys][:, xs], i, axis=1))  # no two alike
     return np.stack(rows)
 
 
