@@ -80,6 +80,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Measures and writes. Returns the exit code: 0 where every part ran or had no time, 1 where one failed."""
     args = parsed(arguments)
+    if args.tiny:  # nothing has to be fast: XLA, which starts below, need not optimise
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         sizes = TINY if args.tiny else CPU if jax.default_backend() == "cpu" else ACCELERATOR

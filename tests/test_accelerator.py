@@ -1,6 +1,5 @@
 """`benchmarks/accelerator.py`: every part runs, in a process that has none of the packages a lent machine may lack."""
 
-import contextlib
 import dataclasses
 import importlib
 import json
@@ -186,12 +185,16 @@ def test_peak_memory_says_where_it_is_from(parts, monkeypatch, before, after, to
     assert memory.record() == told
 
 
-def test_another_form_of_attention_is_one_more_row(parts, monkeypatch):
-    forwards, rows = parts("forwards"), []
-    monkeypatch.setattr(forwards, "_rows", lambda run, model, name, forwards, *choose: rows.append((name, forwards)))
-    monkeypatch.setitem(forwards.FORMS, "Pallas", contextlib.nullcontext)
-    forwards._every_form(None, SimpleNamespace(name="ViT"), ("first", "second"))
-    assert rows == [("ViT", ("first", "second")), ("ViT, attention Pallas", ("first",))]
+@pytest.mark.parametrize(("backend", "forms"), [("gpu", ["heads", "batched"]), ("tpu", ["heads", "batched", "pallas"])])
+def test_the_first_row_is_measured_in_every_form_of_attention(parts, monkeypatch, backend, forms):
+    forwards, sizes, rows = parts("forwards"), parts("sizes"), []
+    monkeypatch.setattr(
+        forwards, "_rows", lambda run, model, name, forwards: rows.append((model.config.attention, forwards))
+    )
+    monkeypatch.setattr(forwards.jax, "default_backend", lambda: backend)
+    model = parts("subjects").random_vit(sizes.TINY.large)
+    forwards._every_form(SimpleNamespace(sizes=sizes.ACCELERATOR), model, ("first", "second"))
+    assert rows == [(None, ("first", "second")), *((form, ("first",)) for form in forms)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int64", "uint8", "bool"])

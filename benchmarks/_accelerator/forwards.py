@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,11 +17,8 @@ from _accelerator.run import Run
 from _accelerator.sizes import Forward
 from _accelerator.subjects import coalition_flops, random_image, random_vit
 from jaxmoxi.models.classifier import Classifier
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 
-# The forms of attention that are compared, each a `with` block inside which the network is traced. The first is what
-# the package chooses by itself, and all other rows use it. With a second entry ("head by head", "batched", "Pallas")
-# the row that is worth most is measured in every form.
-FORMS: dict[str, Callable[[], AbstractContextManager[Any]]] = {"as the package chooses": nullcontext}
 _MOST = 6.0  # seconds of the repeats of one row
 
 
@@ -36,18 +33,18 @@ def measure_small(run: Run) -> None:
 
 
 def _every_form(run: Run, model: Classifier, forwards: Sequence[Forward]) -> None:
+    """Rows in the form of attention that the platform takes by itself; the one worth most in the others too."""
     _rows(run, model, model.name, forwards)
-    for form, choose in list(FORMS.items())[1:]:
-        _rows(run, model, f"{model.name}, attention {form}", forwards[:1], choose)
+    if isinstance(model.config, VisionTransformerConfig):
+        for form in run.sizes.forms:
+            if form == "pallas" and jax.default_backend() != "tpu":
+                continue  # the kernel is for TPUs; elsewhere it is interpreted, to be tested
+            config = dataclasses.replace(model.config, attention=form)
+            name = f"{model.name}, attention in the form {form!r}"
+            _rows(run, dataclasses.replace(model, config=config), name, forwards[:1])
 
 
-def _rows(
-    run: Run,
-    model: Classifier,
-    name: str,
-    forwards: Sequence[Forward],
-    choose: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> None:
+def _rows(run: Run, model: Classifier, name: str, forwards: Sequence[Forward]) -> None:
     layout = model.token_layout
     assert layout is not None, "`subjects.load` takes networks with tokens alone"
     players = layout.grid[0] * layout.grid[1]
@@ -60,8 +57,7 @@ def _rows(
         def once(batch: int, dtype: str = dtype, tokens: int = tokens, visible: int = visible) -> dict[str, Any]:
             if dtype not in games:
                 games[dtype] = jm.token_value_fn(model.astype(dtype), image, 0)
-            with choose():
-                return coalitions(run, games[dtype], players, dtype, visible, batch, coalition_flops(model, tokens))
+            return coalitions(run, games[dtype], players, dtype, visible, batch, coalition_flops(model, tokens))
 
         expected = run.expect(10 * batch * coalition_flops(model, tokens), dtype)
         what = f"{name}, {dtype}, {tokens} tokens, batch {batch}"

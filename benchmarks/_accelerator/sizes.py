@@ -6,6 +6,7 @@ import dataclasses
 from typing import NamedTuple
 
 from jaxmoxi.cli.rates import SIZES as NETWORKS
+from jaxmoxi.kernels.attention import Form
 from jaxmoxi.models.networks.resnet_config import ResNetConfig
 from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.p2p.config import CNNConfig, Config
@@ -38,6 +39,7 @@ class Sizes:
     repeats:     timed runs of what is short; long searches are timed `searches` times.
     small:       the network in place of --model, where none is given.
     large:       the second network, of random weights.
+    forms:       of attention, in which the first row of each network is measured beside the platform's own.
     side:        players along a side of the image, in the searches; None: every token is a player.
     images:      searched together, up to the flip.
     pixels:      the CNN, the regions along a side of its image, and batches of its coalitions.
@@ -56,6 +58,7 @@ class Sizes:
     small_forwards: tuple[Forward, ...]
     large: VisionTransformerConfig
     large_forwards: tuple[Forward, ...]
+    forms: tuple[Form, ...]
     side: int | None
     orders: tuple[Search, ...]
     images: int
@@ -88,6 +91,7 @@ ACCELERATOR = Sizes(
         Forward("bfloat16", 197, 256), Forward("bfloat16", 197, 64), Forward("bfloat16", 197, 1024),
         Forward("bfloat16", 65, 512), Forward("float32", 197, 256),
     ),
+    forms=("heads", "batched", "pallas"),
     side=None,
     orders=_ORDERS,
     images=64,
@@ -110,6 +114,7 @@ CPU = dataclasses.replace(
     searches=1,
     small_forwards=(Forward("float32", 197, 8), Forward("float32", 65, 16), Forward("float32", 17, 16)),
     large_forwards=(Forward("float32", 197, 4),),
+    forms=("batched",),
     orders=(Search(True, "float32", 8), Search(True, "bfloat16", 8), Search(True, "float32"), Search(False, "float32")),
     images=4,
     images_dtype="float32",
@@ -135,6 +140,7 @@ TINY = Sizes(
         image_size=24, patch_size=8, hidden_size=48, num_layers=3, num_heads=3, mlp_dim=96, num_classes=5
     ),
     large_forwards=(Forward("float32", 10, 2),),
+    forms=("batched",),
     side=3,
     orders=(Search(True, "bfloat16"), Search(True, "float32")),
     images=2,

@@ -135,8 +135,8 @@ def random_vit(config: VisionTransformerConfig) -> Classifier:
 
 
 def random_image(model: Classifier) -> jax.Array:
-    """An input of a network whose preprocessing maps photos to [-1, 1], float32[H, W, C]."""
-    return jax.random.uniform(jax.random.key(0), image_shape(model.config), minval=-1, maxval=1)
+    """A made-up photo as the network's input, float32[H, W, C]."""
+    return model.preprocess(_made_photo(0, *image_shape(model.config)))
 
 
 def random_resnet(config: ResNetConfig) -> Classifier:

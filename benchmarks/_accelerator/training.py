@@ -42,7 +42,8 @@ def _batch(run: Run, count: int) -> Batch:
 def _step(run: Run, count: int) -> dict[str, Any]:
     config = run.sizes.p2p[0]
     optimizer, settings = optax.adam(1e-4), p2p.TrainConfig(batch_size=count)
-    state = jax.jit(lambda key: init_state(p2p.init(key, config), optimizer))(jax.random.key(0))
+    begin = jax.jit(lambda model: init_state(jax.tree.map(jnp.copy, model), optimizer))  # a step donates its state
+    state = begin(p2p.init(jax.random.key(0), config))
     batch = jax.tree.map(jnp.asarray, _batch(run, count))
 
     def step(state: Any, batch: Batch) -> Any:
