@@ -10,7 +10,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,64 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.rates import SIZES, forward_flops, matmul_rate, random_classifier, timed
 from jaxmoxi.cli.shared import one_line
 from jaxmoxi.errors import InputError
 from jaxmoxi.files import write_whole
 from jaxmoxi.games.image import token_value_fn
 from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.models.classifier import Classifier
-from jaxmoxi.models.networks.base import image_shape, sides
-from jaxmoxi.models.networks.vit import VisionTransformerConfig, ViT
-from jaxmoxi.models.preprocess import Preprocessing
+from jaxmoxi.models.networks.base import image_shape
 
 _OPTION = tyro.conf.arg
-
-SIZES = {
-    "tiny": VisionTransformerConfig(hidden_size=192, num_layers=12, num_heads=3, mlp_dim=768),
-    "small": VisionTransformerConfig(hidden_size=384, num_layers=12, num_heads=6, mlp_dim=1536),
-    "base": VisionTransformerConfig(hidden_size=768, num_layers=12, num_heads=12, mlp_dim=3072),
-}
-
-
-def random_classifier(config: VisionTransformerConfig) -> Classifier:
-    """A vision transformer of this shape with random weights, which is as fast as a trained one."""
-    state = nnx.state(ViT(config, rngs=nnx.Rngs(0)), nnx.Param)
-    names = tuple(f"class {i}" for i in range(config.num_classes))
-    return Classifier(state, config, Preprocessing(resize=sides(config.image_size)), names, f"random ViT {config}")
-
-
-def forward_flops(config: VisionTransformerConfig, num_tokens: int) -> int:
-    """The floating-point operations of one coalition, 2 for each multiply-add.
-
-    Matrix products alone count, without those computed once for an image, and of the last layer the class token alone.
-
-    num_tokens: visible tokens, class token included.
-    """
-    width, mlp, layers = config.hidden_size, config.mlp_dim, config.num_layers
-    project, finish = 3 * width * width, width * width + 2 * width * mlp
-    attend = 2 * num_tokens * width
-    full = (layers - 1) * num_tokens * (attend + finish) + (layers - 2) * num_tokens * project
-    read = 3 * width * width + 2 * config.num_heads * num_tokens * width + finish
-    return 2 * (full + read + width * config.num_classes)
-
-
-def matmul_rate(dtype: Any, *, size: int | None = None, repeats: int = 7, mesh: Mesh | None = None) -> float:
-    """Floating-point operations per second of large square matrix products: the best of `repeats` runs.
-
-    mesh: computes one product on each of its devices at the same time; None for one device.
-    """
-    size = size or (2048 if jax.default_backend() == "cpu" else 8192)
-    a, b = jax.random.normal(jax.random.key(0), (2, size, size)).astype(dtype)
-    count = 1 if mesh is None else mesh.size
-    if mesh is not None:
-        a = jax.device_put(jnp.tile(a, (count, 1)), NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
-        b = jax.device_put(b, NamedSharding(mesh, PartitionSpec()))
-    times = _times(jax.jit(jnp.matmul), (a, b), repeats)
-    return 2 * count * size**3 / min(times)
 
 
 def throughput(
@@ -120,7 +75,7 @@ def throughput(
                 try:
                     compiled = evaluate.lower(v, masks).compile()
                     compile_seconds = time.perf_counter() - start
-                    times = _times(compiled, (v, masks), repeats)
+                    times = timed(compiled, (v, masks), repeats)
                 except jax.errors.JaxRuntimeError as error:
                     if "RESOURCE_EXHAUSTED" not in str(error):
                         raise
@@ -138,17 +93,6 @@ def throughput(
                     "matmul_flops_per_second": rate,
                     "matmul_share": flops / rate,
                 }
-
-
-def _times(run: Callable[..., Any], args: tuple[Any, ...], repeats: int) -> list[float]:
-    """Seconds of each run, after a warm-up run that is not timed."""
-    jax.block_until_ready(run(*args))
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(run(*args))
-        times.append(time.perf_counter() - start)
-    return times
 
 
 HEADER = f"{'dtype':>9} {'tokens':>7} {'batch':>6} {'forwards/s':>11} {'spread':>15} {'GFLOP/s':>9} {'of matmul':>9}"

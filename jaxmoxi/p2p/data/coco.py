@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.augment import centre_geometry, place_image, place_labels
@@ -66,6 +65,8 @@ def build_coco10(
     Raises ValueError, before anything is written, for annotations that are not of this format, a class that is not in
     them or has too few images, or a folder that is not empty; and for an image that is missing or broken.
     """
+    from tqdm import tqdm  # what needs no bar runs without the package
+
     images, out = Path(images), Path(out)
     if train_per_class < 1 or val_per_class < 1:
         raise InputError(f"expected at least one image per class and split; got {train_per_class} and {val_per_class}")

@@ -17,7 +17,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Float
-from tqdm import tqdm
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.example import Batch
@@ -129,6 +128,8 @@ def evaluate(
 
     Raises ValueError for no batch at all, and for impossible images (see `predict`), labels, masks, shapes or levels.
     """
+    from tqdm import tqdm  # what needs no bar runs without the package
+
     levels = check_certainty(certainty if model.config.dynamic_threshold else 1.0)
     at = check_shares(shares)
     most, size = check_batch_size(batch_size, batch_size), 0

@@ -25,7 +25,6 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
-from tqdm import tqdm
 
 from jaxmoxi.errors import InputError, warn
 from jaxmoxi.p2p.arrays import local_folder
@@ -154,6 +153,8 @@ def fit(
             )
         # Copies, because the step donates its inputs and the caller may still use the weights to start from.
         state, sums = place.everywhere(_copies((state, sums)))
+        from tqdm import tqdm  # what needs no bar runs without the package
+
         bar = closing.enter_context(tqdm(total=total, initial=first, unit="step", disable=not progress, leave=False))
         started = time.perf_counter()
         stop = should_stop or (lambda: False)
