@@ -122,6 +122,7 @@ def _environment(chip: str) -> dict[str, str]:
         "TPU_ACCELERATOR_TYPE": ACCELERATORS[chip],
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_WORKER_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing runs, so no two processes want the same chip
         "JAX_PLATFORMS": "cpu",
     }
     return os.environ | own
