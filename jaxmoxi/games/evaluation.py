@@ -36,9 +36,10 @@ _CPU_BUDGET = 32 * 2**20
 _CPU_MEMORY, _CPU_FEW = 2**30, 4
 # A TPU's compiler keeps what a chunk computes in the chip's vector memory (128 MiB of a v5e) where it fits, which is
 # far less than all that is alive in the traced program, most of it fused. By the compiler's own figures for 197 tokens,
-# a DeiT-Tiny reaches 29, 30, 24 and 19 % of a v5e's peak in chunks of 128, 256, 512 and 1024, where 256 take 540 MB of
-# the traced program; a ViT-B 68, 70 and 60 % in chunks of 32, 64 and 128, where 64 take 480 MB.
-_TPU_BUDGET = 600 * 2**20
+# a DeiT-Tiny reaches 29, 30, 24 and 19 % of a v5e's peak in chunks of 128, 256, 512 and 1024, where 128 take 270 MB of
+# the traced program; a ViT-B 68, 70 and 60 % in chunks of 32, 64 and 128, where 32 take 240 MB. (105 tokens of a
+# DeiT-Tiny leave the memory at 512 rows, 560 MB: 17 %.)
+_TPU_BUDGET = 300 * 2**20
 
 
 @deliberate
@@ -181,7 +182,7 @@ def choose_batch_size(v: ValueFn, num_players: int, *, max_visible: int | None =
 
     The arrays one chunk of coalitions needs at once are read off the traced program (largest sum of live
     intermediates, fused or not, so on the safe side) and divided into a quarter of the free memory the device
-    reports; on a TPU into 600 MiB at most and on the CPU into 32 MiB (four coalitions may take 1 GiB), because larger
+    reports; on a TPU into 300 MiB at most and on the CPU into 32 MiB (four coalitions may take 1 GiB), because larger
     chunks only leave the vector memory and the caches.
     """
     game = as_game(v)

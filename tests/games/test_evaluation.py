@@ -72,7 +72,7 @@ def test_chosen_batch_size_follows_the_memory(monkeypatch):
     with planned_for(Hardware("tpu", free_bytes=4 * 10**6)):
         assert jm.choose_batch_size(v, 5) == 1
     with planned_for(Hardware("tpu", free_bytes=16 * 10**9)):
-        assert jm.choose_batch_size(v, 5) == 64
+        assert jm.choose_batch_size(v, 5) == 32
 
 
 def test_out_of_memory_says_what_to_try():
