@@ -46,6 +46,27 @@ def without_gradient(tree: Tree) -> Tree:
     return tree if is_concrete(tree) else jax.tree.map(_mark, tree)
 
 
+def held(tree: Tree, inputs: Any) -> Tree:
+    """The results of a search in which nothing was differentiated, tied to what they came from.
+
+    `jax.grad` of them raises InputError, as of `without_gradient`; their forward derivatives are NaN.
+    """
+    floats = [x for x in jax.tree.leaves(inputs) if jax.numpy.issubdtype(jax.numpy.result_type(x), jax.numpy.floating)]
+    return jax.tree.map(lambda x: _tied(x, floats) if jax.numpy.issubdtype(x.dtype, jax.numpy.floating) else x, tree)
+
+
+@jax.custom_jvp
+def _tied(x: Array, inputs: list[Array]) -> Array:
+    return x
+
+
+@_tied.defjvp
+def _tied_forward(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    x, _ = primals
+    moved = sum(jax.numpy.sum(t, dtype=jax.numpy.float32) for t in tangents[1])
+    return x, _search_result.bind(jax.numpy.full(x.shape, jax.numpy.nan, x.dtype) * moved)
+
+
 def _mark(x: Array) -> Array:
     return _search_result.bind(x) if jax.numpy.issubdtype(x.dtype, jax.numpy.floating) else x
 

@@ -89,6 +89,13 @@ class Game:
         raise InputError(f"this game ({type(self).__name__}) has no logits; those of pixel_value_fn and "
                          "token_value_fn have")  # fmt: skip
 
+    def read(self, logits: Float[Array, "C K"]) -> Readout | None:
+        """What rows of the game's own `logits` say; None for a game whose answers are not made of logits alone.
+
+        Games that differ in their payoff alone then share one forward pass.
+        """
+        return None
+
     def relaxed(self, gates: Float[Array, "C P"]) -> Float[Array, "C"]:
         """The payoff with players that are partly there, float32[C]; differentiable in the gates.
 
@@ -181,6 +188,10 @@ class GameWrapper(Game):
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the game inside."""
         return self.v.logits(masks, max_visible=max_visible)
+
+    def read(self, logits: Float[Array, "C K"]) -> Readout | None:
+        """What the game inside reads in logits."""
+        return self.v.read(logits)
 
     def relaxed(self, gates: Float[Array, "C P"]) -> Float[Array, "C"]:
         """The payoff at gates, of the game inside."""

@@ -137,18 +137,26 @@ def _read_chunks(
     return jax.tree.map(lambda x: x.reshape(chunks * size)[:count], out)
 
 
-def read_rows(game: Game, masks: Bool[np.ndarray, "C P"], *, size: int, max_visible: int | None) -> Readout:
+def read_rows(
+    game: Game,
+    masks: Bool[np.ndarray, "C P"],
+    *,
+    size: int,
+    max_visible: int | None,
+    reader: Callable[[Game, Array, int | None], Any] = read,
+) -> Any:
     """Readouts of coalitions that the host chose, NumPy arrays [C], in chunks of one compiled shape.
 
-    size: rows a chunk; the last is padded. The device is given all chunks before the first is waited for.
-    Raises InputError for a game of traced arrays.
+    size:   rows a chunk; the last is padded. The device is given all chunks before the first is waited for.
+    reader: (game, masks, max_visible) -> a tree of arrays [C], traceable and hashable; `read` gives a `Readout`.
+    Raises TracedError for a game of traced arrays.
     """
     count, num_players = masks.shape
     with memory_advice(game, num_players, max_visible, size):
         rows = masks[np.minimum(np.arange(-(-count // size) * size), count - 1)].reshape(-1, size, num_players)
-        outs = [_read_chunk(game, chunk, max_visible) for chunk in rows]
+        outs = [_read_chunk(game, chunk, max_visible, reader) for chunk in rows]
         if not is_concrete(outs):
-            raise InputError(OUTSIDE)
+            raise TracedError(OUTSIDE)
         outs = jax.device_get(outs)
     return jax.tree.map(lambda *chunks: np.concatenate(chunks)[:count], *outs)
 
@@ -159,7 +167,15 @@ OUTSIDE = (
 )
 
 
-_read_chunk = jax.jit(read, static_argnums=2)
+class TracedError(InputError):
+    """A search that decides on the host met numbers that are being traced, and cannot be looked at."""
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _read_chunk(
+    game: Game, masks: Bool[Array, "C P"], max_visible: int | None, reader: Callable[[Game, Array, int | None], Any]
+) -> Any:
+    return reader(game, masks, max_visible)
 
 
 def tells(game: Game, num_players: int) -> Readout:

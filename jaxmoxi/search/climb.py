@@ -1,7 +1,8 @@
 """The moves of a search for small groups.
 
 `eliminate` removes players while the group stays enough. A `Climber` exchanges players while the group does better, and
-starts again from a disturbed group. `refine` alternates the two.
+starts again from a disturbed group. `refine` alternates the two. `device.groups` makes the same moves in a compiled
+loop.
 
 Source: floating and oscillating search for feature subsets (Pudil, Novovičová, Kittler, Pattern Recognition Letters
 1994; Somol, Pudil, ICPR 2000); lazy evaluation by gains measured earlier (Minoux 1978); iterated local search. Ours:
@@ -17,18 +18,18 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores
-from jaxmoxi.search.shared import neighbours, within
+from jaxmoxi.search.shared import lots, neighbours, within
 
 Group = Bool[np.ndarray, "P"]
 
 # A backward step takes this share of the players at once, as long as the group stays enough.
-_SHARE = 6
+SHARE = 6
 # An exchange scans so many additions, and tries the removals for so many of the best of them. On DeiT-Tiny the winner
 # of a scan is nearly always among the 32 of 196 that gained most when they were last looked at.
-_SHORTLIST, _TRIED = 32, 8
+SHORTLIST, TRIED = 32, 8
 # Stuck for good: so many disturbed starts in a row that led to nothing. Without it small games, whose every group is
 # soon known, would never spend their budget.
-_PATIENCE = 50
+PATIENCE = 50
 
 
 def eliminate(oracle: Oracle, group: Group) -> Group:
@@ -39,7 +40,7 @@ def eliminate(oracle: Oracle, group: Group) -> Group:
         if not enough.any():
             break
         order = np.argsort(-scores, kind="stable")
-        count = max(1, len(players) // _SHARE)
+        count = max(1, len(players) // SHARE)
         smaller = group.copy()
         smaller[players[np.argmax(np.where(enough, scores, -np.inf))]] = False
         while count > 1:
@@ -54,12 +55,13 @@ def eliminate(oracle: Oracle, group: Group) -> Group:
 
 
 class Climber:
-    """Exchanges of one player of a group for one outside, which keep its size. Deterministic: a fixed seed."""
+    """Exchanges of one player of a group for one outside, which keep its size. Deterministic."""
 
     def __init__(self, oracle: Oracle):
         self.oracle = oracle
-        self.gains = np.full(oracle.num_players, np.inf)  # what each player brought when it was last tried
-        self.rng = np.random.default_rng(0)
+        # What each player brought when it was last tried; float32, as on the device.
+        self.gains = np.full(oracle.num_players, np.inf, np.float32)
+        self.draws = 0
 
     def additions(
         self, group: Group, score: float, *, full: bool, banned: Group | None = None
@@ -68,15 +70,15 @@ class Climber:
         outside = ~group if banned is None else ~group & ~banned
         players = np.flatnonzero(outside)
         if not full:
-            players = np.sort(players[np.argsort(-self.gains[players], kind="stable")[:_SHORTLIST]])
+            players = np.sort(players[np.argsort(-self.gains[players], kind="stable")[:SHORTLIST]])
         scores, enough = self.oracle.ask(neighbours(group, players))
-        self.gains[players] = scores - score
+        self.gains[players] = np.float32(scores) - np.float32(score)
         return players, scores, enough
 
     def exchanges(self, group: Group, score: float, *, full: bool) -> tuple[Groups, Scores, Enough]:
         """(groups, scores, enough) of the same size: the best additions, each with every removal."""
         players, scores, _ = self.additions(group, score, full=full)
-        best = players[np.argsort(-scores, kind="stable")[:_TRIED]]
+        best = players[np.argsort(-scores, kind="stable")[:TRIED]]
         inside = np.flatnonzero(group)
         rows = [neighbours(row, inside) for row in neighbours(group, best)]
         groups = np.concatenate(rows) if rows else group[None]
@@ -84,7 +86,7 @@ class Climber:
 
     def climb(self, group: Group, score: float) -> tuple[Group, float, bool]:
         """(group, score, enough) where the exchanges end: at one that is enough, or where none does better."""
-        full = int(np.isinf(self.gains[~group]).sum()) > _SHORTLIST  # next to nothing is known yet
+        full = int(np.isinf(self.gains[~group]).sum()) > SHORTLIST  # next to nothing is known yet
         while group.any():
             groups, scores, enough = self.exchanges(group, score, full=full)
             best = int(np.argmax(np.where(enough, scores, -np.inf) if enough.any() else scores))
@@ -103,7 +105,9 @@ class Climber:
         inside = np.flatnonzero(group)
         count = min(len(inside), max(2, min(4, len(inside) // 4)), int((~group).sum()))
         banned = np.zeros(len(group), bool)
-        banned[self.rng.choice(inside, count, replace=False)] = True
+        chances = lots(np.array([self.draws], np.uint32), np.arange(len(group), dtype=np.uint32))
+        banned[inside[np.argsort(chances[inside], kind="stable")[:count]]] = True
+        self.draws += 1
         group = group & ~banned
         score, enough = (float(x[0]) for x in self.oracle.ask(group[None]))
         for _ in range(count):
@@ -114,7 +118,7 @@ class Climber:
         return group, score, bool(enough)
 
 
-def search_down(climber: Climber, limit: int, *, restarts: int = _PATIENCE) -> Group | None:
+def search_down(climber: Climber, limit: int, *, restarts: int = PATIENCE) -> Group | None:
     """The backward search and its exchanges; nobody if that is enough; None if everybody is not."""
     players = climber.oracle.num_players
     ends = np.stack([np.zeros(players, bool), np.ones(players, bool)])
@@ -124,7 +128,7 @@ def search_down(climber: Climber, limit: int, *, restarts: int = _PATIENCE) -> G
     return refine(climber, ends[1], limit, restarts=restarts) if enough[1] else None
 
 
-def refine(climber: Climber, group: Group, limit: int, *, restarts: int = _PATIENCE) -> Group:
+def refine(climber: Climber, group: Group, limit: int, *, restarts: int = PATIENCE) -> Group:
     """A group from which nobody can be taken away, from one that is enough: smaller or equal."""
     oracle = climber.oracle
     group = eliminate(oracle, group)

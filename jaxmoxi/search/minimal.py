@@ -13,19 +13,21 @@ drifts. A backward search starts from the full image, in distribution. So there 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.base import Game, ValueFn
+from jaxmoxi.games.base import ValueFn
+from jaxmoxi.games.evaluation import check_batch_size
 from jaxmoxi.guards import deliberate
-from jaxmoxi.moxi.greedy import greedy_deletion, greedy_insertion
+from jaxmoxi.search.asking import reader_of
 from jaxmoxi.search.climb import Climber, Group, refine, search_down
+from jaxmoxi.search.device.doors import either_form
+from jaxmoxi.search.device.found import group_on_device, unreachable
 from jaxmoxi.search.holding import check_alternatives
 from jaxmoxi.search.oracle import GroupResult, Oracle, goal_of
-from jaxmoxi.search.shared import check_budget, within
+from jaxmoxi.search.shared import check_budget, neighbours, within
 from jaxmoxi.types import Stop
 
 
@@ -67,23 +69,22 @@ def minimal_group(
     """
     game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
-    oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size, callback=callback)
+    check_batch_size(batch_size)
     limit = check_budget(budget, num_players)
-    climber = Climber(oracle)
-    group = search_down(climber, limit, restarts=0)
-    size = num_players if group is None else int(group.sum()) - 1
-    if size > 0:
-        rival, spent = _greedy(game, num_players, goal, insertion, size, batch_size)
-        oracle.count += spent
+
+    def on_host() -> GroupResult:
+        reader = reader_of(game, goal, greedy=True)
+        oracle = Oracle(
+            game, num_players, goal=goal, insertion=insertion, batch_size=batch_size, callback=callback, reader=reader
+        )
+        return oracle.result(_search_on_host(oracle, limit), alternatives)
+
+    def in_loop() -> GroupResult:
         if callback is not None:
-            callback(oracle.count)
-        score, enough = (x[0] for x in oracle.ask(rival[None]))
-        if not enough and group is not None:
-            rival, _, enough = within(oracle, limit, lambda: climber.climb(rival, float(score))) or (rival, 0, False)
-        group = rival if enough else group
-    if group is None:
-        raise _unreachable(insertion)
-    return oracle.result(refine(climber, group, limit), alternatives)
+            raise InputError("callback needs a search outside jit and vmap: there is no host to call inside")
+        return group_on_device(game, goal, num_players, insertion, limit, batch_size, alternatives)
+
+    return either_form(game, on_host, in_loop, host=callback is not None)
 
 
 @deliberate
@@ -108,27 +109,41 @@ def backward_elimination(
     """
     game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
-    oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
-    group = search_down(Climber(oracle), 0)
+    check_batch_size(batch_size)
+
+    def on_host() -> GroupResult:
+        oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
+        group = search_down(Climber(oracle), 0)
+        if group is None:
+            raise unreachable(insertion, eliminate=True)
+        return oracle.result(group, alternatives)
+
+    def in_loop() -> GroupResult:
+        return group_on_device(game, goal, num_players, insertion, None, batch_size, alternatives)
+
+    return either_form(game, on_host, in_loop)
+
+
+def _search_on_host(oracle: Oracle, limit: int) -> Group:
+    climber = Climber(oracle)
+    group = search_down(climber, limit, restarts=0)
+    size = oracle.num_players if group is None else int(group.sum()) - 1
+    if size > 0:
+        rival = _greedy(oracle, size)
+        score, enough = (x[0] for x in oracle.ask(rival[None]))
+        if not enough and group is not None:
+            rival, _, enough = within(oracle, limit, lambda: climber.climb(rival, float(score))) or (rival, 0, False)
+        group = rival if enough else group
     if group is None:
-        raise InputError("everybody together misses the goal, so there is nothing to take away; try `minimal_group`")
-    return oracle.result(group, alternatives)
+        raise unreachable(oracle.insertion)
+    return refine(climber, group, limit)
 
 
-def _unreachable(insertion: bool) -> InputError:
-    return InputError(
-        "no group reaches the goal, not even everybody: is this the class that the model predicts?"
-        if insertion
-        else "hiding everybody does not change what the goal asks about; there is no necessary group"
-    )
-
-
-def _greedy(
-    game: Game, num_players: int, goal: Stop, insertion: bool, size: int, batch_size: int | None
-) -> tuple[Group, int]:
-    """(the group of greedy, where it reaches the goal or has `size` players; its evaluations)."""
-    search, stop = greedy_insertion if insertion else greedy_deletion, dataclasses.replace(goal, size=size)
-    result = search(game, num_players, stop=stop, batch_size=batch_size)
-    group = np.zeros(num_players, bool)
-    group[np.asarray(result.order)[: int(result.num_steps)]] = True
-    return group, int(result.num_evaluations) + 1  # where it starts
+def _greedy(oracle: Oracle, size: int) -> Group:
+    """The group of greedy, where it reaches the goal or has `size` players."""
+    group, enough = np.zeros(oracle.num_players, bool), False
+    while not enough and group.sum() < size:
+        groups = neighbours(group, np.flatnonzero(~group))
+        best = oracle.greedy_best(groups)
+        group, enough = groups[best], oracle.ask(groups)[1][best]
+    return group

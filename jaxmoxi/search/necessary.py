@@ -9,11 +9,12 @@ import numpy as np
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.guards import deliberate
+from jaxmoxi.search.asking import Told
 from jaxmoxi.search.climb import Climber, search_down
 from jaxmoxi.search.holding import check_alternatives
 from jaxmoxi.search.oracle import Enough, GroupResult, Groups, Oracle, Scores, goal_of, how_far
 from jaxmoxi.search.shared import check_budget
-from jaxmoxi.types import Readout, Stop
+from jaxmoxi.types import Stop
 
 
 class BothOracle(Oracle):
@@ -21,7 +22,7 @@ class BothOracle(Oracle):
 
     price = 2
 
-    def _evaluate(self, groups: Groups) -> tuple[Scores, Enough, Readout]:
+    def _evaluate(self, groups: Groups) -> tuple[Scores, Enough, Told]:
         alone, rest = self._read(groups), self._read(~groups)
         scores = np.minimum(how_far(self.goal, alone), -how_far(self.goal, rest))
         broken = np.isnan(alone.values) | np.isnan(rest.values)

@@ -20,14 +20,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
-from jaxmoxi.games.evaluation import OUTSIDE, check_batch_size, choose_batch_size, read_rows, tells
+from jaxmoxi.games.evaluation import OUTSIDE, TracedError, check_batch_size, choose_batch_size, read_rows, tells
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.pytrees import is_concrete, record
+from jaxmoxi.search.asking import Reader, Told, greedy_best, reader_of
 from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.types import Readout, Stop
 
 # Questions are often small, and padded to a chunk: on a CPU 32 short coalitions are as fast as more.
-_CPU_CHUNK = 32
+CPU_CHUNK = 32
 
 Groups = Bool[np.ndarray, "C P"]
 Scores = Float[np.ndarray, "C"]
@@ -85,7 +86,7 @@ def goal_of(
     return game, stop
 
 
-def how_far(goal: Stop | None, outs: Readout) -> Scores:
+def how_far(goal: Stop | None, outs: Told) -> Scores:
     """How far coalitions are above the level of a goal, float64; of the class on top their payoff, about 0 at the flip.
 
     Without a goal, the payoff.
@@ -103,6 +104,7 @@ class Oracle:
             sign.
     budget: the most evaluations, None for any; a question past it raises BudgetSpent, and evaluates nothing.
     callback: called with the number of evaluations so far, after each question that cost some.
+    reader: how coalitions are read; None follows from the goal.
     """
 
     price = 1  # evaluations a group costs
@@ -116,14 +118,13 @@ class Oracle:
         insertion: bool = True,
         batch_size: int | None = None,
         callback: Callable[[int], None] | None = None,
+        reader: Reader | None = None,
     ):
         check_batch_size(batch_size)
         check_players(game, num_players)
         if not is_concrete(game):
-            raise InputError(OUTSIDE)
-        margin = game.with_payoff("margin") if goal is not None and goal.flip else None
-        self.own = game  # the payoff that results tell
-        self.game = game if margin is None else margin
+            raise TracedError(OUTSIDE)
+        self.game, self.reader = game, reader or reader_of(game, goal)
         self.num_players, self.goal, self.insertion = num_players, goal, insertion
         self.budget: int | None = None
         self.batch_size = batch_size
@@ -131,7 +132,7 @@ class Oracle:
         self.callback = callback
         self._rows: dict[bytes, int] = {}  # where each group stands in what is known
         self._scores, self._enough = np.zeros(0), np.zeros(0, bool)
-        self._outs: Readout | None = None
+        self._outs: Told | None = None
         self._chunks: dict[int | None, int] = {}
 
     def ask(self, groups: Groups) -> tuple[Scores, Enough]:
@@ -140,9 +141,18 @@ class Oracle:
         return self._scores[places], self._enough[places]
 
     def readout(self, group: Bool[np.ndarray, "P"]) -> Readout:
-        """What the game said of a group, scalars."""
-        place = self._look_up(group[None])[0]
-        return jax.tree.map(lambda x: x[place], self._outs)
+        """What the game said of a group, scalars, in its own payoff."""
+        told = self._told(group[None])
+        return Readout(*jax.tree.map(lambda x: x[0], (told.own, told.leads, told.probabilities)))
+
+    def greedy_best(self, groups: Groups) -> int:
+        """Which of some groups MoXI's greedy step chooses: by the game's own payoff, the first of equals."""
+        finer = self._told(groups).finer
+        return int(greedy_best(finer, np.ones(len(finer), bool), self.insertion, self.reader.finer, np))
+
+    def _told(self, groups: Groups) -> Told:
+        places = self._look_up(groups)
+        return jax.tree.map(lambda x: x[places], self._outs)
 
     def _look_up(self, groups: Groups) -> Int[np.ndarray, "C"]:
         """Where groups stand in what is known, after what is not known yet was evaluated."""
@@ -165,19 +175,19 @@ class Oracle:
             self._outs = outs if self._outs is None else jax.tree.map(np.append, self._outs, outs)
         return np.array([self._rows[key] for key in keys], int)
 
-    def _evaluate(self, groups: Groups) -> tuple[Scores, Enough, Readout]:
+    def _evaluate(self, groups: Groups) -> tuple[Scores, Enough, Told]:
         """(scores, enough, readouts) of groups that are not known yet."""
         outs = self._read(groups if self.insertion else ~groups)
         scores = np.asarray(outs.values, float) * (1 if self.insertion else -1)
         return scores, self._met(outs, self.insertion), outs
 
-    def _met(self, outs: Readout, insertion: bool) -> Enough:
+    def _met(self, outs: Told, insertion: bool) -> Enough:
         if self.goal is None:
             return np.zeros(len(outs.values), bool)
-        return np.asarray(self.goal.met(outs, 0, insertion))
+        return np.asarray(self.goal.met(Readout(outs.values, outs.leads, outs.probabilities), 0, insertion))
 
-    def _read(self, masks: Groups) -> Readout:
-        """Readouts of coalitions, rows of like size together."""
+    def _read(self, masks: Groups) -> Told:
+        """What the game tells of coalitions, rows of like size together."""
         shown = masks.sum(1)
         limits = np.array([visible_size(int(n), self.num_players) for n in shown]) if self.game.sized else 0 * shown
         order = np.argsort(limits, kind="stable")
@@ -185,31 +195,24 @@ class Oracle:
         for limit in np.unique(limits):
             rows = masks[order[limits[order] == limit]]
             most = int(limit) if self.game.sized else None
-            parts.append(read_rows(self.game, rows, size=self._chunk(most), max_visible=most))
+            parts.append(read_rows(self.game, rows, size=self._chunk(most), max_visible=most, reader=self.reader))
         back = np.argsort(order)
         return jax.tree.map(lambda *columns: np.concatenate(columns)[back], *parts)
 
     def _chunk(self, max_visible: int | None) -> int:
         if max_visible not in self._chunks:
             size = self.batch_size or choose_batch_size(self.game, self.num_players, max_visible=max_visible)
-            most = _CPU_CHUNK if jax.default_backend() == "cpu" else size
+            most = CPU_CHUNK if jax.default_backend() == "cpu" else size
             self._chunks[max_visible] = max(1, min(size, most, self.num_players))
         return self._chunks[max_visible]
 
     def result(self, group: Bool[np.ndarray, "P"], alternatives: Sequence[ValueFn] = ()) -> GroupResult:
-        """The record of a group; its payoff is the caller's own (one more evaluation where that is not what ranks)."""
-        enough = self.ask(group[None])[1][0]
-        value = self.readout(group).values
-        if self.own is not self.game:
-            shown = group if self.insertion else ~group
-            most = visible_size(int(shown.sum()), self.num_players) if self.own.sized else None
-            value = read_rows(self.own, shown[None], size=1, max_visible=most).values[0]
-            self.count += 1
+        """The record of a group; its payoff is the game's own."""
         return GroupResult(
             group=jnp.asarray(group),
             size=jnp.int32(group.sum()),
-            enough=jnp.asarray(enough),
-            value=jnp.float32(value),
+            enough=jnp.asarray(self.ask(group[None])[1][0]),
+            value=jnp.float32(self.readout(group).values),
             num_evaluations=jnp.int32(self.count),
             stability=stability(alternatives, group, insertion=self.insertion) if alternatives else None,
         )

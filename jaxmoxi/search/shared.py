@@ -23,6 +23,21 @@ def neighbours(group: Bool[np.ndarray, "P"], players: Int[np.ndarray, "C"]) -> G
     return rows
 
 
+def scramble(x: Any) -> Any:
+    """The finaliser of MurmurHash3 (Appleby), uint32 arrays of NumPy or JAX."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def lots(draw: Any, players: Any) -> Any:
+    """A number for each of `players` in the draw of this number, all uint32 arrays; the lowest are drawn.
+
+    Not JAX's generators: the host and the device draw alike, whatever JAX is configured to use.
+    """
+    return scramble(scramble(players + np.uint32(1)) + draw * np.uint32(0x9E3779B9))
+
+
 def check_budget(budget: int | None, num_players: int) -> int:
     """The number of evaluations that a budget stands for. Raises InputError unless it is None or at least 1."""
     if budget is not None and budget < 1:

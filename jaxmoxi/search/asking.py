@@ -1,0 +1,81 @@
+"""What a search asks of a forward pass, on the host as on the device.
+
+A group's rank may be by another payoff than the game's own: how far the class's logit is ahead of the next. MoXI's
+greedy steps compare the game's own payoff, of probabilities the remainders. All of these come from the same logits, so
+that one forward pass answers every question that a search has about a coalition.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxmoxi.games.base import Game, read
+from jaxmoxi.types import Readout, Stop
+
+
+class Told(NamedTuple):
+    """What one forward pass says about each coalition, for a search.
+
+    values, leads, probabilities: as in `Readout`; the values are of the payoff that ranks.
+    own:   float32[C], the game's own payoff.
+    finer: float32[C], what greedy compares: the remainders (`Game.remainders`) where they are asked for, else `own`.
+    """
+
+    values: Float[Array, "*C"]
+    leads: Bool[Array, "*C"] | None
+    probabilities: Float[Array, "*C"] | None
+    own: Float[Array, "*C"]
+    finer: Float[Array, "*C"]
+
+
+class Reader(NamedTuple):
+    """How coalitions are read. Static under `jit`.
+
+    margin: rank by the payoff "margin" where the game has it.
+    finer:  tell the remainders.
+    """
+
+    margin: bool = False
+    finer: bool = False
+
+    def __call__(self, game: Game, masks: Bool[Array, "C P"], max_visible: int | None) -> Told:
+        """One chunk through the game. Traceable."""
+        ranking = game.with_payoff("margin") if self.margin else None
+        remainders = game.remainders() if self.finer else None
+        games = [game] + [other for other in (ranking, remainders) if other is not None]
+        own, *others = _read_each(games, masks, max_visible)
+        ranked = own if ranking is None else others[0]
+        return Told(*ranked, own=own.values, finer=own.values if remainders is None else others[-1].values)
+
+
+def reader_of(game: Game, goal: Stop | None, *, greedy: bool = False) -> Reader:
+    """How a search for this goal reads the game; `greedy`: whether it takes MoXI's steps."""
+    margin = goal is not None and bool(goal.flip) and game.with_payoff("margin") is not None
+    return Reader(margin=margin, finer=greedy and game.remainders() is not None)
+
+
+def _read_each(games: list[Game], masks: Bool[Array, "C P"], max_visible: int | None) -> list[Readout]:
+    """The readouts of games that differ in their payoff alone; of one forward pass, where they answer from logits."""
+    first = games[0]
+    if len(games) > 1 and first.link is not None:
+        logits = first.logits(masks, max_visible=max_visible if first.sized else None)
+        outs = [game.read(logits) for game in games]
+        told = [out._replace(values=out.values.astype(jnp.float32)) for out in outs if out is not None]
+        if len(told) == len(games):
+            return told
+    return [read(game, masks, max_visible) for game in games]
+
+
+def greedy_best(finer: Any, valid: Any, insertion: bool, remainders: bool, xp: Any) -> Any:
+    """The index of the candidate that MoXI's greedy step chooses; the first of equals. NumPy's arrays or JAX's.
+
+    Of remainders, those above a half (insertion; below, in a deletion) come before all others.
+    """
+    merit, eligible = finer if insertion else -finer, valid
+    if remainders:
+        nearer_end = xp.signbit(finer) == insertion
+        eligible = valid & (nearer_end | ~xp.any(valid & nearer_end))
+    return xp.argmax(xp.where(eligible, merit, -xp.inf))
