@@ -54,7 +54,7 @@ def greedy_images(
     games = [as_game(v) for v in vs]
     if not games:
         raise InputError("expected at least one value function; got none")
-    _check_alike(games)
+    check_alike(games)
     check_batch_size(batch_size)
     stop = stop or Stop()
     single = greedy_init(games[0], num_players, insertion=insertion)
@@ -64,7 +64,7 @@ def greedy_images(
     devices = 1 if mesh is None else mesh.size
     count, padded = len(games), -(-len(games) // devices) * devices
     games += games[-1:] * (padded - count)  # every device has as many images: the last one is repeated
-    shared, own, merge = _split(games)
+    shared, own, merge = split_games(games)
     states = jax.tree.map(lambda x: jnp.broadcast_to(x, (padded, *x.shape)), single)
     stages = stages_of(games[0], num_players, insertion, last)
 
@@ -83,8 +83,8 @@ def greedy_images(
     return jax.tree.map(lambda x: x[:count], finish(states))
 
 
-class _Merge:
-    """How a value function is put together again from shared and own arrays. Hashable: static under `jit`."""
+class Merge:
+    """How a tree, such as a value function, is put together again from shared and own arrays. Static under `jit`."""
 
     def __init__(self, is_shared: tuple[bool, ...], treedef: Any):
         self.key = (is_shared, treedef)
@@ -93,28 +93,28 @@ class _Merge:
         return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Merge) and self.key == other.key
+        return isinstance(other, Merge) and self.key == other.key
 
-    def __call__(self, shared: Sequence[Any], own: Sequence[Any]) -> Game:
+    def __call__(self, shared: Sequence[Any], own: Sequence[Any]) -> Any:
         is_shared, treedef = self.key
         shared_leaves, own_leaves = iter(shared), iter(own)
         return jax.tree.unflatten(treedef, [next(shared_leaves if s else own_leaves) for s in is_shared])
 
 
-def _split(games: list[Game]) -> tuple[list[Any], list[Any], _Merge]:
-    """(arrays that all share, arrays of each stacked along a new first axis, the way back)."""
+def split_games(games: Sequence[Any]) -> tuple[list[Any], list[Any], Merge]:
+    """Trees of one structure as (arrays that all share, arrays of each stacked along a new first axis, the way back)."""
     columns = list(zip(*(jax.tree.leaves(v) for v in games), strict=True))
     is_shared = tuple(all(leaf is column[0] for leaf in column) for column in columns)
     shared = [column[0] for column, s in zip(columns, is_shared, strict=True) if s]
     own = [jnp.stack(column) for column, s in zip(columns, is_shared, strict=True) if not s]
-    return shared, own, _Merge(is_shared, jax.tree.structure(games[0]))
+    return shared, own, Merge(is_shared, jax.tree.structure(games[0]))
 
 
 @partial(jax.jit, static_argnums=(2, 6, 7, 8))
 def _run_images(
     shared: list[Any],
     own: list[Any],
-    merge: _Merge,
+    merge: Merge,
     states: Any,
     limits: Stop,
     goal: Any,
@@ -140,7 +140,9 @@ def _run_images(
     return every(shared, own, states, limits, goal)
 
 
-def _check_alike(games: list[Game]) -> None:
+def check_alike(games: list[Game]) -> None:
+    """Raises InputError for games that differ in structure or shapes."""
+
     def describe(v: Game) -> Any:
         return jax.tree.structure(v), [(np.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(v)]
 

@@ -22,6 +22,7 @@ from jaxmoxi.search.orders import (
 )
 from jaxmoxi.search.scorers import class_attention, gate_gradient
 from jaxmoxi.search.screened import ScreenedResult, screened_greedy
+from jaxmoxi.search.together import minimal_groups
 
 __all__ = [
     "BeamResult",
@@ -39,6 +40,7 @@ __all__ = [
     "complete_order",
     "gate_gradient",
     "minimal_group",
+    "minimal_groups",
     "necessary_and_sufficient",
     "screened_greedy",
     "stability",

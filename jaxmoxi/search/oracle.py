@@ -41,21 +41,22 @@ class BudgetSpent(Exception):
 
 @record
 class GroupResult:
-    """A group of players found by a search.
+    """A group of players found by a search; of `minimal_groups` B of them, every array leads with [B].
 
     group:           bool[P], True for its players.
     size:            int32[], how many they are.
-    enough:          bool[], it reaches the goal.
+    enough:          bool[], it reaches the goal. Inside `jit`, where nothing can be raised, False says that no group
+                     does (the group is then everybody), or that a value was NaN (nobody, and the value is NaN).
     value:           float32[], the payoff of the coalition it leaves visible (of the group, or of all others).
     num_evaluations: int32[], forward passes, of one coalition each, that the search made.
     stability:       how the group holds in other games, where the search was given some.
     """
 
-    group: Bool[Array, "P"]
-    size: Int[Array, ""]
-    enough: Bool[Array, ""]
-    value: Float[Array, ""]
-    num_evaluations: Int[Array, ""]
+    group: Bool[Array, "*batch P"]
+    size: Int[Array, "*batch"]
+    enough: Bool[Array, "*batch"]
+    value: Float[Array, "*batch"]
+    num_evaluations: Int[Array, "*batch"]
     stability: Stability | None = None
 
 

@@ -25,6 +25,9 @@ from jaxmoxi.search.shared import lots
 NOBODY, EVERYBODY, TAKE, BLOCK, ADD, SWAP, DISTURB, REFILL, GREEDY, FOUND, ENDED = range(11)
 # On whose behalf players are exchanged: a group of one player less; the same, disturbed; greedy's.
 FIRST, AGAIN, RIVAL = range(3)
+# What has come about, and what is to be done next: an elimination or exchanges are over, a group is as small as it gets
+# from here; exchanges begin, or a disturbance; the last part, or the end.
+NOTHING, ELIMINATED, CLIMBED, REFINED, CLIMB, RUIN, FINALLY, END = range(8)
 
 
 class State(NamedTuple):
@@ -39,10 +42,11 @@ class State(NamedTuple):
     banned, missing:   of a disturbance: who was taken, and how many are to follow.
     errand, last:      see above; whether exchanges may be disturbed, which they are after greedy's group is known.
     room:              players that greedy may choose.
-    own, enough:       of the group found.
+    own, enough:       of the group found; `enough` also of the one that was looked at last.
     """
 
     phase: Int[Array, ""]
+    event: Int[Array, ""]
     group: Bool[Array, "P"]
     score: Float[Array, ""]
     rank: Int[Array, "P"]
@@ -114,10 +118,11 @@ class GroupMachine:
         players, no = self.num_players, jnp.asarray(False)
         nobody, zero, nought = jnp.zeros(players, bool), jnp.int32(0), jnp.float32(0)
         return State(
-            phase=jnp.int32(NOBODY), group=nobody, score=nought, rank=jnp.zeros(players, jnp.int32), take=zero,
-            less=nobody, kept=nobody, sufficient=no, gains=jnp.full(players, jnp.inf, jnp.float32), full=no,
-            tried=jnp.full(self.tries, -1, jnp.int32), best=nobody, best_score=nought, failures=zero, draws=zero,
-            banned=nobody, missing=zero, errand=zero, last=no, room=zero, own=jnp.float32(jnp.nan), enough=no,
+            phase=jnp.int32(NOBODY), event=zero, group=nobody, score=nought,
+            rank=jnp.zeros(players, jnp.int32), take=zero, less=nobody, kept=nobody, sufficient=no,
+            gains=jnp.full(players, jnp.inf, jnp.float32), full=no, tried=jnp.full(self.tries, -1, jnp.int32),
+            best=nobody, best_score=nought, failures=zero, draws=zero, banned=nobody, missing=zero,
+            errand=zero, last=no, room=zero, own=jnp.float32(jnp.nan), enough=no,
         )  # fmt: skip
 
     def ended(self, s: State) -> Bool[Array, ""]:
@@ -168,40 +173,54 @@ class GroupMachine:
         ]  # fmt: skip
         if self.eliminate:
             steps[ADD : GREEDY + 1] = [steps[ENDED]] * (GREEDY + 1 - ADD)
-        after = jax.lax.switch(s.phase, steps, s, question, answer)
-        return after if self.eliminate else either(spent, self._spent(s), after)
+        told = jax.lax.switch(s.phase, steps, s, question, answer)
+        if not self.eliminate:
+            over = jnp.where(s.errand == RIVAL, FINALLY, REFINED).astype(jnp.int32)
+            told = either(spent, s._replace(event=over), told)
+        events = [
+            (ELIMINATED, self._eliminated), (CLIMBED, self._climbed), (REFINED, self._refined),
+            (CLIMB, self._climb), (RUIN, self._disturb), (FINALLY, self._finally), (END, self._end),
+        ]  # fmt: skip
+        for event, follow in events:  # each leads to later ones alone
+            told = either(told.event == event, follow(told._replace(event=jnp.int32(NOTHING))), told)
+        return told
 
     def _nobody(self, s: State, question: Question, answer: Answer) -> State:
         return s._replace(phase=jnp.int32(EVERYBODY), enough=answer.enough[0])
 
     def _everybody(self, s: State, question: Question, answer: Answer) -> State:
-        everybody = jnp.ones(self.num_players, bool)
-        sufficient = answer.enough[0]
+        everybody, sufficient = jnp.ones(self.num_players, bool), answer.enough[0]
         down = s._replace(phase=jnp.int32(TAKE), group=everybody)
-        hopeless = self._end(s._replace(kept=everybody, sufficient=sufficient))
-        forward = hopeless if self.eliminate else self._try_greedy(s, jnp.int32(self.num_players))
-        nobody = self._end(s._replace(sufficient=jnp.asarray(True)))  # of an empty group
+        forward = s._replace(phase=jnp.int32(GREEDY), room=jnp.int32(self.num_players))
+        if self.eliminate:
+            forward = s._replace(event=jnp.int32(END), kept=everybody)
+        nobody = s._replace(event=jnp.int32(END), sufficient=jnp.asarray(True))  # of the empty group
         return either(s.enough, nobody, either(sufficient, down, forward))
 
     def _take(self, s: State, question: Question, answer: Answer) -> State:
         scores, valid = answer.score[: self.num_players], question.asked[: self.num_players]
         enough = answer.enough[: self.num_players] & valid
         order = ranked(scores, valid)
-        rank = jnp.zeros(self.num_players, jnp.int32).at[order].set(jnp.arange(self.num_players, dtype=jnp.int32))
-        players = jnp.arange(self.num_players)
+        players = jnp.arange(self.num_players, dtype=jnp.int32)
         less = s.group & (players != jnp.argmax(jnp.where(enough, scores, -jnp.inf)))
         take = jnp.maximum(1, count_of(s.group) // SHARE)
         several = take > 1
         going = s._replace(
             phase=jnp.where(several, BLOCK, TAKE).astype(jnp.int32),
             group=jnp.where(several, s.group, less),
-            rank=rank,
+            rank=jnp.zeros_like(players).at[order].set(players),
             take=take,
             less=less,
         )
-        # The group that an exchange would start from: the best of those of one player less.
-        least = s.group & (players != order[0])
-        return either(jnp.any(enough), going, self._eliminated(s, least, scores[order[0]]))
+        # An exchange would start from the best group of one player less.
+        over = s._replace(
+            event=jnp.int32(ELIMINATED),
+            kept=s.group,
+            sufficient=jnp.asarray(True),
+            group=s.group & (players != order[0]),
+            score=scores[order[0]],
+        )
+        return either(jnp.any(enough), going, over)
 
     def _block(self, s: State, question: Question, answer: Answer) -> State:
         take = s.take // 2
@@ -212,58 +231,117 @@ class GroupMachine:
             take=take,
         )
 
-    def _eliminated(self, s: State, least: Bool[Array, "P"], score: Float[Array, ""]) -> State:
-        """Nobody can be taken from the group: it is the best so far, and exchanges look for one of a player less."""
-        s = s._replace(kept=s.group, sufficient=jnp.asarray(True))
-        if self.eliminate:
-            return self._end(s)
-        shrink = self._climb(s._replace(group=least, score=score), FIRST)
-        return either(count_of(s.group) > 1, shrink, self._refined(s))
-
-    def _climb(self, s: State, errand: int) -> State:
-        """Begins to exchange players of the group."""
-        unknown = count_of(jnp.isinf(s.gains) & ~s.group)
-        return s._replace(phase=jnp.int32(ADD), full=unknown > SHORTLIST, errand=jnp.int32(errand))
-
     def _gains(self, s: State, question: Question, answer: Answer) -> State:
         tried = question.asked[: self.num_players]
         return s._replace(gains=jnp.where(tried, answer.score[: self.num_players] - s.score, s.gains))
 
     def _add(self, s: State, question: Question, answer: Answer) -> State:
-        s = self._gains(s, question, answer)
-        valid = question.asked[: self.num_players]
+        s, valid = self._gains(s, question, answer), question.asked[: self.num_players]
         best = ranked(answer.score[: self.num_players], valid)[: self.tries]
-        tried = jnp.where(valid[best], best, -1).astype(jnp.int32)
-        swap = s._replace(phase=jnp.int32(SWAP), tried=tried)
-        return either(jnp.any(valid), swap, self._climbed(s, jnp.asarray(False)))
+        some = jnp.any(valid)
+        return s._replace(
+            phase=jnp.int32(SWAP),
+            tried=jnp.where(valid[best], best, -1).astype(jnp.int32),
+            event=jnp.where(some, NOTHING, CLIMBED).astype(jnp.int32),
+            enough=jnp.asarray(False),
+        )
 
     def _swap(self, s: State, question: Question, answer: Answer) -> State:
         valid, enough = question.asked, answer.enough & question.asked
         reached = jnp.any(enough)
         best = jnp.argmax(jnp.where(jnp.where(reached, enough, valid), answer.score, -jnp.inf))
         flips = jnp.any(question.toggled[best][:, None] == jnp.arange(self.num_players), axis=0)
-        moved = s._replace(group=s.group ^ flips, score=answer.score[best])
         better = answer.score[best] > s.score
-        on = either(better, moved._replace(full=jnp.asarray(False)), s._replace(full=jnp.asarray(True)))
-        on = on._replace(phase=jnp.int32(ADD))
-        stuck = self._climbed(s, jnp.asarray(False))
-        return either(reached, self._climbed(moved, jnp.asarray(True)), either(better | ~s.full, on, stuck))
+        moves = reached | better
+        over = reached | (~better & s.full)  # the shortlist alone gives up too early
+        return s._replace(
+            phase=jnp.int32(ADD),
+            group=jnp.where(moves, s.group ^ flips, s.group),
+            score=jnp.where(moves, answer.score[best], s.score),
+            full=~better,
+            event=jnp.where(over, CLIMBED, NOTHING).astype(jnp.int32),
+            enough=reached,
+        )
 
-    def _climbed(self, s: State, enough: Bool[Array, ""]) -> State:
-        """The exchanges are over."""
+    def _disturbed(self, s: State, question: Question, answer: Answer) -> State:
+        s = s._replace(score=answer.score[0], enough=answer.enough[0])
+        return either(s.missing > 0, s._replace(phase=jnp.int32(REFILL)), self._again(s))
+
+    def _refilled(self, s: State, question: Question, answer: Answer) -> State:
+        s, valid = self._gains(s, question, answer), question.asked[: self.num_players]
+        player = jnp.argmax(jnp.where(valid, answer.score[: self.num_players], -jnp.inf))
+        s = s._replace(
+            group=s.group | (jnp.arange(self.num_players) == player),
+            score=answer.score[player],
+            enough=answer.enough[player],
+            missing=s.missing - 1,
+        )
+        return either(s.missing > 0, s, self._again(s))
+
+    def _again(self, s: State) -> State:
+        """A disturbed group, to be exchanged from unless it is enough as it is."""
+        return s._replace(errand=jnp.int32(AGAIN), event=jnp.where(s.enough, CLIMBED, CLIMB).astype(jnp.int32))
+
+    def _greedy(self, s: State, question: Question, answer: Answer) -> State:
+        compared = answer.own if answer.finer is None else answer.finer
+        valid = question.asked[: self.num_players]
+        best = greedy_best(compared[: self.num_players], valid, self.insertion, self.remainders, jnp)
+        group, enough = s.group | (jnp.arange(self.num_players) == best), answer.enough[best]
+        over = enough | (count_of(group) >= s.room)
+        missed = jnp.where(s.sufficient, CLIMB, END)
+        hopeless = jnp.ones(self.num_players, bool)
+        return s._replace(
+            group=group,
+            score=answer.score[best],
+            errand=jnp.int32(RIVAL),
+            event=jnp.where(over, jnp.where(enough, FINALLY, missed), NOTHING).astype(jnp.int32),
+            kept=jnp.where(enough, group, jnp.where(over & ~s.sufficient, hopeless, s.kept)),
+            sufficient=s.sufficient | enough,
+        )
+
+    def _found(self, s: State, question: Question, answer: Answer) -> State:
+        return s._replace(phase=jnp.int32(ENDED), own=answer.own[0], enough=answer.enough[0])
+
+    # What follows from an event.
+
+    def _eliminated(self, s: State) -> State:
+        """Nobody can be taken from `kept`: exchanges look for a group of a player less."""
+        if self.eliminate:
+            return s._replace(event=jnp.int32(END))
+        more = count_of(s.kept) > 1
+        return s._replace(errand=jnp.int32(FIRST), event=jnp.where(more, CLIMB, REFINED).astype(jnp.int32))
+
+    def _climbed(self, s: State) -> State:
+        """The exchanges are over, with a group that is `enough` or not."""
         first, rival = s.errand == FIRST, s.errand == RIVAL
-        failures = jnp.where(first, 0, s.failures + 1)
-        better = first | enough | (s.score > s.best_score)
-        tried = s._replace(
+        better = first | s.enough | (s.score > s.best_score)
+        failures = jnp.where(better, 0, s.failures + 1).astype(jnp.int32)
+        stuck = jnp.where(failures < jnp.where(s.last, PATIENCE, 0), RUIN, REFINED)
+        event = jnp.where(rival, FINALLY, jnp.where(s.enough, NOTHING, stuck))
+        return s._replace(
+            phase=jnp.int32(TAKE),  # from the group, if it is enough
             best=jnp.where(better, s.group, s.best),
             best_score=jnp.where(better, s.score, s.best_score),
-            failures=jnp.where(better, 0, failures).astype(jnp.int32),
+            failures=failures,
+            kept=jnp.where(rival & s.enough, s.group, s.kept),
+            event=event.astype(jnp.int32),
         )
-        smaller = tried._replace(phase=jnp.int32(TAKE), group=s.group)
-        patience = jnp.where(s.last, PATIENCE, 0)
-        shrunk = either(enough, smaller, either(tried.failures < patience, self._disturb(tried), self._refined(tried)))
-        beside = self._finally(s._replace(kept=jnp.where(enough, s.group, s.kept)))
-        return either(rival, beside, shrunk)
+
+    def _refined(self, s: State) -> State:
+        """No smaller group was found: greedy's is the next to be tried, and after it the search ends."""
+        room = count_of(s.kept) - 1
+        greedy = jnp.where(room > 0, NOTHING, FINALLY)
+        return s._replace(
+            phase=jnp.int32(GREEDY),
+            group=jnp.zeros(self.num_players, bool),
+            room=room,
+            event=jnp.where(s.last, END, greedy).astype(jnp.int32),
+        )
+
+    def _climb(self, s: State) -> State:
+        """Exchanges begin."""
+        unknown = count_of(jnp.isinf(s.gains) & ~s.group)
+        return s._replace(phase=jnp.int32(ADD), full=unknown > SHORTLIST)
 
     def _disturb(self, s: State) -> State:
         """Takes some players from the best group, for others to follow."""
@@ -276,56 +354,10 @@ class GroupMachine:
             phase=jnp.int32(DISTURB), group=s.best & ~banned, banned=banned, missing=number, draws=s.draws + 1
         )
 
-    def _disturbed(self, s: State, question: Question, answer: Answer) -> State:
-        s = s._replace(score=answer.score[0])
-        return either(s.missing > 0, s._replace(phase=jnp.int32(REFILL)), self._again(s, answer.enough[0]))
-
-    def _refilled(self, s: State, question: Question, answer: Answer) -> State:
-        s = self._gains(s, question, answer)
-        valid = question.asked[: self.num_players]
-        player = jnp.argmax(jnp.where(valid, answer.score[: self.num_players], -jnp.inf))
-        s = s._replace(
-            group=s.group | (jnp.arange(self.num_players) == player),
-            score=answer.score[player],
-            missing=s.missing - 1,
-        )
-        return either(s.missing > 0, s, self._again(s, answer.enough[player]))
-
-    def _again(self, s: State, enough: Bool[Array, ""]) -> State:
-        """A disturbed group, to be exchanged from unless it is enough as it is."""
-        there = self._climbed(s._replace(errand=jnp.int32(AGAIN)), jnp.asarray(True))
-        return either(enough, there, self._climb(s, AGAIN))
-
-    def _refined(self, s: State) -> State:
-        """No smaller group was found: greedy's is the next to be tried, and after it the search ends."""
-        greedy = self._try_greedy(s, count_of(s.kept) - 1)
-        return either(s.last, self._end(s), greedy)
-
-    def _try_greedy(self, s: State, room: Int[Array, ""]) -> State:
-        empty = s._replace(phase=jnp.int32(GREEDY), group=jnp.zeros(self.num_players, bool), room=room)
-        return either(room > 0, empty, self._finally(s))
-
-    def _greedy(self, s: State, question: Question, answer: Answer) -> State:
-        compared = answer.own if answer.finer is None else answer.finer
-        valid = question.asked[: self.num_players]
-        best = greedy_best(compared[: self.num_players], valid, self.insertion, self.remainders, jnp)
-        s = s._replace(group=s.group | (jnp.arange(self.num_players) == best), score=answer.score[best])
-        enough, over = answer.enough[best], count_of(s.group) >= s.room
-        reached = self._finally(s._replace(kept=s.group, sufficient=jnp.asarray(True)))
-        hopeless = self._end(s._replace(kept=jnp.ones(self.num_players, bool)))
-        missed = either(s.sufficient, self._climb(s, RIVAL), hopeless)
-        return either(enough, reached, either(over, missed, s))
-
     def _finally(self, s: State) -> State:
         """The last part: from the best group found, with disturbances."""
         return s._replace(phase=jnp.int32(TAKE), group=s.kept, last=jnp.asarray(True))
 
-    def _spent(self, s: State) -> State:
-        return either(s.errand == RIVAL, self._finally(s), self._refined(s))
-
     def _end(self, s: State) -> State:
-        """Asks about the group that was found: its payoff is known."""
+        """The payoff of the group that was found is asked about, and known."""
         return s._replace(phase=jnp.int32(FOUND), group=s.kept)
-
-    def _found(self, s: State, question: Question, answer: Answer) -> State:
-        return s._replace(phase=jnp.int32(ENDED), own=answer.own[0], enough=answer.enough[0])
