@@ -102,7 +102,7 @@ class Merge:
 
 
 def split_games(games: Sequence[Any]) -> tuple[list[Any], list[Any], Merge]:
-    """Trees of one structure as (arrays that all share, arrays of each stacked along a new first axis, the way back)."""
+    """Trees of one structure as (arrays that all share, arrays of each stacked along a first axis, the way back)."""
     columns = list(zip(*(jax.tree.leaves(v) for v in games), strict=True))
     is_shared = tuple(all(leaf is column[0] for leaf in column) for column in columns)
     shared = [column[0] for column, s in zip(columns, is_shared, strict=True) if s]
