@@ -8,17 +8,25 @@ two together.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.base import ValueFn, as_game
-from jaxmoxi.games.evaluation import OUTSIDE, tells
+from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.evaluation import check_batch_size, tells
+from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate
-from jaxmoxi.pytrees import is_concrete
+from jaxmoxi.search.device.backward import BackwardMachine
+from jaxmoxi.search.device.doors import either_form
+from jaxmoxi.search.device.found import (
+    CompletedOrder,
+    backward_on_device,
+    blocks_on_device,
+    ends_on_device,
+)
 from jaxmoxi.search.oracle import Oracle
 from jaxmoxi.search.scorers import check_gates, gate_gradient
 from jaxmoxi.search.shared import Trace, neighbours, remove_in_rounds
@@ -35,9 +43,21 @@ def bidirectional_greedy(
     whose absence does least harm. Each step asks only about players that neither end has, and the order is the front
     followed by the back. P(P+1)/2 evaluations, half of them with few players visible for each with many.
 
-    Arguments, returns and errors are those of `screened_greedy`; there is no early stop, the middle comes last.
+    v, num_players, batch_size: as for `greedy_insertion`, and so are the result and the errors; there is no early stop,
+    the middle comes last. Under `jit` and `vmap` it is traced along; a NaN then leaves an order of -1.
     """
-    oracle = Oracle(as_game(v), num_players, goal=None, insertion=insertion, batch_size=batch_size)
+    game = as_game(v)
+    check_batch_size(batch_size)
+    check_players(game, num_players)
+    return either_form(
+        game,
+        lambda: _from_both_ends(Oracle(game, num_players, goal=None, insertion=insertion, batch_size=batch_size)),
+        lambda: ends_on_device(game, int(num_players), insertion, batch_size),
+    )
+
+
+def _from_both_ends(oracle: Oracle) -> GreedyResult:
+    num_players = oracle.num_players
     front, front_group = [], np.zeros(num_players, bool)
     back, rest_group = [], np.ones(num_players, bool)
     oracle.ask(front_group[None])
@@ -57,19 +77,6 @@ def bidirectional_greedy(
         group[player] = True
         trace.look(group, player)
     return trace.result()
-
-
-class CompletedOrder(NamedTuple):
-    """Made by `complete_order` and `backward_forward_order`.
-
-    order:           int32[P], all players.
-    num_evaluations: int32[], forward passes, those of a search that stopped early not among them.
-    num_gradients:   int32[], forward-and-backward passes, not among those evaluations.
-    """
-
-    order: Int[Array, "P"]
-    num_evaluations: Int[Array, ""]
-    num_gradients: Int[Array, ""]
 
 
 @deliberate
@@ -93,14 +100,22 @@ def complete_order(
             everybody that is left: about P / share evaluations. None: gradient where the value function has gates.
     share:  in (0, 1]; at least one player goes at a time. None: 1/24 with gradients, else 1/12.
 
-    Raises ValueError for another scorer or share, for a gradient of a value function that has none, and inside `jit`;
-    NaNValueError that names the group.
+    Under `jit` and `vmap` it is traced along. Raises ValueError for another scorer or share, and for a gradient of a
+    value function that has none; NaNValueError that names the group (inside `jit` the order is then -1).
     """
-    backward = _Backward(v, result.order.shape[0], result.insertion, scorer, share, batch_size)
-    if not is_concrete(result):
-        raise InputError(OUTSIDE)
-    front = np.asarray(result.order)[: int(result.num_steps)]
-    return backward.completed(front.tolist(), backward.run(front, keep=0))
+    num_players = result.order.shape[0]
+    game, guided, share = _checked(v, num_players, scorer, share, batch_size)
+
+    def on_host() -> CompletedOrder:
+        backward = _Backward(game, num_players, result.insertion, guided, share, batch_size)
+        front = np.asarray(result.order)[: int(result.num_steps)]
+        return backward.completed(front.tolist(), backward.run(front, keep=0))
+
+    def in_loop() -> CompletedOrder:
+        machine = BackwardMachine(num_players, result.insertion, guided, share, forward=False)
+        return backward_on_device(game, machine, batch_size, result.order, result.num_steps, None, 0)
+
+    return either_form((game, result), on_host, in_loop)
 
 
 @deliberate
@@ -125,20 +140,35 @@ def backward_forward_order(
            at 49.
 
     v, num_players, insertion, batch_size: as for `greedy_insertion`. scorer, share: as for `complete_order`.
-    Raises ValueError for another `first` or `keep`, and as `complete_order`.
+    Under `jit` and `vmap` it is traced along. Raises ValueError for another `first` or `keep`, and as `complete_order`.
     """
     keep = round(0.4 * num_players) if keep is None else keep
     if not 0 <= keep <= num_players or keep != int(keep):
         raise InputError(f"keep must be a number of players from 0 to {num_players}; got {keep}")
-    early = np.zeros(num_players, bool) if first is None else np.asarray(first)
-    if early.shape != (num_players,) or early.dtype != bool:
-        raise InputError(f"first must be bool[{num_players}]; got {early.dtype} {list(early.shape)}")
-    backward = _Backward(v, num_players, insertion, scorer, share, batch_size)
+    early: AnyArray = np.zeros(num_players, bool)
+    if first is not None:
+        early = jnp.asarray(first)
+        if early.shape != (num_players,) or early.dtype != bool:
+            raise InputError(f"first must be bool[{num_players}]; got {early.dtype} {list(early.shape)}")
+    game, guided, share = _checked(v, num_players, scorer, share, batch_size)
+
+    def on_host() -> CompletedOrder:
+        backward = _Backward(game, num_players, insertion, guided, share, batch_size)
+        return _backward_forward(backward, np.asarray(early), int(keep))
+
+    def in_loop() -> CompletedOrder:
+        machine = BackwardMachine(int(num_players), insertion, guided, share, forward=True)
+        return backward_on_device(game, machine, batch_size, None, None, jnp.asarray(early), int(keep))
+
+    return either_form((game, early), on_host, in_loop)
+
+
+def _backward_forward(backward: _Backward, early: Bool[np.ndarray, "P"], keep: int) -> CompletedOrder:
     gone = backward.run(np.flatnonzero(early), max(0, keep - int(early.sum())))
     late = ~early
     late[gone] = False
     order: list[int] = []
-    group = np.zeros(num_players, bool)
+    group = np.zeros(len(early), bool)
     for left in (early.copy(), late):
         while left.any():
             players = np.flatnonzero(left)
@@ -149,28 +179,31 @@ def backward_forward_order(
     return backward.completed(order, gone)
 
 
+def _checked(
+    v: ValueFn, num_players: int, scorer: Any, share: float | None, batch_size: int | None
+) -> tuple[Game, bool, float]:
+    """(the game, whether gradients guide, the share that goes at once). Raises InputError for what cannot be."""
+    if scorer not in (None, "gradient", "all"):
+        raise InputError(f"expected a scorer of 'gradient' or 'all'; got {scorer!r}")
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"share must lie in (0, 1]; got {share}")
+    game = as_game(v)
+    if scorer == "gradient":
+        check_gates(game)
+    check_batch_size(batch_size)
+    check_players(game, num_players)
+    guided = game.gated if scorer is None else scorer == "gradient"
+    return game, guided, share or (1 / 24 if guided else 1 / 12)
+
+
 class _Backward:
     """Removes players from everybody, several at a time."""
 
     def __init__(
-        self,
-        v: ValueFn,
-        num_players: int,
-        insertion: bool,
-        scorer: Literal["gradient", "all"] | None,
-        share: float | None,
-        batch_size: int | None,
+        self, game: Game, num_players: int, insertion: bool, guided: bool, share: float, batch_size: int | None
     ):
-        if scorer not in (None, "gradient", "all"):
-            raise InputError(f"expected a scorer of 'gradient' or 'all'; got {scorer!r}")
-        if share is not None and not 0 < share <= 1:
-            raise InputError(f"share must lie in (0, 1]; got {share}")
-        self.game, self.insertion = as_game(v), insertion
-        if scorer == "gradient":
-            check_gates(self.game)
-        self.guided = self.game.gated if scorer is None else scorer == "gradient"
-        self.share = share or (1 / 24 if self.guided else 1 / 12)
-        self.oracle = Oracle(self.game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+        self.game, self.insertion, self.guided, self.share = game, insertion, guided, share
+        self.oracle = Oracle(game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
         self.gradients, self.keep = 0, 0
 
     def run(self, front: Int[np.ndarray, "F"], keep: int) -> list[int]:
@@ -232,24 +265,39 @@ def blockwise_greedy(
                       whoever of the next 4r does best with those already taken, so that interactions count.
     stop:             looked at after every player.
 
-    About P(P+1)/(2r) evaluations, and for "together" up to 4P more. Otherwise as `screened_greedy`.
+    About P(P+1)/(2r) evaluations, and for "together" up to 4P more. v, num_players, batch_size, and what is returned
+    and raised: as for `greedy_insertion`. Under `jit` and `vmap` it is traced along.
     """
     if players_per_step < 1:
         raise InputError(f"players_per_step must be at least 1; got {players_per_step}")
     if choose not in ("top", "together"):
         raise InputError(f"expected choose of 'top' or 'together'; got {choose!r}")
     game, stop = as_game(v), stop or Stop()
-    oracle = Oracle(game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+    check_batch_size(batch_size)
+    check_players(game, num_players)
     stop.check(tells(game, num_players))
-    trace, group = Trace(oracle), np.zeros(num_players, bool)
+
+    def on_host() -> GreedyResult:
+        oracle = Oracle(game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+        return _by_blocks(oracle, stop, players_per_step, choose == "together")
+
+    def in_loop() -> GreedyResult:
+        together = choose == "together"
+        return blocks_on_device(game, int(num_players), insertion, batch_size, players_per_step, together, stop)
+
+    return either_form(game, on_host, in_loop)
+
+
+def _by_blocks(oracle: Oracle, stop: Stop, players_per_step: int, together: bool) -> GreedyResult:
+    trace, group = Trace(oracle), np.zeros(oracle.num_players, bool)
     trace.look(group)
     while not trace.ended(stop):
         left = np.flatnonzero(~group)
         scores, _ = oracle.ask(neighbours(group, left))
         ranked = left[np.argsort(-scores, kind="stable")]
-        listed = list(ranked[: players_per_step * (1 if choose == "top" else 5)])
+        listed = list(ranked[: players_per_step * (5 if together else 1)])
         for i in range(min(players_per_step, len(left))):
-            if i and choose == "together":
+            if i and together:
                 scores, _ = oracle.ask(neighbours(group, np.array(listed)))
                 player = listed.pop(int(np.argmax(scores)))
             else:

@@ -23,17 +23,20 @@ from jaxmoxi.types import Stop
 Out = TypeVar("Out")
 
 
-def in_one_loop(game: Game) -> bool:
+def in_one_loop(inputs: Any) -> bool:
     """Whether a search runs as one compiled loop: inside `jit` and `vmap`, where it must, and on accelerators.
 
     On a CPU the host asks as fast, and compiles only those sizes that a search meets.
     """
-    return not is_concrete(game) or jax.default_backend() != "cpu"
+    return not is_concrete(inputs) or jax.default_backend() != "cpu"
 
 
-def either_form(game: Game, on_host: Callable[[], Out], in_loop: Callable[[], Out], *, host: bool = False) -> Out:
-    """What a search finds, on the host or as one compiled loop. host: prefer the host wherever it sees numbers."""
-    if in_one_loop(game) and not (host and is_concrete(game)):
+def either_form(inputs: Any, on_host: Callable[[], Out], in_loop: Callable[[], Out], *, host: bool = False) -> Out:
+    """What a search of these inputs finds, on the host or as one compiled loop.
+
+    host: prefer the host wherever it can look at the inputs.
+    """
+    if in_one_loop(inputs) and not (host and is_concrete(inputs)):
         return in_loop()
     try:
         return on_host()

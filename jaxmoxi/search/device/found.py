@@ -1,21 +1,40 @@
-"""The groups that machines found, as results."""
+"""What machines found, as results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn
+from jaxmoxi.games.evaluation import tells
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.search.asking import Reader, reader_of
+from jaxmoxi.search.device.backward import BackwardMachine
 from jaxmoxi.search.device.doors import run_machine
 from jaxmoxi.search.device.engine import Ended
 from jaxmoxi.search.device.groups import GroupMachine
+from jaxmoxi.search.device.orders import BlockMachine, EndsMachine
+from jaxmoxi.search.device.trace import greedy_result
 from jaxmoxi.search.holding import stability
 from jaxmoxi.search.oracle import GroupResult
-from jaxmoxi.types import Stop
+from jaxmoxi.types import GreedyResult, Stop
+
+
+class CompletedOrder(NamedTuple):
+    """Made by `complete_order` and `backward_forward_order`.
+
+    order:           int32[P], all players.
+    num_evaluations: int32[], forward passes, those of a search that stopped early not among them.
+    num_gradients:   int32[], forward-and-backward passes, not among those evaluations.
+    """
+
+    order: Int[Array, "*batch P"]
+    num_evaluations: Int[Array, "*batch"]
+    num_gradients: Int[Array, "*batch"]
 
 
 def group_machine(
@@ -70,3 +89,50 @@ def unreachable(insertion: bool, *, eliminate: bool = False) -> InputError:
         if insertion
         else "hiding everybody does not change what the goal asks about; there is no necessary group"
     )
+
+
+def ends_on_device(game: Game, num_players: int, insertion: bool, batch_size: int | None) -> GreedyResult:
+    """`bidirectional_greedy` as one compiled loop."""
+    machine = EndsMachine(num_players, insertion, *_tells(game, num_players))
+    return greedy_result(run_machine(machine, Reader(), game, None, 0, batch_size), insertion)
+
+
+def blocks_on_device(
+    game: Game,
+    num_players: int,
+    insertion: bool,
+    batch_size: int | None,
+    players_per_step: int,
+    together: bool,
+    stop: Stop,
+) -> GreedyResult:
+    """`blockwise_greedy` as one compiled loop."""
+    machine = BlockMachine(num_players, insertion, *_tells(game, num_players), players_per_step, together)
+    ended = run_machine(machine, Reader(), game, None, 0, batch_size, stop.as_arrays())
+    return greedy_result(ended, insertion)
+
+
+def backward_on_device(
+    game: Game,
+    machine: BackwardMachine,
+    batch_size: int | None,
+    order: Int[Array, "P"] | None,
+    num_steps: Int[Array, ""] | None,
+    early: Bool[Array, "P"] | None,
+    keep: int,
+) -> CompletedOrder:
+    """`complete_order` of the first players of an order, or `backward_forward_order`, as one compiled loop."""
+    places = jnp.arange(machine.num_players, dtype=jnp.int32)
+    place = jnp.zeros_like(places)
+    if order is not None:
+        chosen = jnp.where(places < num_steps, order, machine.num_players)
+        place = place.at[chosen].set(places, mode="drop")
+        early = jnp.zeros(machine.num_players, bool).at[chosen].set(True, mode="drop")
+    others = jnp.maximum(0, keep - jnp.sum(early, dtype=jnp.int32))
+    ended = run_machine(machine, Reader(), game, None, 0, batch_size, (early, place, others))
+    return CompletedOrder(ended.outcome[0], ended.count, ended.outcome[1])
+
+
+def _tells(game: Game, num_players: int) -> tuple[bool, bool]:
+    told = tells(game, num_players)
+    return told.leads is not None, told.probabilities is not None
