@@ -3,6 +3,8 @@
     python benchmarks/search.py --model FOLDER --images PHOTOS --lines LINES.jsonl --count 100
     python benchmarks/search.py --model FOLDER --images PHOTOS --lines LINES.jsonl --count 0 --figure FRONT.png
 
+    python benchmarks/search.py --model FOLDER --images PHOTOS --together 8 --grid 7 --out TOGETHER.json
+
 One line of JSON for each photo and method is appended to LINES as soon as it is measured; what is there is not measured
 again, so it can be stopped at any time. `--count 0` measures nothing and reports. Only photos that the model classifies
 correctly count. FOLDER may be efficientnet-lite0, for the weights of the `demo` extra: hidden pixels then take the mean
@@ -12,6 +14,9 @@ The dearest methods are the exact orders: DeiT-Tiny takes about 90 s (insertion)
 cores. `--methods` selects. What a study of the same photos measured at all sizes (`jaxmoxi study --preset paper
 --masking mean`, or tokens for DeiT) is taken from its shards with `--study FOLDER`: MoXI's orders are the exact ones,
 and every rival has its place in the figure.
+
+`--together 8` compares the smallest groups of eight images in one loop (`minimal_groups`) with those of one after the
+other; what OUT has of other forms, players and budgets stays.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from _common import environment, write
+from _together import compare, game_of_grid
 from PIL import Image
 
 import jaxmoxi as jm
@@ -49,14 +55,19 @@ class Args:
     """A checkpoint folder, or efficientnet-lite0."""
     images: Path
     """The folder of photos, with labels.csv."""
-    lines: Path
+    lines: Path = Path("search.jsonl")
     """Where the measurements are kept, one line of JSON each."""
     count: int = 100
     """How many correctly classified photos to measure; 0 reports what there is."""
     methods: tuple[str, ...] = ()
     """Which methods; none means all."""
     grid: int = 14
-    """Players along one side, where the model has no tokens."""
+    """Players along one side, where the model has no tokens; with --together, of any model."""
+    together: int = 0
+    """Compare the smallest groups of so many images in one loop with those in turn, instead of the methods;
+    --methods then names forms."""
+    budget: int | None = None
+    """Evaluations of each image, with --together; None is that of a whole order."""
     out: Path | None = None
     """Where to write the tables as JSON."""
     study: Path | None = None
@@ -256,6 +267,13 @@ METHODS: dict[str, Callable[[Case], dict[str, Any]]] = {
         }.items()
     },
 }
+
+
+def together(args: Args) -> None:
+    """The first photos that the model classifies correctly, in one loop and one after the other."""
+    found = [game_of_grid(case.model, case.image, case.target, args.grid) for _, case in cases(args)]
+    vs, num_players = [v for v, _ in found], found[0][1]
+    compare(vs, num_players, budget=args.budget, forms=args.methods, out=args.out, name=Path(args.model).name)
 
 
 def cases(args: Args) -> Iterator[tuple[str, Case]]:
@@ -463,6 +481,9 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def main(args: Args) -> None:
+    if args.together:
+        together(dataclasses.replace(args, count=args.together))
+        return
     unknown = [name for name in args.methods if name not in METHODS]
     if unknown:
         raise SystemExit(f"unknown methods {unknown}; there are: {', '.join(METHODS)}")

@@ -91,7 +91,27 @@ def test_forward_derivatives_hold_the_choices():
 def test_searches_on_the_host_say_so_under_grad():
     def loss(image):
         v = jm.pixel_value_fn(classifier, image, 1, REGIONS)
-        return jm.search.minimal_group(v, P, probability=0.3).value
+        return jm.search.necessary_and_sufficient(v, P, probability=0.3).value
 
     with pytest.raises(ValueError, match="outside jit, vmap and grad. Its result is a choice, which has no gradient"):
         jax.grad(loss)(IMAGE)
+
+
+def test_group_searches_in_a_loss_are_constants_and_their_payoffs_have_no_gradient():
+    def value(image):
+        v = jm.pixel_value_fn(classifier, image, 1, REGIONS)
+        return jm.search.backward_elimination(v, P, value=-100.0, insertion=True).value
+
+    with pytest.raises(ValueError, match="the result of a search has no gradient.*v.masks.*stop_gradient"):
+        jax.grad(value)(IMAGE)
+    assert np.isnan(jax.jvp(value, (IMAGE,), (IMAGE,))[1])  # what is not known is not 0
+
+    def loss(image, group=None):
+        v = jm.pixel_value_fn(classifier, image, 1, REGIONS)
+        found = jm.search.backward_elimination(v, P, value=float(level)).group if group is None else group
+        return v(found[None])[0]
+
+    v = jm.pixel_value_fn(classifier, IMAGE, 1, REGIONS)
+    level = v(jnp.ones((1, P), bool))[0] - 0.1
+    fixed = jm.search.backward_elimination(v, P, value=float(level)).group
+    np.testing.assert_allclose(jax.grad(loss)(IMAGE), jax.grad(loss)(IMAGE, fixed), rtol=1e-5, atol=1e-6)

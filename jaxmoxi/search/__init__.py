@@ -1,7 +1,13 @@
 """Smaller groups than greedy's, for less work.
 
-Pure functions over a value function, as the greedy search; unlike it they decide on the host what to evaluate next, and
-are called outside `jit`. Every result says how many forward passes it took.
+Pure functions over a value function, as the greedy search. Every result says how many forward passes it took.
+
+`minimal_group`, `backward_elimination`, `bidirectional_greedy`, `blockwise_greedy`, `complete_order`,
+`backward_forward_order` and `screened_greedy` have two forms, which ask the same questions and find the same. As one
+compiled loop (`device`) they go into `jit` and `vmap`, and an accelerator never waits for the host; this is the form of
+accelerators. On the host, question by question, they compile no more than the sizes that they meet; this is their form
+outside `jit` on a CPU, and with a `callback`. `minimal_groups` searches in several images together, always in one loop.
+The others decide on the host, and are called outside `jit`.
 
 A caution: a very small group that is enough may exploit the model's blind spots rather than show what it sees. Give the
 search `alternatives`, other fills and small shifts: the result then says how `stability` judges its group.

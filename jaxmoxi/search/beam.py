@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn, as_game
+from jaxmoxi.games.evaluation import OUTSIDE
 from jaxmoxi.guards import deliberate
-from jaxmoxi.pytrees import record
+from jaxmoxi.pytrees import is_concrete, record
 from jaxmoxi.search.climb import Climber, refine
 from jaxmoxi.search.holding import Stability, check_alternatives, stability
 from jaxmoxi.search.minimal import minimal_group
@@ -97,6 +98,8 @@ def beam_search(
         found = minimal_group(
             game, num_players, insertion=insertion, stop=goal, batch_size=batch_size, callback=callback
         )
+        if not is_concrete(found):  # the game closes over what is being traced
+            raise InputError(OUTSIDE)
         smallest, spent = np.asarray(found.group), int(found.num_evaluations)
         last = int(found.size) - 1
         if callback is not None:

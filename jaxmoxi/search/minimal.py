@@ -58,14 +58,18 @@ def minimal_group(
     batch_size:  coalitions per chunk; None chooses.
     alternatives: other games of the same players in which the group found is tried, for the result's `stability`;
                  `search.alternatives` makes some. They do not count as evaluations.
-    callback:    called on the host with the number of evaluations so far, after each question, for a progress bar.
+    callback:    called on the host with the number of evaluations so far, after each question, for a progress bar. The
+                 search then decides on the host. Raises ValueError inside `jit`, where there is no host to call.
+
+    Under `jit` and `vmap` it is traced along, as one compiled loop. There a goal that no group reaches, and a NaN, are
+    told by `enough` (`GroupResult`).
 
     Never larger than the group at which `greedy_insertion` (`greedy_deletion`) under the same goal stops: that one is a
     start too. Not always the smallest there is. Deterministic. A very small group may owe its effect to a blind spot of
     the model: give `alternatives` and read the `stability`.
 
-    Raises ValueError for levels that cannot be or that the value function cannot answer, for a goal that no group along
-    either way reaches, and inside `jit`; NaNValueError that names the group.
+    Raises ValueError for levels that cannot be or that the value function cannot answer, and for a goal that no group
+    along either way reaches; NaNValueError that names the group.
     """
     game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)

@@ -4,8 +4,8 @@ A *group* is a set of players. In an insertion it is what is visible, in a delet
 the higher the better the group does either, and a group is *enough* when it meets the goal, a `Stop` without a size. So
 one algorithm finds sufficient groups (alone, they keep the class on top) and necessary ones (without them, it is lost).
 
-The searches here decide on the host what to ask next: their questions are few and large. An `Oracle` answers a question
-in chunks of few compiled shapes, asks nothing twice, and counts.
+An `Oracle` serves the searches that decide on the host what to ask next: it answers a question in chunks of few
+compiled shapes, asks nothing twice, and counts. `device` has the same for searches in one compiled loop.
 """
 
 from __future__ import annotations

@@ -17,9 +17,14 @@ from jaxtyping import Array, Float, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import ValueFn, as_game
-from jaxmoxi.games.evaluation import tells
+from jaxmoxi.games.evaluation import check_batch_size, tells
+from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import record
+from jaxmoxi.search.asking import Reader
+from jaxmoxi.search.device.doors import either_form, run_machine
+from jaxmoxi.search.device.shortlist import ScreenMachine
+from jaxmoxi.search.device.trace import greedy_result
 from jaxmoxi.search.oracle import Oracle
 from jaxmoxi.search.scorers import check_gates, gate_gradient
 from jaxmoxi.search.shared import Trace, neighbours
@@ -42,11 +47,11 @@ class ScreenedResult:
     """
 
     greedy: GreedyResult
-    num_gradients: Int[Array, ""]
-    num_candidates: Int[Array, "P"]
-    num_audits: Int[Array, ""]
-    num_missed: Int[Array, ""]
-    regret: Float[Array, ""]
+    num_gradients: Int[Array, "*batch"]
+    num_candidates: Int[Array, "*batch P"]
+    num_audits: Int[Array, "*batch"]
+    num_missed: Int[Array, "*batch"]
+    regret: Float[Array, "*batch"]
 
 
 @deliberate
@@ -73,22 +78,53 @@ def screened_greedy(
                     soon as twice as many players are chosen as last time; "stale", which lives on audits, at every
                     third step at first and then whenever a quarter more are chosen.
 
-    Raises ValueError for arguments that do not fit and inside `jit`; NaNValueError that names the group.
+    Under `jit` and `vmap` it is traced along. Raises ValueError for arguments that do not fit; NaNValueError that names
+    the group (inside `jit`, the result ends before it).
     """
     game, stop = as_game(v), stop or Stop()
-    oracle = Oracle(game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+    check_batch_size(batch_size)
+    check_players(game, num_players)
     stop.check(tells(game, num_players))
     if scorer is None:
         scorer = "mixed" if game.gated else "stale"
     fixed = _check(scorer, num_candidates, audit, num_players)
     if fixed is None and scorer != "stale":
         check_gates(game)
+    kind = str(scorer) if fixed is None else "fixed"
+
+    def on_host() -> ScreenedResult:
+        oracle = Oracle(game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
+        scores = None if fixed is None else np.asarray(fixed)
+        return _screened(oracle, kind, scores, num_candidates, audit, stop)
+
+    def in_loop() -> ScreenedResult:
+        told = tells(game, num_players)
+        tellings = told.leads is not None, told.probabilities is not None
+        machine = ScreenMachine(int(num_players), insertion, *tellings, kind, num_candidates, audit)
+        given = stop.as_arrays(), jnp.zeros(num_players) if fixed is None else jnp.asarray(fixed)
+        ended = run_machine(machine, Reader(), game, None, 0, batch_size, given)
+        trace, (gradients, tried, audits, missed, regret) = ended.outcome
+        greedy = greedy_result(ended._replace(outcome=trace), insertion)
+        return ScreenedResult(greedy, gradients, tried, audits, missed, regret)
+
+    return either_form((game, fixed), on_host, in_loop)
+
+
+def _screened(
+    oracle: Oracle,
+    scorer: str,
+    fixed: np.ndarray | None,
+    num_candidates: int | None,
+    audit: float | None,
+    stop: Stop,
+) -> ScreenedResult:
+    game, num_players, insertion = oracle.game, oracle.num_players, oracle.insertion
     least, most = max(1, num_players // 32), max(1, num_players // 12)
     count = num_candidates or max(1, num_players // 16)
     trace = Trace(oracle)
 
     group = np.zeros(num_players, bool)
-    gains = np.full(num_players, np.inf)
+    gains = np.full(num_players, np.inf, np.float32)
     tried = np.zeros(num_players, np.int32)
     audits, missed, lost, gradients, owed, last_audit = 0, 0, [], 0, 0.0, 0
     score = trace.look(group)
@@ -110,7 +146,7 @@ def screened_greedy(
         before = oracle.count
         scores, _ = oracle.ask(neighbours(group, chosen))
         tried[step] = oracle.count - before
-        gains[chosen] = scores - score
+        gains[chosen] = np.float32(scores) - np.float32(score)
         winner = int(chosen[np.argmax(scores)])
         if auditing:
             owed, last_audit = owed - 1, step
@@ -139,7 +175,7 @@ def _ranked(players: np.ndarray, guesses: list[np.ndarray]) -> np.ndarray:
     return ranks[np.sort(np.unique(ranks, return_index=True)[1])]
 
 
-def _check(scorer: Any, num_candidates: int | None, audit: float | None, num_players: int) -> np.ndarray | None:
+def _check(scorer: Any, num_candidates: int | None, audit: float | None, num_players: int) -> AnyArray | None:
     if num_candidates is not None and num_candidates < 1:
         raise InputError(f"num_candidates must be at least 1, or None to have it adapted; got {num_candidates}")
     if audit is not None and not 0 <= audit <= 1:
@@ -148,7 +184,7 @@ def _check(scorer: Any, num_candidates: int | None, audit: float | None, num_pla
         if scorer not in ("mixed", "stale", "gradient"):
             raise InputError(f"expected a scorer of 'mixed', 'stale', 'gradient' or scores float[P]; got {scorer!r}")
         return None
-    scores = np.asarray(scorer, np.float32)
+    scores = jnp.asarray(scorer, jnp.float32)
     if scores.shape != (num_players,):
         raise InputError(f"expected fixed scores of shape [{num_players}]; got {list(scores.shape)}")
     return scores

@@ -53,10 +53,20 @@ BAD = {
         "leave out .*and alternatives",
     ),
     "closure": (
-        lambda v: jax.jit(lambda b: search.backward_elimination(lambda m: m.sum(1) + b, 3, value=2.0).size)(0.0),
+        lambda v: jax.jit(lambda b: search.beam_search(lambda m: m.sum(1) + b, 3, value=2.0).values)(0.0),
         "outside jit, vmap and grad",
     ),
-    "jit": (lambda v: jax.jit(lambda v: search.minimal_group(v, 3).size)(v), "outside jit, vmap and grad"),
+    "jit": (lambda v: jax.jit(lambda v: search.necessary_and_sufficient(v, 3).size)(v), "outside jit, vmap and grad"),
+    "callback": (
+        lambda v: jax.jit(lambda v: search.minimal_group(v, 3, callback=print).size)(v),
+        "callback needs a search outside jit and vmap",
+    ),
+    "no image": (lambda v: search.minimal_groups([], 3), "at least one value function"),
+    "other image": (
+        lambda v: search.minimal_groups([v, ThresholdGame(jnp.ones(4), jnp.float32(0))], 3),
+        "number 1 differs from number 0",
+    ),
+    "batch": (lambda v: search.minimal_groups([v], 3, batch_size=0), "batch_size must be at least 1"),
 }
 
 
