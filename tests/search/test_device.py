@@ -86,7 +86,7 @@ def test_functions_that_close_over_what_is_traced():
 
 def test_inside_jit_a_result_says_what_cannot_be_raised():
     weights = jnp.arange(1.0, 7.0)
-    find = jax.jit(lambda v: search.minimal_group(v, 6))
+    find = jax.jit(lambda v: search.backward_elimination(v, 6))
     hopeless = find(ThresholdGame(weights, jnp.float32(-99)))
     assert (bool(hopeless.enough), int(hopeless.size), float(hopeless.value)) == (False, 6, 21 - 99)
     broken = find(ThresholdGame(weights.at[2].set(jnp.nan), jnp.float32(-2.5)))

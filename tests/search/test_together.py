@@ -21,7 +21,7 @@ def test_images_together_are_images_in_turn_whoever_their_company_is():
     for i, game in enumerate(games[:4]):
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), found, search.minimal_group(game, 7))
     others = search.minimal_groups([games[5], games[2], games[4], games[0]], 7)
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[[1, 3]], y[jnp.array([2, 0])]), others, found)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1::2], y[2::-2]), others, found)
 
 
 @pytest.mark.slow
