@@ -74,7 +74,7 @@ def plan_stages(num_players: int, *, insertion: bool, sized: bool = True, coarse
 
 # What a chunk costs besides its coalitions, in tokens: a DeiT-Tiny on two CPU cores spends 3 to 5 ms on it, in which a
 # core could run 30 to 60 tokens more; an accelerator is 40 times as fast and takes about as long to start its kernels.
-_CHUNK_TOKENS = {"cpu": 45, "default": 3000}
+CHUNK_TOKENS = {"cpu": 45, "default": 3000}
 
 
 def choose_chunk(game: Game, num_players: int, counts: range, batch_size: int | None, max_visible: int | None) -> int:
@@ -90,7 +90,7 @@ def choose_chunk(game: Game, num_players: int, counts: range, batch_size: int | 
         # The candidates fall from P to 1 under one compiled chunk, of unknown cost: a quarter of P wastes an eighth of
         # P rows a step on average, where the whole of P would waste half.
         return min(fits, most, max(32, -(-most // 4)))
-    price = _CHUNK_TOKENS.get(platform(), _CHUNK_TOKENS["default"])
+    price = CHUNK_TOKENS.get(platform(), CHUNK_TOKENS["default"])
     shards = game.num_shards  # devices that share a chunk equally
     steps = np.arange(counts[0], most + 1)
     sizes = np.arange(shards, min(fits, -(-most // shards) * shards) + 1, shards)

@@ -8,7 +8,7 @@ import pytest
 import jaxmoxi as jm
 from jaxmoxi.games.base import as_game
 from jaxmoxi.models.networks.vit import VisionTransformerConfig
-from jaxmoxi.moxi.batched import _split
+from jaxmoxi.moxi.batched import split_games
 from support.games import ThresholdGame, lookup, table_game, vit_classifier
 
 CONFIG = VisionTransformerConfig(
@@ -56,7 +56,7 @@ def test_a_batch_of_one_and_any_batch_size():
 
 
 def test_weights_are_not_copied(games):
-    shared, own, merge = _split([as_game(v) for v in games])
+    shared, own, merge = split_games([as_game(v) for v in games])
     weights = {id(leaf) for leaf in jax.tree.leaves(games[0].model)}
     assert weights <= {id(leaf) for leaf in shared}
     assert all(leaf.shape[0] == 3 for leaf in own)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.evaluation import choose_batch_size
+from jaxmoxi.moxi.stages import CHUNK_TOKENS
 from jaxmoxi.search.asking import Reader, Told
 from jaxmoxi.search.oracle import CPU_CHUNK, visible_size
 from jaxmoxi.types import Readout, Stop
@@ -93,21 +94,27 @@ class Games:
 def sizes_of(game: Game, num_players: int, count: int, batch_size: int | None) -> list[Size]:
     """The compiled sizes of `count` searches together, ascending.
 
-    On a CPU those of the searches on the host. An accelerator compiles slowly and takes long to start: there each is
-    twice the one before, and a chunk holds what several searches ask about.
+    On a CPU those of the searches on the host. An accelerator compiles slowly: there each is twice the one before. A
+    chunk there is of the rows that cost least, if questions are of any size up to P: half a chunk is wasted on average,
+    and each chunk has a price of its own.
     """
     cpu = jax.default_backend() == "cpu"
     limits: list[int | None] = [None]
     if game.sized:
         every = range(1, num_players + 1)
         limits = sorted({visible_size(n, num_players) if cpu else _power(n, num_players) for n in every})  # type: ignore
-    most = CPU_CHUNK if cpu else num_players * min(count, 4)
+    most = num_players * count
 
     def rows(limit: int | None) -> int:
         if batch_size is not None:
-            return min(batch_size, num_players * count)
+            return min(batch_size, most)
+        cheapest = CPU_CHUNK
+        if not cpu:
+            cheapest = max(32, most // 4)
+            if limit is not None:
+                cheapest = math.ceil(math.sqrt(most * CHUNK_TOKENS["default"] / (limit + 1)))
         fits = choose_batch_size(game, num_players, max_visible=limit)
-        return max(1, min(fits, most, num_players * count))
+        return max(1, min(fits, most, cheapest))
 
     return [Size(limit, rows(limit)) for limit in limits]
 
