@@ -26,6 +26,7 @@ from jaxmoxi.search.device.found import (
     backward_on_device,
     blocks_on_device,
     ends_on_device,
+    front_of,
 )
 from jaxmoxi.search.oracle import Oracle
 from jaxmoxi.search.scorers import check_gates, gate_gradient
@@ -113,7 +114,8 @@ def complete_order(
 
     def in_loop() -> CompletedOrder:
         machine = BackwardMachine(num_players, result.insertion, guided, share, forward=False)
-        return backward_on_device(game, machine, batch_size, result.order, result.num_steps, None, 0)
+        early, place = front_of(result)
+        return backward_on_device(game, machine, batch_size, early, 0, place)
 
     return either_form((game, result), on_host, in_loop)
 
@@ -158,7 +160,7 @@ def backward_forward_order(
 
     def in_loop() -> CompletedOrder:
         machine = BackwardMachine(int(num_players), insertion, guided, share, forward=True)
-        return backward_on_device(game, machine, batch_size, None, None, jnp.asarray(early), int(keep))
+        return backward_on_device(game, machine, batch_size, jnp.asarray(early), int(keep))
 
     return either_form((game, early), on_host, in_loop)
 

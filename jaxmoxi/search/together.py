@@ -106,7 +106,7 @@ def _search_together(
         run = jax.shard_map(
             run, mesh=mesh, in_specs=(everywhere, split, split), out_specs=split, check_vma=False
         )  # fmt: skip
-    ended = run(*jax.tree.map(jax.lax.stop_gradient, (shared, own)), given)
+    ended = run(jax.tree.map(jax.lax.stop_gradient, shared), jax.tree.map(jax.lax.stop_gradient, own), given)
     return ended._replace(outcome=held(ended.outcome, (shared, own)))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.errors import InputError
@@ -62,7 +63,7 @@ class Opened(GameWrapper):
         consts = [known.get(id(const), const) for const in closed.consts]
         if any(isinstance(c, Tracer) and id(c) not in known for c in closed.consts):
             raise InputError(OUTSIDE)
-        out = jax.core.eval_jaxpr(closed.jaxpr, consts, *jax.tree.leaves((self.v, rows)))
+        out = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))(*jax.tree.leaves((self.v, rows)))
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
 

@@ -88,14 +88,14 @@ class Plan(NamedTuple):
 class Ended(NamedTuple):
     """Where a search ended.
 
-    outcome: what the machine found.
-    count:   int32[], evaluations.
-    broken:  bool[], a value was NaN.
-    culprit: bool[P], the group whose value it was.
+    outcome:     what the machine found.
+    evaluations: int32[], forward passes.
+    broken:      bool[], a value was NaN.
+    culprit:     bool[P], the group whose value it was.
     """
 
     outcome: Any
-    count: Int[Array, "*B"]
+    evaluations: Int[Array, "*B"]
     broken: Bool[Array, "*B"]
     culprit: Bool[Array, "*B P"]
 
@@ -159,7 +159,8 @@ def run_searches(plan: Plan, games: Games, given: Given) -> Ended:
         states, memory, counts, broken, culprit = carry
         slopes = jnp.zeros((count, num_players))
         if machine.slopes:
-            slopes = _slopes(games, *jax.vmap(machine.sloped)(states), insertion)
+            wanted, groups = jax.vmap(machine.sloped)(states)
+            slopes = _slopes(games, wanted, groups, insertion)
         states, question = jax.vmap(machine.propose)(states, slopes)
         asked = question.asked & ~broken[:, None]
         memory = make_room(memory, jnp.sum(asked, axis=1, dtype=jnp.int32))

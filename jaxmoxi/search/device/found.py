@@ -76,7 +76,7 @@ def group_result(ended: Ended) -> GroupResult:
         size=jnp.sum(group, axis=-1, dtype=jnp.int32),
         enough=found.enough & ~broken,
         value=jnp.where(broken, jnp.nan, found.value),
-        num_evaluations=ended.count,
+        num_evaluations=ended.evaluations,
     )
 
 
@@ -116,21 +116,24 @@ def backward_on_device(
     game: Game,
     machine: BackwardMachine,
     batch_size: int | None,
-    order: Int[Array, "P"] | None,
-    num_steps: Int[Array, ""] | None,
-    early: Bool[Array, "P"] | None,
+    early: Bool[Array, "P"],
     keep: int,
+    place: Int[Array, "P"] | None = None,
 ) -> CompletedOrder:
-    """`complete_order` of the first players of an order, or `backward_forward_order`, as one compiled loop."""
-    places = jnp.arange(machine.num_players, dtype=jnp.int32)
-    place = jnp.zeros_like(places)
-    if order is not None:
-        chosen = jnp.where(places < num_steps, order, machine.num_players)
-        place = place.at[chosen].set(places, mode="drop")
-        early = jnp.zeros(machine.num_players, bool).at[chosen].set(True, mode="drop")
+    """`backward_forward_order` as one compiled loop, or, given the places of those who come first, `complete_order`."""
+    places = jnp.zeros(machine.num_players, jnp.int32) if place is None else place
     others = jnp.maximum(0, keep - jnp.sum(early, dtype=jnp.int32))
-    ended = run_machine(machine, Reader(), game, None, 0, batch_size, (early, place, others))
-    return CompletedOrder(ended.outcome[0], ended.count, ended.outcome[1])
+    ended = run_machine(machine, Reader(), game, None, 0, batch_size, (early, places, others))
+    return CompletedOrder(ended.outcome[0], ended.evaluations, ended.outcome[1])
+
+
+def front_of(result: GreedyResult) -> tuple[Bool[Array, "P"], Int[Array, "P"]]:
+    """(who was chosen, the place of each of them) of a search that stopped early."""
+    num_players = result.order.shape[0]
+    places = jnp.arange(num_players, dtype=jnp.int32)
+    chosen = jnp.where(places < result.num_steps, result.order, num_players)
+    early = jnp.zeros(num_players, bool).at[chosen].set(True, mode="drop")
+    return early, jnp.zeros_like(places).at[chosen].set(places, mode="drop")
 
 
 def _tells(game: Game, num_players: int) -> tuple[bool, bool]:

@@ -42,7 +42,7 @@ class Screen(NamedTuple):
     lost: Float[Array, ""]
     gradients: Int[Array, ""]
     tried: Int[Array, "P"]
-    count: Int[Array, ""]
+    evaluations: Int[Array, ""]
     record: Record
     stop: Stop
     fixed: Float[Array, "P"]
@@ -74,7 +74,7 @@ class ScreenMachine(Steps):
             size=zero, gains=jnp.full(players, jnp.inf, jnp.float32), score=jnp.float32(0),
             rank=jnp.zeros(players, jnp.int32), auditing=jnp.asarray(False),
             candidates=jnp.int32(self.candidates or max(1, players // 16)), owed=zero, last_audit=zero, audits=zero,
-            missed=zero, lost=jnp.float32(0), gradients=zero, tried=jnp.zeros(players, jnp.int32), count=zero,
+            missed=zero, lost=jnp.float32(0), gradients=zero, tried=jnp.zeros(players, jnp.int32), evaluations=zero,
             record=new_record(players, told_of(self.leads, self.probabilities)), stop=stop, fixed=fixed,
         )  # fmt: skip
 
@@ -124,8 +124,8 @@ class ScreenMachine(Steps):
             audits=s.audits + audited,
             missed=s.missed + (audited & (place >= s.candidates)),
             lost=s.lost + jnp.where(audited, regret, 0),
-            tried=jnp.where(stepping & (players == s.size), count - s.count, s.tried),
-            count=count,
+            tried=jnp.where(stepping & (players == s.size), count - s.evaluations, s.tried),
+            evaluations=count,
             record=record,
         )
         return jax.tree.map(lambda old, new: jnp.where(s.phase == ENDED, old, new), s, after)

@@ -64,7 +64,7 @@ def greedy_result(ended: Ended, insertion: bool) -> GreedyResult:
         values=record.readouts.values,
         num_steps=size,
         start_value=record.start.values,
-        num_evaluations=ended.count - 1,
+        num_evaluations=ended.evaluations - 1,
         leads=record.readouts.leads,
         probabilities=record.readouts.probabilities,
         start_leads=record.start.leads,
