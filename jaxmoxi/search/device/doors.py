@@ -13,6 +13,7 @@ import numpy as np
 from jaxmoxi.errors import nan_error
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.evaluation import TracedError, check_batch_size, memory_advice
+from jaxmoxi.games.hardware import platform
 from jaxmoxi.guards import held
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.search.asking import Reader
@@ -28,7 +29,7 @@ def in_one_loop(inputs: Any) -> bool:
 
     On a CPU the host asks as fast, and compiles only those sizes that a search meets.
     """
-    return not is_concrete(inputs) or jax.default_backend() != "cpu"
+    return not is_concrete(inputs) or platform() != "cpu"
 
 
 def either_form(inputs: Any, on_host: Callable[[], Out], in_loop: Callable[[], Out], *, host: bool = False) -> Out:

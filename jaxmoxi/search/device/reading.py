@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.evaluation import choose_batch_size
+from jaxmoxi.games.hardware import platform
 from jaxmoxi.moxi.stages import CHUNK_TOKENS
 from jaxmoxi.search.asking import Reader, Told
 from jaxmoxi.search.oracle import CPU_CHUNK, visible_size
@@ -98,7 +99,7 @@ def sizes_of(game: Game, num_players: int, count: int, batch_size: int | None) -
     chunk there is of the rows that cost least, if questions are of any size up to P: half a chunk is wasted on average,
     and each chunk has a price of its own.
     """
-    cpu = jax.default_backend() == "cpu"
+    cpu = platform() == "cpu"
     limits: list[int | None] = [None]
     if game.sized:
         every = range(1, num_players + 1)
