@@ -8,7 +8,8 @@ from jax.sharding import Mesh
 
 import jaxmoxi as jm
 from jaxmoxi import search
-from support.games import ThresholdGame
+from support.games import ThresholdGame, lookup
+from support.interactions import GAMES
 from support.search import any_game, tiny_model
 
 WEIGHTS = jnp.arange(1.0, 7.0)
@@ -22,6 +23,23 @@ def test_images_together_are_images_in_turn_whoever_their_company_is():
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), found, search.minimal_group(game, 7))
     others = search.minimal_groups([games[5], games[2], games[4], games[0]], 7)
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1::2], y[2::-2]), others, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("insertion", [True, False])
+def test_games_of_a_classifier_end_at_their_smallest_group(insertion):
+    """Games of a ViT whose every value is known: of nine players the search misses no minimum of these."""
+    level = float(np.mean([(table[0] + table[-1]) / 2 for table in GAMES]))
+    tables = [t for t in GAMES if (t[-1] >= level) and (t[0] < level)]
+    found = search.minimal_groups(
+        [jax.tree_util.Partial(lookup, table) for table in tables], 9, value=level, insertion=insertion
+    )
+    sizes = np.array([i.bit_count() for i in range(512)])
+    for i, table in enumerate(tables):
+        alone = search.minimal_group(jax.tree_util.Partial(lookup, table), 9, value=level, insertion=insertion)
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), found, alone)
+        smallest = sizes[table >= level].min() if insertion else (9 - sizes[table <= level]).min()
+        assert int(found.size[i]) == smallest
 
 
 @pytest.mark.slow
