@@ -136,7 +136,7 @@ def together(devices: list[Any]) -> Iterator[Program]:
     """Stages of an insertion of 64 images together."""
     images = 64
     game = tokens_game(TINY)
-    shared, own, merge = batched._split([game, tokens_game_like(game)])
+    shared, own, merge = batched.split_games([game, tokens_game_like(game)])
     state = greedy_init(game, PLAYERS, insertion=True)
     place = on(devices[0])
     shared = shapes(shared, place)
