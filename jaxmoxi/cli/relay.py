@@ -1,8 +1,8 @@
 """A process of its own, which passes on what the distributed runtime of JAX prints, and puts a fatal error in a line.
 
 Where the first process of a run dies, the runtime of every other one ends it from C++, with a page of a stack that no
-Python code can hold back. So file descriptor 2 of a process of a run leads here: `python relay.py PROCESS < pipe`.
-Messages of the coordination service are dropped, everything else goes to stderr. Nothing is imported that takes time.
+Python code can hold back. So file descriptors 1 and 2 of a process lead here: `python relay.py PROCESS < pipe`. Messages
+of the coordination service and of Gloo are dropped, everything else goes to stderr. Nothing is imported that takes time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 _LOGGED = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (\S+?):\d+\]")  # the head of a message of C++
 _DROPPED = re.compile(r"coordination_|client\.h|distributed|preemption")
+_GREETING = "[Gloo] Rank "  # which tells of every connection
 _FATAL = "the JAX distributed service detected fatal errors"
 
 
@@ -27,7 +28,7 @@ def relayed(lines: Iterable[str], process: str) -> Iterator[str]:
             fatal = line
         if fatal is not None and "RegisterTask" in line:
             fatal = line
-        if not dropping:
+        if not dropping and not line.startswith(_GREETING):
             yield line
     if fatal is not None:
         reason = (

@@ -257,7 +257,7 @@ def _exit_at_sigterm() -> Any:
 
 
 def _divert(name: str) -> Any:
-    """Leads what C++ prints through `relay`; Python's stderr stays what it is. Returns Python's stderr."""
+    """Leads what C++ prints through `relay`; Python's stdout and stderr stay what they are. Returns Python's stderr."""
     try:
         usual = os.dup(2)
         relay = subprocess.Popen(
@@ -267,7 +267,13 @@ def _divert(name: str) -> Any:
         if relay.stdin is not None:
             if sys.stderr.fileno() == 2:
                 sys.stderr = os.fdopen(usual, "w", buffering=1, errors="backslashreplace")
-            os.dup2(relay.stdin.fileno(), 2)
+            if sys.stdout.fileno() == 1:
+                sys.stdout.flush()
+                sys.stdout = os.fdopen(
+                    os.dup(1), "w", buffering=1, encoding=sys.stdout.encoding, errors=sys.stdout.errors
+                )
+            for descriptor in (1, 2):
+                os.dup2(relay.stdin.fileno(), descriptor)
             relay.stdin.close()
     except (OSError, ValueError):  # no such descriptor: then it is printed as it comes
         pass

@@ -10,10 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from safetensors.numpy import save_file
 
 from jaxmoxi.cli import relay
+from jaxmoxi.cli.main import main
+from jaxmoxi.cli.together import _described
+from jaxmoxi.errors import is_lost
 from jaxmoxi.models.networks import vit
 from support.games import golden_tensor
 from support.study import CLASSES, write_photos
@@ -43,11 +47,40 @@ def test_a_page_of_cpp_becomes_a_line():
     assert "not all processes of the run have come in time" in relayed(late)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--coordinator", "host0:8476"], "--coordinator, --num-processes and --process-id need --distributed"),
+        (["--distributed", "--process-id", "0"], "go together: give all three, or none"),
+        (["--coordinator", "host0", "--num-processes", "2", "--process-id", "0"], "expected HOST:PORT"),
+        (["--coordinator", "h:1", "--num-processes", "2", "--process-id", "2"], "expected a number from 0 to 1"),
+        (["--coordinator", "h:1", "--num-processes", "2", "--process-id", "0", "--join-seconds", "0"], "at least 1"),
+    ],
+)
+@pytest.mark.parametrize("command", [["study", "photos"], ["train"]])
+def test_how_the_others_are_found_is_checked(capsys, tmp_path, command, words, said):
+    distributed = ["--distributed"] if len(words) > 2 and "--distributed" not in words else []
+    assert main([*command, "--out", str(tmp_path), *distributed, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_lost_connection_is_a_line():
+    gone = jax.errors.JaxRuntimeError("FAILED_PRECONDITION: Gloo all-reduce failed: Connection closed by peer")
+    assert _described(gone) == (
+        2,
+        "jaxmoxi: error: another process of the run has ended, or cannot be reached; what is written stays: start all "
+        "processes again to go on",
+    )
+    assert not is_lost(jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed"))
+    assert not is_lost(ValueError("Connection closed by peer"))
+
+
 def test_everything_else_is_passed_on():
     other = "E1127 12:00:00.000000   1 cuda_dnn.cc:3] no cuDNN\nmore of it\n"
     warned = "W1127 12:00:00.000001   1 coordination_service.cc:388] aborted\n and why\n"
     assert relayed("Fatal Python error: Aborted\n" + warned + other) == "Fatal Python error: Aborted\n" + other
     assert relayed("") == ""
+    assert relayed("[Gloo] Rank 0 is connected to 1 peer ranks. Expected number is : 1\nmore\n") == "more\n"
 
 
 class Pair:

@@ -43,7 +43,7 @@ def loaders(train=TRAIN_ALIKE, *, bad=None):
     """What is trained and validated on: 4 batches an epoch, mirrored at random, and 13 images."""
     from jaxmoxi.p2p.data import Augmentation, Loader
 
-    sizes = {"image_size": 32, "num_groups": 16, "batch_size": train.batch_size}
+    sizes = {"image_size": 32, "num_groups": 16, "batch_size": train.batch_size, "num_threads": 0}
     augment = Augmentation(crop=None, colour=0.0, turn=True)
     source, held = Seen(35, bad=bad), Seen(13, first=64)
     return Loader(source, augment=augment, **sizes), Loader(held, train=False, **sizes), source, held
