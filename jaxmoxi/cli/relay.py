@@ -1,8 +1,8 @@
 """A process of its own, which passes on what the distributed runtime of JAX prints, and puts a fatal error in a line.
 
 Where the first process of a run dies, the runtime of every other one ends it from C++, with a page of a stack that no
-Python code can hold back. So file descriptors 1 and 2 of a process lead here: `python relay.py PROCESS < pipe`. Messages
-of the coordination service and of Gloo are dropped, everything else goes to stderr. Nothing is imported that takes time.
+Python code can hold back. So file descriptors 1 and 2 of a process lead here: `python relay.py PROCESS < pipe`. What
+the coordination service and Gloo say is dropped, the rest goes to stderr. Nothing is imported that takes time.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, is_lost
 from jaxmoxi.files import changed_settings
 
 Tree = TypeVar("Tree")
@@ -71,8 +71,8 @@ class Team(NamedTuple):
 
     def total(self, numbers: np.ndarray) -> np.ndarray:
         """float64[N], the sums over the processes; exact in the order of the processes, so all have the same bits."""
-        numbers = np.asarray(numbers, np.float64)
-        return numbers if self.count == 1 else sum(np.frombuffer(part) for part in self._bytes(numbers.tobytes()))  # type: ignore[return-value]
+        parts = [np.frombuffer(part) for part in self._bytes(np.asarray(numbers, np.float64).tobytes())]
+        return np.sum(parts, axis=0)
 
     def said_by_first(self, say: Callable[[], Any]) -> Any:
         """What `say` answers in the first process, something that JSON can hold. Its error is raised in all."""
@@ -96,7 +96,7 @@ class Team(NamedTuple):
         try:
             yield
         except Exception as raised:
-            if self.count == 1:
+            if self.count == 1 or is_lost(raised):  # then there is nobody to tell
                 raise
             error = raised
         self.check(error, self.largest(_GOES_ON if error is None else _FAILS))
@@ -150,7 +150,8 @@ class Team(NamedTuple):
         if self.count == 1:
             return [np.frombuffer(mine, np.uint8)]
         sizes = multihost_utils.process_allgather(np.int32(len(mine)))
-        padded = np.zeros(max(int(sizes.max()), 1), np.uint8)
+        room = max(256, 1 << int(sizes.max() - 1).bit_length())  # of few sizes, as each one is compiled for
+        padded = np.zeros(room, np.uint8)
         padded[: len(mine)] = np.frombuffer(mine, np.uint8)
         parts = multihost_utils.process_allgather(padded)
         return [part[:size] for part, size in zip(parts, sizes, strict=True)]

@@ -107,20 +107,26 @@ def fit(
     leaves the last one untouched. What one of several processes meets while it prepares its data, or in the folder, is
     raised in all of them.
     """
-    train = with_moved(train, config.moved or {}, deprecated, stacklevel=2)
-    config = dataclasses.replace(config, moved=None)
-    names = getattr(data, "class_names", None)
-    if names and len(names) != config.num_classes:
-        raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
     mesh, team = team_of(mesh)
-    place = placement(mesh, train.batch_size)
-    folder = None if directory is None else local_folder(directory)
-    settings = train.to_record() | {
-        "classifier": fingerprint(classifier),
-        "examples": size_of(data),
-        "validation": None if validation is None else size_of(validation),
-    }
-    record = {"config": json.loads(config.to_json()), "class_names": names and list(names), "train": settings}
+    with team.agreeing():
+        train = with_moved(train, config.moved or {}, deprecated, stacklevel=2)
+        config = dataclasses.replace(config, moved=None)
+        names = getattr(data, "class_names", None)
+        if names and len(names) != config.num_classes:
+            raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
+        place = placement(mesh, train.batch_size)
+        folder = None if directory is None else local_folder(directory)
+        if folder is not None and team.count < jax.process_count():
+            raise InputError(
+                f"a run of one process cannot be kept in {folder} beside other processes of jax.distributed: Orbax "
+                "writes with all of them; leave the directory out, or train with a mesh of all processes"
+            )
+        settings = train.to_record() | {
+            "classifier": fingerprint(classifier),
+            "examples": size_of(data),
+            "validation": None if validation is None else size_of(validation),
+        }
+        record = {"config": json.loads(config.to_json()), "class_names": names and list(names), "train": settings}
     with contextlib.ExitStack() as closing:
         team.check_settings(record)
         if folder is not None:
