@@ -12,6 +12,7 @@ import contextlib
 import errno
 import gc
 import hashlib
+import importlib
 import itertools
 import json
 import logging
@@ -127,10 +128,11 @@ def _alone() -> Iterator[None]:
     if jax.process_count() == 1:
         yield
         return
-    numbers: Any = None
-    with contextlib.suppress(ImportError, AttributeError):
-        from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator as numbers
-    before = None if numbers is None else int(numbers.get_current_operation_id())
+    try:
+        numbers: Any = importlib.import_module("orbax.checkpoint._src.futures.synchronization").OperationIdGenerator
+        before = int(numbers.get_current_operation_id())
+    except (ImportError, AttributeError):
+        numbers, before = None, 0
     context: Any = ocp.Context()
     context.multiprocessing.primary_host = jax.process_index()
     context.multiprocessing.active_processes = {jax.process_index()}
@@ -138,7 +140,7 @@ def _alone() -> Iterator[None]:
         with context:
             yield
     finally:
-        if before is not None:
+        if numbers is not None:
             numbers._operation_id, numbers._operation_id_counter = before, itertools.count(before + 1)
 
 

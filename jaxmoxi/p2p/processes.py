@@ -11,6 +11,7 @@ Everything here is a collective: all processes call it, in the same order. With 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import platform
@@ -18,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -39,11 +40,17 @@ class OtherProcessError(InputError):
     """Another process of the run has failed, or differs from this one."""
 
 
-class Team(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Team:
     """The processes of a run, as one of them sees them. index: its number. count: how many there are."""
 
     index: int = 0
     count: int = 1
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """This process's part, as a loader names it."""
+        return self.index, self.count
 
     @property
     def first(self) -> bool:

@@ -84,18 +84,18 @@ def test_everything_else_is_passed_on():
 
 
 class Pair:
-    """Two processes of `jaxmoxi study --distributed` on this machine."""
+    """Two processes of `jaxmoxi study --distributed`, or of another command, on this machine."""
 
-    def __init__(self, tmp_path, words, *, slowly=False):
-        photos = write_photos(tmp_path / "photos", 12)
+    def __init__(self, tmp_path, words, *, slowly=False, command=None):
+        command = command or ["study", str(write_photos(tmp_path / "photos", 12))]
         address = f"127.0.0.1:{random.randrange(20_000, 60_000)}"
         root = Path(__file__).parents[2]
         env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
         self.errors = [(tmp_path / f"err{i}").open("w+") for i in range(2)]
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-c", (SLOWLY if slowly else "") + COMMAND, "study", str(photos), *words[i],
-                 "--distributed", "--coordinator", address, "--num-processes", "2", "--process-id", str(i)],
+                [sys.executable, "-c", (SLOWLY if slowly else "") + COMMAND, *command, *words[i], "--distributed", 
+                 "--coordinator", address, "--num-processes", "2", "--process-id", str(i)],
                 stderr=self.errors[i], stdout=subprocess.DEVNULL, env=env,
             )
             for i in range(2)
@@ -164,3 +164,36 @@ def test_two_that_agree_end_in_peace(tmp_path, words):
     assert codes == [0, 0]
     assert errors == ["", ""]
     assert (tmp_path / "out" / "report.md").exists()
+
+
+@pytest.mark.slow
+def test_hosts_that_do_not_share_the_folder_end(tmp_path, words):
+    apart = [[*words, "--out", str(tmp_path / f"out{i}")] for i in range(2)]
+    codes, errors = Pair(tmp_path, apart).end(120)
+    assert codes == [2, 2]
+    assert all("out1 is not the same folder here as in the first process" in error for error in errors)
+    assert [error.count("\n") for error in errors] == [1, 1]
+
+
+TINY = ["--num-scenes", "64", "--epochs", "500", "--batch-size", "8", "--image-size", "32", "--num-groups", "9"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ends", "number"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGTERM)])
+def test_a_training_ends_with_its_processes(tmp_path, ends, number):
+    words = [*TINY, "--black-box", "--one-device", "--quiet", "--out", str(tmp_path / "run")]
+    pair = Pair(tmp_path, [words, words], command=["train"])
+    history, until = tmp_path / "run" / "history.jsonl", time.monotonic() + 200
+    while not history.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    pair.processes[ends].send_signal(number)
+    started = time.monotonic()
+    codes, errors = pair.end()
+    assert time.monotonic() - started < 60
+    if number == signal.SIGTERM:
+        assert codes == [0, 0]
+        assert re.fullmatch(r"jaxmoxi: stopped after step \d+, which is saved in .*; the same command .*\n", errors[0])
+    else:
+        assert codes[ends] == -signal.SIGKILL
+        assert codes[1 - ends] != 0
+        assert re.search(r"(process 1 on .* has not been heard of|process of the run has ended)", errors[1 - ends])

@@ -167,7 +167,8 @@ class Loader:
 
         def prepare(place: int, _: int) -> Example:
             step, row = divmod(place, size)
-            return self._prepare(order[(step * count + index) * size + row], epoch=place // length)
+            at: Any = order[(step * count + index) * size + row]
+            return self._prepare(at, epoch=place // length)
 
         return grain.MapDataset.range(length).map_with_index(prepare)
 

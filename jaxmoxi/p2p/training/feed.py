@@ -86,20 +86,20 @@ def _presegmented(source: Source, config: Config, progress: bool, team: Team) ->
 def _part(batches: Batches, team: Team) -> Batches:
     """This process's rows of every batch."""
     shard = getattr(batches, "shard", None)
-    if shard == tuple(team):
+    if shard == team.shard:
         return batches
     if isinstance(batches, Loader):
-        return batches.divided(*team)
+        return batches.divided(*team.shard)
     if shard is not None:
-        raise InputError(f"expected batches of the shard {tuple(team)}, or of all examples; got the shard {shard}")
+        raise InputError(f"expected batches of the shard {team.shard}, or of all examples; got the shard {shard}")
     return _Rows(batches, team)
 
 
 def _every_nth(batches: Batches, team: Team) -> Batches:
     """This process's share of the images to validate on. It makes no difference which batch an image is in."""
     if isinstance(batches, Loader) and batches.shard == (0, 1) and len(batches.source) >= team.count:
-        return batches.divided(*team) if batches.batch_size % team.count == 0 else _Nth(batches, team)
-    return batches if getattr(batches, "shard", None) == tuple(team) else _Nth(batches, team)
+        return batches.divided(*team.shard) if batches.batch_size % team.count == 0 else _Nth(batches, team)
+    return batches if getattr(batches, "shard", None) == team.shard else _Nth(batches, team)
 
 
 class _Rows:
@@ -120,7 +120,7 @@ class _Rows:
             raise InputError(f"expected batches that {self._team.count} processes can divide; got {count} images")
         if self.whole is None:
             parts = [np.ascontiguousarray(x).view(np.uint8) for x in (batch.images, batch.labels, batch.regions)]
-            self.whole = zlib.crc32(b"".join(zlib.crc32(part).to_bytes(4, "big") for part in parts))
+            self.whole = zlib.crc32(b"".join(zlib.crc32(part.tobytes()).to_bytes(4, "big") for part in parts))
         rows = slice(self._team.index * size, (self._team.index + 1) * size)
         return Batch(*[None if array is None else array[rows] for array in batch])  # type: ignore[arg-type]
 
