@@ -123,7 +123,8 @@ def words(tmp_path):
     }  # fmt: skip
     (model / "config.json").write_text(json.dumps(settings))
     return [
-        "--model", str(model), "--out", str(tmp_path / "out"), "--methods", "random", "--metrics", "curves",
+        "--model", str(model), "--preprocessing", "half", "--out", str(tmp_path / "out"),
+        "--methods", "random", "--metrics", "curves",
         "--regions", "grid:2x2", "--target", "prediction", "--only-correct", "False", "--shard-size", "1", "--quiet",
     ]  # fmt: skip
 
