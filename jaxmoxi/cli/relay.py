@@ -34,8 +34,8 @@ def relayed(lines: Iterable[str], process: str) -> Iterator[str]:
         reason = (
             "not all processes of the run have come in time; start them together, or wait longer (--join-seconds)"
             if "RegisterTask" in fatal
-            else "the first process of the run has ended, or cannot be reached; what is written stays: start all "
-            "processes again to go on"
+            else f"{'another' if process == '0' else 'the first'} process of the run has ended, or cannot be reached; "
+            "what is written stays: start all processes again to go on"
         )
         yield f"jaxmoxi: error: process {process}: {reason}\n"
 

@@ -31,8 +31,8 @@ from jaxmoxi.cli.shared import CommandError
 from jaxmoxi.errors import InputError, is_lost
 
 _BEAT = 2.0  # seconds
-_SILENCE = 30.0  # seconds without a beat after which a process counts as dead
-_HEARTBEAT = 45  # seconds after which the service itself takes a process for dead: later than `_SILENCE`
+_SILENCE = 20.0  # seconds without a beat after which a process counts as dead
+_HEARTBEAT = 50  # seconds after which, or half of which, the service itself ends all: later than `_SILENCE`
 _SEEN, _COMES = 30, 120  # seconds that a file may take to be seen on another host, and a process to look for it
 _FAREWELL = 10.0  # seconds that the first process, whose end takes the store with it, waits for the others to read
 _KEYS = "jaxmoxi/"

@@ -43,6 +43,7 @@ def test_a_page_of_cpp_becomes_a_line():
         "jaxmoxi: error: process 1: the first process of the run has ended, or cannot be reached; what is written "
         "stays: start all processes again to go on\n"
     )
+    assert "process 0: another process of the run has ended" in "".join(relay.relayed([LOST], "0"))
     late = LOST.replace("information from", "RPC: /xla.coordination.CoordinationService/RegisterTask")
     assert "not all processes of the run have come in time" in relayed(late)
 
@@ -154,7 +155,7 @@ def test_a_process_that_dies_ends_the_other(tmp_path, words, dies):
     assert time.monotonic() - started < 60
     assert codes[dies] == -signal.SIGKILL
     assert codes[1 - dies] != 0
-    said = "the first process of the run has ended" if dies == 0 else "process 1 on .* has not been heard of for 30 s"
+    said = "the first process of the run has ended" if dies == 0 else "process 1 on .* has not been heard of for 20 s"
     assert len(errors[1 - dies].splitlines()) == 1
     assert re.search(said, errors[1 - dies])
 
