@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 _LOGGED = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (\S+?):\d+\]")  # the head of a message of C++
 _DROPPED = re.compile(r"coordination_|client\.h|distributed|preemption")
-_GREETING = "[Gloo] Rank "  # which tells of every connection
+_GREETING = "peer ranks. Expected"  # by Gloo, of every connection; several threads print at once
 _FATAL = "the JAX distributed service detected fatal errors"
 
 
@@ -28,7 +28,7 @@ def relayed(lines: Iterable[str], process: str) -> Iterator[str]:
             fatal = line
         if fatal is not None and "RegisterTask" in line:
             fatal = line
-        if not dropping and not line.startswith(_GREETING):
+        if not dropping and _GREETING not in line:
             yield line
     if fatal is not None:
         reason = (

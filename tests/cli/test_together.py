@@ -81,7 +81,10 @@ def test_everything_else_is_passed_on():
     warned = "W1127 12:00:00.000001   1 coordination_service.cc:388] aborted\n and why\n"
     assert relayed("Fatal Python error: Aborted\n" + warned + other) == "Fatal Python error: Aborted\n" + other
     assert relayed("") == ""
-    assert relayed("[Gloo] Rank 0 is connected to 1 peer ranks. Expected number is : 1\nmore\n") == "more\n"
+    assert (
+        relayed("[Gloo] Rank 0 is connected to 1 peer ranks. Expected number of connected peer ranks is : 1\nmore\n")
+        == "more\n"
+    )
 
 
 class Pair:
