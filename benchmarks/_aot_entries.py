@@ -214,10 +214,13 @@ def p2p(devices: list[Any]) -> Iterator[Program]:
     optimizer = optax.adamw(1e-3)
     state = shapes(init_state(model, optimizer), place)
     size = config.image_size
-    batch = Batch(
-        jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=place),
-        jax.ShapeDtypeStruct((count, size, size), jnp.int32, sharding=place),
-        jax.ShapeDtypeStruct((count,), jnp.int32, sharding=place),
+    batch = shapes(
+        Batch(
+            np.zeros((count, size, size, 3), np.uint8),
+            np.zeros((count, size, size), np.int32),
+            np.zeros(count, np.int32),
+        ),
+        place,
     )
     step = partial(train_step, objective=jm.p2p.TrainConfig(), optimizer=optimizer, steps_per_epoch=100)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=place)

@@ -7,6 +7,7 @@ keeps its traceback.
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from typing import Any
@@ -46,6 +47,21 @@ def nan_error(where: str, *, result: Any = None, whose: str = "the value functio
     return NaNValueError(
         f"{whose} returned NaN {where}; check the model's logits for this coalition, and the fill", result
     )
+
+
+_LOST = re.compile(
+    r"gloo|connection (closed|reset|refused)|socket closed|broken pipe|heartbeat|barrier|UNAVAILABLE|remote process",
+    re.IGNORECASE,
+)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error is the runtime's, and says that another process of a run cannot be reached any more.
+
+    JAX has one class for all errors of its runtime, so the text decides.
+    """
+    runtimes = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") or isinstance(error, TimeoutError)
+    return runtimes and _LOST.search(str(error)) is not None
 
 
 _INSIDE = ("jaxmoxi", "jaxtyping")  # the frames of a checker of shapes stand between a function and its caller

@@ -1,8 +1,8 @@
 """A process of its own, which passes on what the distributed runtime of JAX prints, and puts a fatal error in a line.
 
 Where the first process of a run dies, the runtime of every other one ends it from C++, with a page of a stack that no
-Python code can hold back. So file descriptor 2 of a process of a run leads here: `python relay.py PROCESS < pipe`.
-Messages of the coordination service are dropped, everything else goes to stderr. Nothing is imported that takes time.
+Python code can hold back. So file descriptors 1 and 2 of a process lead here: `python relay.py PROCESS < pipe`. What
+the coordination service and Gloo say is dropped, the rest goes to stderr. Nothing is imported that takes time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 _LOGGED = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (\S+?):\d+\]")  # the head of a message of C++
 _DROPPED = re.compile(r"coordination_|client\.h|distributed|preemption")
+_GREETING = "peer ranks. Expected"  # by Gloo, of every connection; several threads print at once
 _FATAL = "the JAX distributed service detected fatal errors"
 
 
@@ -27,14 +28,14 @@ def relayed(lines: Iterable[str], process: str) -> Iterator[str]:
             fatal = line
         if fatal is not None and "RegisterTask" in line:
             fatal = line
-        if not dropping:
+        if not dropping and _GREETING not in line:
             yield line
     if fatal is not None:
         reason = (
             "not all processes of the run have come in time; start them together, or wait longer (--join-seconds)"
             if "RegisterTask" in fatal
-            else "the first process of the run has ended, or cannot be reached; what is written stays: start all "
-            "processes again to go on"
+            else f"{'another' if process == '0' else 'the first'} process of the run has ended, or cannot be reached; "
+            "what is written stays: start all processes again to go on"
         )
         yield f"jaxmoxi: error: process {process}: {reason}\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -37,6 +38,16 @@ class Stopping:
         self._listened = False
         if self.signal is not None:
             raise StoppedError
+
+    def heard_by(self, largest: Callable[[int], int]) -> bool:
+        """Whether a signal has come to any process of a run, which then counts as this one's too.
+
+        largest: the largest of the numbers that all processes give.
+        """
+        self._listened = True
+        number = largest(self.signal or 0)
+        self.signal = self.signal or (signal.Signals(number) if number else None)
+        return number > 0
 
     @property
     def code(self) -> int:

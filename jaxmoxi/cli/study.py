@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -14,7 +13,7 @@ import tyro
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.shared import CommandError, one_line
-from jaxmoxi.cli.together import joined
+from jaxmoxi.cli.together import ALONE, Others, Together
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.removal import Removal
 from jaxmoxi.metrics import METRICS
@@ -90,27 +89,21 @@ class Study:
     """Coalitions evaluated at once; left out: by the memory there is. Changes no result but by rounding."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the networks compute in."""
-    distributed: tyro.conf.FlagCreatePairsOff[bool] = False
-    """One of several processes, started alike on every host, that share the work: jax.distributed.initialize finds the
-    others on Cloud TPU, SLURM and the like; elsewhere the next three options name them."""
-    coordinator: Annotated[str | None, _OPTION(metavar="HOST:PORT", help_behavior_hint="")] = None
-    num_processes: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
-    process_id: Annotated[int | None, _OPTION(metavar="I", help_behavior_hint="")] = None
-    join_seconds: Annotated[int, _OPTION(metavar="SECONDS")] = 50
-    """With --distributed: how long to wait for the other processes to start. All end if one of them ends."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print where the report is, alone."""
+    together: tyro.conf.OmitArgPrefixes[Together] = ALONE
     hub: tyro.conf.OmitArgPrefixes[_command.HubOptions] = _command.NO_HUB_OPTIONS
 
     def run(self) -> int:
         """Runs the study, alone or with the others. Returns the exit code."""
-        with self._joined():
-            return self._study()
+        with self.together.joined() as others:
+            return self._study(others)
 
-    def _study(self) -> int:
+    def _study(self, others: Others | None) -> int:
         _command.start_compilation_cache()
         mesh = _command.start_devices()
         import jax
+        from etils import epath
 
         from jaxmoxi.study import PRESETS, has_results, run_study
         from jaxmoxi.study.photos import as_text
@@ -122,6 +115,8 @@ class Study:
             config = dataclasses.replace(PRESETS[self.preset](), seed=self.seed, **self._changes())
             models = self._models()
         started = time.perf_counter()
+        if others is not None:
+            others.check_folder(epath.Path(self.out))
         with one_line():
             path = run_study(
                 self.photos, models, self.out, config, shard_size=self.shard_size, mesh=mesh,
@@ -139,17 +134,6 @@ class Study:
             elif empty:
                 raise CommandError(f"no photo has a result; {path} says why")
         return 0
-
-    def _joined(self) -> AbstractContextManager[None]:
-        """Makes this process one of several, if it is to be; before JAX has looked for its devices."""
-        named = (self.coordinator, self.num_processes, self.process_id)
-        if not self.distributed:
-            if any(x is not None for x in named):
-                raise CommandError("--coordinator, --num-processes and --process-id need --distributed")
-            return nullcontext()
-        if any(x is not None for x in named) and any(x is None for x in named):
-            raise CommandError("--coordinator, --num-processes and --process-id go together: give all three, or none")
-        return joined(*named, seconds=self.join_seconds)
 
     def _changes(self) -> dict[str, Any]:
         from jaxmoxi.study import PRESETS

@@ -16,6 +16,8 @@ import tyro
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.cli.signals import StoppedError, Stopping
+from jaxmoxi.cli.together import ALONE, Others, Together
+from jaxmoxi.cli.train_data import sources
 from jaxmoxi.errors import InputError
 from jaxmoxi.files import write_whole
 
@@ -27,10 +29,6 @@ if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other 
     from jaxmoxi.p2p.model import State
 
 _OPTION = tyro.conf.arg
-_KINDS = "scenes, imagenet:DIR, imagenet9:DIR, bam:DIR, bam-scene:DIR, coco10:DIR, cifar10:PATH or folder:DIR"
-
-
-_NUM_SCENES = 12_000
 _CERTAINTIES = (0.8, 0.9, 0.95, 0.99)
 
 
@@ -109,26 +107,37 @@ class Train:
     """Certainties at which the trained model is evaluated. Left out: 0.8 0.9 0.95 0.99."""
     seed: int = 0
     one_device: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Train on one device. Otherwise on as many of this process's as share a batch evenly: its accelerators, or the
-    cores of its CPU."""
+    """Train on one device of each process. Otherwise on as many of this process's as share a batch evenly (its
+    accelerators, or the cores of its CPU); with --distributed, on all of all processes."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the result alone."""
+    together: tyro.conf.OmitArgPrefixes[Together] = ALONE
 
     def run(self) -> int:
         """Trains, evaluates, prints and writes. Returns the exit code; 0 also after SIGTERM, when the work is saved."""
+        with self.together.joined() as others:
+            return self._train(others)
+
+    def _train(self, others: Others | None) -> int:
+        """Of several processes, the first one prints, and evaluates the trained model."""
+        first = others is None or others.first
         with Stopping() as stopping:
             where = "before the training"
             try:
                 _command.start_compilation_cache()
                 from jaxmoxi import p2p
+                from jaxmoxi.p2p.processes import team_of
 
                 devices = None if self.one_device else _command.start_devices()
                 task = _prepare(self)
-                _command.check_out(self.out)
-                mesh = _shared(devices, task.train.batch_size)
-                if not self.quiet:
+                if first:
+                    _command.check_out(self.out)
+                several = others is not None and others.count > 1
+                mesh = _of_all(self.one_device) if several else _shared(devices, task.train.batch_size)
+                if first and not self.quiet:
                     print(
-                        f"training on {len(task.data):,} images of {task.config.num_classes} classes, in {self.out}",
+                        f"training on {len(task.data):,} images of {task.config.num_classes} classes, in {self.out}"
+                        + ("" if others is None else f", with {others.count} processes"),
                         flush=True,
                     )
                 started = time.perf_counter()
@@ -145,19 +154,30 @@ class Train:
                         should_stop=stopping.requested,
                     )
                     where = f"after step {int(result.state.step):,}, which is saved in {self.out}"
+                    if others is not None and stopping.heard_by(team_of(mesh)[1].largest):
+                        return _told(stopping, where) if first else stopping.code
                     stopping.work_is_saved()
+                    if not first:
+                        return 0
                     seconds = time.perf_counter() - started
-                    table, record = _evaluate(self, task, result.model, mesh)
+                    table, record = _evaluate(self, task, result.model, devices if several else mesh)
                     record |= {"seconds": round(seconds, 1), "data": self.data, **_command.versions()}
                     write_whole(self.out / "evaluation.json", json.dumps(record, indent=1))
                     write_whole(self.out / "evaluation.md", table + "\n")
             except StoppedError:
-                print(f"jaxmoxi: stopped {where}; the same command goes on from there", file=sys.stderr)
-                return stopping.code
+                code = _told(stopping, where)
+                if others is not None:  # the others wait for this process, and are to end with it
+                    raise SystemExit(code) from None
+                return code
         print(table)
         if not self.quiet:
             print(f"trained in {seconds:.0f} s; the model is in {self.out}, its evaluation in evaluation.json")
         return 0
+
+
+def _told(stopping: Stopping, where: str) -> int:
+    print(f"jaxmoxi: stopped {where}; the same command goes on from there", file=sys.stderr)
+    return stopping.code
 
 
 @contextmanager
@@ -175,7 +195,7 @@ def _prepare(options: Train) -> _Task:
     from jaxmoxi.p2p.training.pretrained import pretrained_classifier
 
     _check(options)
-    kind, _, place = options.data.partition(":")
+    kind = options.data.partition(":")[0]
     preset = PRESETS[options.preset or (kind if kind in PRESETS else "imagenet")]
     config, train = preset()
     if options.epochs is not None:  # the same share of the epochs is on whole images
@@ -190,7 +210,9 @@ def _prepare(options: Train) -> _Task:
         config = dataclasses.replace(config, **changes)
         train = dataclasses.replace(train, select=not options.black_box, **_typed(options, train))
     with one_line("--data: "):
-        data, test = _sources(options, kind, place, config.image_size)
+        data, test = sources(
+            options.data, image_size=config.image_size, num_scenes=options.num_scenes, seed=options.seed
+        )
     classifier = None
     with one_line():
         config = dataclasses.replace(config, num_classes=len(data.class_names))
@@ -220,6 +242,18 @@ def _shared(mesh: Mesh | None, batch_size: int) -> Mesh | None:
     return None if count == 1 else Mesh(mesh.devices.flat[:count], ("data",))
 
 
+def _of_all(one_device: bool) -> Mesh | None:
+    """The mesh of the devices of all processes, or of one of each; None for all, where several processes train."""
+    import jax
+    import numpy as np
+    from jax.sharding import Mesh
+
+    if not one_device:
+        return None
+    firsts = {device.process_index: device for device in reversed(jax.devices())}
+    return Mesh(np.array([firsts[i] for i in sorted(firsts)]), ("data",))
+
+
 def _check(options: Train) -> None:
     for name in ("epochs", "batch_size", "learning_rate", "num_scenes"):
         value = getattr(options, name)
@@ -240,39 +274,6 @@ def _check(options: Train) -> None:
         )
 
 
-def _sources(options: Train, kind: str, place: str, image_size: int) -> tuple[Source, Source]:
-    """The images to train on, and those to test on."""
-    import jax
-
-    from jaxmoxi.p2p import data
-
-    if kind == "scenes" and not place:
-        keys = jax.random.split(jax.random.key(options.seed))
-        count = _NUM_SCENES if options.num_scenes is None else options.num_scenes
-        counts = (count, max(count // 5, 1))
-        train, test = (
-            data.scene_source(key, count, image_size=image_size) for key, count in zip(keys, counts, strict=True)
-        )
-        return train, test
-    if not place:
-        raise InputError(f"expected {_KINDS}; got {options.data!r}")
-    folder = Path(place)
-    if kind == "imagenet" or (kind == "folder" and (folder / "train").is_dir() and (folder / "val").is_dir()):
-        return data.ImageFolder(folder / "train"), data.ImageFolder(folder / "val")
-    if kind == "folder":
-        return data.split(data.ImageFolder(folder), validation=0.2, seed=options.seed)
-    if kind == "imagenet9":
-        return data.ImageNet9(folder, split="train", masks=False), data.ImageNet9(folder)
-    if kind in ("bam", "bam-scene"):
-        labels = "object" if kind == "bam" else "scene"
-        return data.BAM(folder, labels=labels), data.BAM(folder, labels=labels, split="val")
-    if kind == "coco10":
-        return data.COCO10(folder), data.COCO10(folder, split="val")
-    if kind == "cifar10":
-        return data.CIFAR10(folder), data.CIFAR10(folder, split="test")
-    raise InputError(f"expected {_KINDS}; got {options.data!r}")
-
-
 def _print_epoch(line: dict[str, Any]) -> None:
     from tqdm import tqdm
 
@@ -285,7 +286,7 @@ def _evaluate(options: Train, task: _Task, model: P2P, mesh: Mesh | None) -> tup
     """How the trained model does on the test images: a Markdown table, and a record."""
     from jaxmoxi import p2p
     from jaxmoxi.p2p.data import Loader
-    from jaxmoxi.p2p.training.loop import validate
+    from jaxmoxi.p2p.training.validation import validate
 
     config = task.config
     loader = Loader(task.test, image_size=config.image_size, num_groups=config.num_groups, batch_size=32, train=False)

@@ -167,7 +167,7 @@ def _kernel(qkv: Any, mask: Any, out: Any, *, num_heads: int) -> None:
             lanes = heads * head
             query, key, value = (qkv[row, :, pl.ds(part * width + first * head, lanes)] for part in range(3))
             lane = jax.lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
-            whole = None
+            whole: Any = None
             for h in range(heads):
                 own = (lane >= h * head) & (lane < (h + 1) * head)
                 asked = query if heads == 1 else jnp.where(own, query, jnp.zeros_like(query))

@@ -12,6 +12,8 @@ import contextlib
 import errno
 import gc
 import hashlib
+import importlib
+import itertools
 import json
 import logging
 import os
@@ -28,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, is_lost
 from jaxmoxi.models.checkpoints.tensors import check_shapes
 
 _CHECKSUMS = "checksums"
@@ -52,7 +54,12 @@ def local_folder(directory: str | os.PathLike[str]) -> Path:
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
     """The arrays of a pytree by their path, copied to the host, floats as float32."""
-    flat = {_name(path): np.array(leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    return {name: np.array(array) for name, array in by_name(tree).items()}
+
+
+def by_name(tree: Any) -> dict[str, np.ndarray | jax.Array]:
+    """The arrays of a pytree by their path, where they are, floats as float32."""
+    flat = {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
     return {n: a.astype(np.float32) if jnp.issubdtype(a.dtype, jnp.floating) else a for n, a in flat.items()}
 
 
@@ -84,10 +91,14 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     reason, arrays = "", {}
     with _silent():  # Orbax and its storage print pages about what one line says here
         try:
-            found = ocp.load(str(folder))
-            if not isinstance(found, dict) or not all(hasattr(a, "shape") for a in found.values()):
-                raise TypeError("no arrays by name")
-            arrays = {name: np.asarray(array) for name, array in found.items()}
+            with _alone():
+                found = ocp.metadata(str(folder)).metadata
+                if not isinstance(found, dict) or not all(hasattr(a, "shape") for a in found.values()):
+                    raise TypeError("no arrays by name")
+                # As NumPy's: a run on other devices wrote them, and where they lay there is written beside them.
+                arrays = {
+                    name: np.asarray(a) for name, a in ocp.load(str(folder), dict.fromkeys(found, np.ndarray)).items()
+                }
         except Exception as error:  # the storage raises a dozen kinds of errors, which are one to a user
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
         if reason:
@@ -105,6 +116,32 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
         if name not in arrays or _checksum(name, arrays[name]) != expected.get(name):
             raise DamagedError(folder, f"the array {name!r} is not the one that was written: its checksum differs")
     return arrays
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Reading is for this process alone. Orbax would else wait for all processes of a run to read the same.
+
+    Orbax counts what it does, and in a save the processes wait for each other by that number. So what one does alone
+    must not count; no public function says so.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    try:
+        numbers: Any = importlib.import_module("orbax.checkpoint._src.futures.synchronization").OperationIdGenerator
+        before = int(numbers.get_current_operation_id())
+    except (ImportError, AttributeError):
+        numbers, before = None, 0
+    context: Any = ocp.Context()
+    context.multiprocessing.primary_host = jax.process_index()
+    context.multiprocessing.active_processes = {jax.process_index()}
+    try:
+        with context:
+            yield
+    finally:
+        if numbers is not None:
+            numbers._operation_id, numbers._operation_id_counter = before, itertools.count(before + 1)
 
 
 def _checksum(name: str, array: np.ndarray) -> str:
@@ -130,7 +167,7 @@ def _record_checksum(content: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def check_space(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def check_space(folder: Path, arrays: Mapping[str, np.ndarray | jax.Array]) -> None:
     """Raises OSError if the arrays do not fit. The storage would find out too, and print a page of tracebacks."""
     if shutil.disk_usage(folder).free < sum(a.nbytes for a in arrays.values()):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -144,6 +181,8 @@ def clear_errors(place: Path, state: str) -> Iterator[None]:
             yield
             return
         except Exception as error:  # the storage reports the system's errors in a dozen kinds of its own
+            if is_lost(error):
+                raise
             full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
             reason = "the disk is full" if full else str(error).strip().partition("\n")[0][:200] or type(error).__name__
             number = errno.ENOSPC if full else getattr(error, "errno", None) or errno.EIO

@@ -41,6 +41,7 @@ from jaxmoxi.p2p.arrays import (
 )
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.model import P2P, init
+from jaxmoxi.p2p.processes import Team
 from jaxmoxi.p2p.training.checkpoints import STEPS, Checkpoints, describe_damaged
 
 RECORD = "config.json"
@@ -50,33 +51,41 @@ def save(directory: str | os.PathLike[str], model: P2P, *, class_names: tuple[st
     """Writes a model into a folder, which is made if it is missing. An earlier model there is replaced as a whole.
 
     class_names: names of the K classes, kept beside the model.
+    Under `jax.distributed` all processes call this, with the same folder and the same model.
     Raises ValueError for a wrong number of names, and OSError if the folder cannot be written.
     """
     if class_names is not None and len(class_names) != model.config.num_classes:
         raise InputError(f"expected {model.config.num_classes} class names; got {len(class_names)}")
     record = {"config": json.loads(model.config.to_json()), "class_names": class_names and list(class_names)}
-    commit(local_folder(directory), record, model)
+    commit(local_folder(directory), record, model, Team(jax.process_index(), jax.process_count()))
 
 
-def commit(folder: Path, record: Mapping[str, Any], model: P2P | None) -> None:
-    """Writes the arrays, then the record that names them, then removes the arrays it named before."""
-    arrays = None
+def commit(folder: Path, record: Mapping[str, Any], model: P2P, team: Team) -> None:
+    """Writes the arrays, then the record that names them, then removes the arrays it named before.
+
+    team: all processes, as Orbax waits for all of them. The first one writes.
+    """
     with clear_errors(folder, "what was there before is untouched"):
-        folder.mkdir(parents=True, exist_ok=True)
-        if model is not None:
-            arrays = f"arrays-{uuid.uuid4().hex[:8]}"
-            flat = flatten(model)
+        flat = flatten(model)
+
+        def prepare() -> str:
+            folder.mkdir(parents=True, exist_ok=True)
             check_space(folder, flat)
-            try:
-                ocp.save(str(folder / arrays), with_checksums(flat))
-                # This file names the folder written to, which a model that is passed on should not. Nothing reads it.
-                (folder / arrays / "commit_success.txt").unlink(missing_ok=True)
-            except BaseException:
-                for draft in folder.glob(f"{arrays}*"):
-                    shutil.rmtree(draft, ignore_errors=True)
-                raise
-        write_whole(folder / RECORD, json.dumps(seal({**record, "arrays": arrays}), indent=1))
-    for old in folder.glob("arrays-*"):
+            return f"arrays-{uuid.uuid4().hex[:8]}"
+
+        arrays = team.said_by_first(prepare)
+        try:
+            ocp.save(str(folder / arrays), with_checksums(flat))
+            # This file names the folder written to, which a model that is passed on should not. Nothing reads it.
+            (folder / arrays / "commit_success.txt").unlink(missing_ok=True)
+        except BaseException:
+            for draft in folder.glob(f"{arrays}*"):
+                shutil.rmtree(draft, ignore_errors=True)
+            raise
+        team.said_by_first(
+            lambda: write_whole(folder / RECORD, json.dumps(seal({**record, "arrays": arrays}), indent=1))
+        )
+    for old in folder.glob("arrays-*") if team.first else ():
         if old.name != arrays:
             shutil.rmtree(old, ignore_errors=True)
 

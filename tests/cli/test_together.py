@@ -10,10 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from safetensors.numpy import save_file
 
 from jaxmoxi.cli import relay
+from jaxmoxi.cli.main import main
+from jaxmoxi.cli.together import _described
+from jaxmoxi.errors import is_lost
 from jaxmoxi.models.networks import vit
 from support.games import golden_tensor
 from support.study import CLASSES, write_photos
@@ -39,8 +43,37 @@ def test_a_page_of_cpp_becomes_a_line():
         "jaxmoxi: error: process 1: the first process of the run has ended, or cannot be reached; what is written "
         "stays: start all processes again to go on\n"
     )
+    assert "process 0: another process of the run has ended" in "".join(relay.relayed([LOST], "0"))
     late = LOST.replace("information from", "RPC: /xla.coordination.CoordinationService/RegisterTask")
     assert "not all processes of the run have come in time" in relayed(late)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--coordinator", "host0:8476"], "--coordinator, --num-processes and --process-id need --distributed"),
+        (["--distributed", "--process-id", "0"], "go together: give all three, or none"),
+        (["--coordinator", "host0", "--num-processes", "2", "--process-id", "0"], "expected HOST:PORT"),
+        (["--coordinator", "h:1", "--num-processes", "2", "--process-id", "2"], "expected a number from 0 to 1"),
+        (["--coordinator", "h:1", "--num-processes", "2", "--process-id", "0", "--join-seconds", "0"], "at least 1"),
+    ],
+)
+@pytest.mark.parametrize("command", [["study", "photos"], ["train"]])
+def test_how_the_others_are_found_is_checked(capsys, tmp_path, command, words, said):
+    distributed = ["--distributed"] if len(words) > 2 and "--distributed" not in words else []
+    assert main([*command, "--out", str(tmp_path), *distributed, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_lost_connection_is_a_line():
+    gone = jax.errors.JaxRuntimeError("FAILED_PRECONDITION: Gloo all-reduce failed: Connection closed by peer")
+    assert _described(gone) == (
+        2,
+        "jaxmoxi: error: another process of the run has ended, or cannot be reached; what is written stays: start all "
+        "processes again to go on",
+    )
+    assert not is_lost(jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed"))
+    assert not is_lost(ValueError("Connection closed by peer"))
 
 
 def test_everything_else_is_passed_on():
@@ -48,21 +81,25 @@ def test_everything_else_is_passed_on():
     warned = "W1127 12:00:00.000001   1 coordination_service.cc:388] aborted\n and why\n"
     assert relayed("Fatal Python error: Aborted\n" + warned + other) == "Fatal Python error: Aborted\n" + other
     assert relayed("") == ""
+    assert (
+        relayed("[Gloo] Rank 0 is connected to 1 peer ranks. Expected number of connected peer ranks is : 1\nmore\n")
+        == "more\n"
+    )
 
 
 class Pair:
-    """Two processes of `jaxmoxi study --distributed` on this machine."""
+    """Two processes of `jaxmoxi study --distributed`, or of another command, on this machine."""
 
-    def __init__(self, tmp_path, words, *, slowly=False):
-        photos = write_photos(tmp_path / "photos", 12)
+    def __init__(self, tmp_path, words, *, slowly=False, command=None):
+        command = command or ["study", str(write_photos(tmp_path / "photos", 12))]
         address = f"127.0.0.1:{random.randrange(20_000, 60_000)}"
         root = Path(__file__).parents[2]
         env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
         self.errors = [(tmp_path / f"err{i}").open("w+") for i in range(2)]
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-c", (SLOWLY if slowly else "") + COMMAND, "study", str(photos), *words[i],
-                 "--distributed", "--coordinator", address, "--num-processes", "2", "--process-id", str(i)],
+                [sys.executable, "-c", (SLOWLY if slowly else "") + COMMAND, *command, *words[i], "--distributed", 
+                 "--coordinator", address, "--num-processes", "2", "--process-id", str(i)],
                 stderr=self.errors[i], stdout=subprocess.DEVNULL, env=env,
             )
             for i in range(2)
@@ -90,7 +127,8 @@ def words(tmp_path):
     }  # fmt: skip
     (model / "config.json").write_text(json.dumps(settings))
     return [
-        "--model", str(model), "--out", str(tmp_path / "out"), "--methods", "random", "--metrics", "curves",
+        "--model", str(model), "--preprocessing", "half", "--out", str(tmp_path / "out"),
+        "--methods", "random", "--metrics", "curves",
         "--regions", "grid:2x2", "--target", "prediction", "--only-correct", "False", "--shard-size", "1", "--quiet",
     ]  # fmt: skip
 
@@ -120,7 +158,7 @@ def test_a_process_that_dies_ends_the_other(tmp_path, words, dies):
     assert time.monotonic() - started < 60
     assert codes[dies] == -signal.SIGKILL
     assert codes[1 - dies] != 0
-    said = "the first process of the run has ended" if dies == 0 else "process 1 on .* has not been heard of for 30 s"
+    said = "the first process of the run has ended" if dies == 0 else "process 1 on .* has not been heard of for 20 s"
     assert len(errors[1 - dies].splitlines()) == 1
     assert re.search(said, errors[1 - dies])
 
@@ -131,3 +169,36 @@ def test_two_that_agree_end_in_peace(tmp_path, words):
     assert codes == [0, 0]
     assert errors == ["", ""]
     assert (tmp_path / "out" / "report.md").exists()
+
+
+@pytest.mark.slow
+def test_hosts_that_do_not_share_the_folder_end(tmp_path, words):
+    apart = [[*words, "--out", str(tmp_path / f"out{i}")] for i in range(2)]
+    codes, errors = Pair(tmp_path, apart).end(120)
+    assert codes == [2, 2]
+    assert all("out1 is not the same folder here as in the first process" in error for error in errors)
+    assert [error.count("\n") for error in errors] == [1, 1]
+
+
+TINY = ["--num-scenes", "64", "--epochs", "500", "--batch-size", "8", "--image-size", "32", "--num-groups", "9"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ends", "number"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGTERM)])
+def test_a_training_ends_with_its_processes(tmp_path, ends, number):
+    words = [*TINY, "--black-box", "--one-device", "--quiet", "--out", str(tmp_path / "run")]
+    pair = Pair(tmp_path, [words, words], command=["train"])
+    history, until = tmp_path / "run" / "history.jsonl", time.monotonic() + 200
+    while not history.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    pair.processes[ends].send_signal(number)
+    started = time.monotonic()
+    codes, errors = pair.end()
+    assert time.monotonic() - started < 60
+    if number == signal.SIGTERM:
+        assert codes == [0, 0]
+        assert re.fullmatch(r"jaxmoxi: stopped after step \d+, which is saved in .*; the same command .*\n", errors[0])
+    else:
+        assert codes[ends] == -signal.SIGKILL
+        assert codes[1 - ends] != 0
+        assert re.search(r"(process 1 on .* has not been heard of|process of the run has ended)", errors[1 - ends])

@@ -45,10 +45,12 @@ class Loader:
                  with the image.
     compactness: compactness of SLIC, > 0; higher gives squarer superpixels.
     num_threads: threads that prepare examples ahead; 0 prepares them when they are asked for.
-    shard:       (index, count): this process's part of every epoch, which is every count-th example of the order. In
-                 training, all parts have the same size; otherwise sizes differ by at most one example.
+    shard:       (index, count): this process's part of every epoch. In training it is the index-th part of every batch
+                 of `count * batch_size` examples: the shards' batches of a step, one after the other, are the batch of
+                 a loader without shards. Otherwise it is every count-th example, and the sizes differ by at most one.
 
     steps_per_epoch: batches of an epoch, of this shard.
+    shard:           as it was given.
     Raises ValueError for impossible settings. Reading raises ValueError for a broken example.
     """
 
@@ -91,7 +93,32 @@ class Loader:
         augment = train if augment is None else augment
         self._augmentation = (Augmentation() if augment else None) if isinstance(augment, bool) else augment
         self._segment, self._compactness = segment, compactness
+        self.shard = shard
         self._examples = self._dataset(shard)
+
+    def divided(self, index: int, count: int) -> Loader:
+        """The part of this loader that the index-th of so many processes loads: its rows of every batch, in training.
+
+        Raises ValueError for a loader that is a shard already, and for batches that do not divide.
+        """
+        if self.shard != (0, 1) or self.batch_size % count:
+            raise InputError(
+                f"expected a loader of all examples, with a batch_size that {count} processes can divide, or the shard "
+                f"({index}, {count}); got batch_size {self.batch_size} and shard {self.shard}"
+            )
+        return Loader(
+            self.source,
+            image_size=self._image_size,
+            num_groups=self._num_groups,
+            batch_size=self.batch_size // count,
+            seed=self._seed,
+            train=self.train,
+            augment=False if self._augmentation is None else self._augmentation,
+            segment=self._segment,
+            compactness=self._compactness,
+            num_threads=self._num_threads,
+            shard=(index, count),
+        )
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, prepared now. Arrays are NumPy's, except for regions that SLIC made on the device.
@@ -129,16 +156,21 @@ class Loader:
         """The examples by their place in the order; places past the first epoch belong to later epochs."""
         import grain  # takes a second to import, and only a loader needs it
 
-        index, count = shard
+        (index, count), size = shard, self.batch_size
         order = grain.MapDataset.range(len(self.source))
-        stop = None
-        if self.train:
-            # Grain adds the epoch to this seed, so the seeds are spread: seed 1 must not be seed 0 an epoch later.
-            order = order.shuffle(seed=int(np.random.SeedSequence(self._seed).generate_state(1)[0]))
-            stop = count * self.batch_size * self.steps_per_epoch
-        order = order.slice(slice(index, stop, count))
-        length = len(order)
-        return order.map_with_index(lambda place, example: self._prepare(example, epoch=place // length))
+        if not self.train:
+            return order.slice(slice(index, None, count)).map(lambda example: self._prepare(example, epoch=0))
+        # Grain adds the epoch to this seed, so the seeds are spread: seed 1 must not be seed 0 an epoch later.
+        order = order.shuffle(seed=int(np.random.SeedSequence(self._seed).generate_state(1)[0]))
+        length = size * self.steps_per_epoch
+        order = order.slice(slice(0, count * length))
+
+        def prepare(place: int, _: int) -> Example:
+            step, row = divmod(place, size)
+            at: Any = order[(step * count + index) * size + row]
+            return self._prepare(at, epoch=place // length)
+
+        return grain.MapDataset.range(length).map_with_index(prepare)
 
     def _prepare(self, index: int, *, epoch: int) -> Example:
         example = _checked(self.source[index], index, len(self.class_names))

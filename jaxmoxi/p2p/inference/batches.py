@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.model import P2P, normalize
 from jaxmoxi.p2p.placement import Placement, placement
+from jaxmoxi.p2p.processes import is_shared
 from jaxmoxi.p2p.ranges import check_range
 
 Images = UInt8[np.ndarray, "B H W 3"] | Float[np.ndarray, "B H W 3"] | Array
@@ -51,7 +52,15 @@ def check_batch_size(batch_size: int, count: int) -> int:
 
 
 def place_batches(size: int, mesh: Mesh | None) -> tuple[int, Placement]:
-    """A size that the devices of a mesh can share (rounded up), and where arrays go."""
+    """A size that the devices of a mesh can share (rounded up), and where arrays go.
+
+    Raises ValueError for a mesh with devices of other processes: each predicts for itself.
+    """
+    if mesh is not None and is_shared(mesh):
+        raise InputError(
+            "expected a mesh of this process's own devices, as jaxmoxi.local_mesh() makes it; got one with devices of "
+            "other processes: let each process predict other images"
+        )
     size = size if mesh is None else -(-size // mesh.size) * mesh.size
     return size, placement(mesh, size)
 

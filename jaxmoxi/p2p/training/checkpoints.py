@@ -3,6 +3,10 @@
 A checkpoint that is damaged is noticed when it is read (`arrays.read_arrays`), and the run goes on from the last good
 one. The damaged one is moved to `damaged-STEP/` in the folder of the run, as nobody but its owner knows what it is
 still good for.
+
+Several processes write one checkpoint together, each a part of the arrays, into a folder that all share. Nothing in it
+tells how many they were, so any other number of processes can go on from it. What the first process finds in the folder
+counts for all.
 """
 
 from __future__ import annotations
@@ -10,15 +14,18 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxmoxi.errors import InputError, warn
 from jaxmoxi.p2p.arrays import (
     DamagedError,
+    by_name,
     check_space,
     clear_errors,
     flatten,
@@ -26,6 +33,7 @@ from jaxmoxi.p2p.arrays import (
     unflatten,
     with_checksums,
 )
+from jaxmoxi.p2p.processes import Team
 
 STEPS = "checkpoints"
 
@@ -36,10 +44,11 @@ class Checkpoints:
     folder: the folder of the run. Reading changes nothing in it; the first `save` removes what a killed run left
             half-written.
     keep:   how many of the last checkpoints stay, besides the one with the best score.
+    team:   the processes that write together; all of them save and restore at once.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2):
-        self._folder, self._keep = folder / STEPS, keep
+    def __init__(self, folder: Path, *, keep: int = 2, team: Team = Team()):  # noqa: B008
+        self._folder, self._keep, self._team = folder / STEPS, keep, team
         self._orbax: Any = None
         self._writing: tuple[int, Any] | None = None
 
@@ -67,19 +76,22 @@ class Checkpoints:
     def save(self, step: int, tree: Any, *, score: float | None = None) -> None:
         """Starts to write a checkpoint. The tree may be donated as soon as this returns.
 
+        Several processes wait for the end of it here: their writers meet in collectives, which must not get between
+        those of the next step.
+
         Raises OSError if this or an earlier checkpoint could not be written.
         """
         self.wait()
         metrics: Any = None if score is None else {"score": score, "check": _score_check(step, score)}
-        flat = flatten(tree)
+        arrays: dict[str, Any] = with_checksums(flatten(tree))
+        if self._team.count > 1:  # global arrays, as Orbax divides the writing of those among the processes
+            arrays |= {name: array for name, array in by_name(tree).items() if isinstance(array, jax.Array)}
         with self._clear_errors(step):
-            orbax = self._open()
-            check_space(self._folder, flat)
-            again = step in self.steps  # of a run that was stopped in its validation
-            self._writing = (
-                step,
-                orbax.save_async(step, with_checksums(flat), force=True, overwrite=again, metrics=metrics),
-            )
+            again = self._team.said_by_first(lambda: self._prepare(step, arrays))
+            response = self._open().save_async(step, arrays, force=True, overwrite=again, metrics=metrics)
+            self._writing = (step, response)
+        if self._team.count > 1:
+            self.wait()
 
     def wait(self) -> None:
         """Waits until a checkpoint that was started is on disk. Raises OSError if it could not be written."""
@@ -97,6 +109,8 @@ class Checkpoints:
 
     def restore_last(self, like: Any) -> tuple[int, Any] | None:
         """The step and the tree of the last checkpoint that is good; None where there is none at all.
+
+        Of several processes, the first calls this.
 
         Later ones, which are damaged, are moved out of the way, with one warning.
         Raises ValueError if all are damaged.
@@ -146,15 +160,22 @@ class Checkpoints:
             raise DamagedError(path, "its score is not the one that was written")
         return score
 
-    def _open(self) -> Any:
-        """Orbax's own view of the folder, which does not open where a score cannot be read."""
-        if self._orbax is None:
-            for step in self.steps:
+    def _prepare(self, step: int, arrays: Mapping[str, Any]) -> bool:
+        """Makes the folder ready for a checkpoint, and returns whether there is one of this step already."""
+        if self._orbax is None:  # Orbax does not open the folder where a score cannot be read
+            for old in self.steps:
                 try:
-                    self._score(step)
+                    self._score(old)
                 except DamagedError as error:
-                    place = self._set_aside(step)
-                    warn(f"the checkpoint of step {step} is damaged ({error.reason}); it is now in {place}")
+                    place = self._set_aside(old)
+                    warn(f"the checkpoint of step {old} is damaged ({error.reason}); it is now in {place}")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        check_space(self._folder, arrays)
+        return step in self.steps  # of a run that was stopped in its validation
+
+    def _open(self) -> Any:
+        """Orbax's own view of the folder."""
+        if self._orbax is None:
             policies: Any = ocp.training.preservation_policies
             best = policies.BestN(get_metric_fn=lambda m: m["score"], n=1, keep_checkpoints_without_metrics=False)
             self._orbax = ocp.training.Checkpointer(
@@ -181,11 +202,12 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
+        """Closes Orbax. After an error of several processes it does not: that would wait for those that are gone."""
         if kind is None:
             self.wait()
             if self._orbax is not None:
                 self._orbax.close()
-        else:  # the error that is being raised says more than an error in closing would
+        elif self._team.count == 1:  # the error that is being raised says more than an error in closing would
             with contextlib.suppress(Exception):
                 self.wait()
                 if self._orbax is not None:

@@ -24,26 +24,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from jaxmoxi.errors import InputError, warn
 from jaxmoxi.p2p.arrays import local_folder
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.data.example import Batch, Batches, Source
-from jaxmoxi.p2p.inference.predict import predict
 from jaxmoxi.p2p.model import P2P, State, init
 from jaxmoxi.p2p.placement import placement
+from jaxmoxi.p2p.processes import local_part, team_of
 from jaxmoxi.p2p.training.checkpoints import Checkpoints
 from jaxmoxi.p2p.training.config import Objective, TrainConfig, with_moved
-from jaxmoxi.p2p.training.feed import check_batch, iterate, make_batches, size_of
+from jaxmoxi.p2p.training.feed import feed, make_batches, size_of
 from jaxmoxi.p2p.training.lock import only_one
 from jaxmoxi.p2p.training.pretrained import fingerprint, start_from
 from jaxmoxi.p2p.training.run_folder import claim, finish, read_history, write_history
 from jaxmoxi.p2p.training.step import Metrics, TrainState, init_state, learning_rates, train_step
-
-
-class _StoppedError(Exception):
-    """A validation that was asked to stop."""
+from jaxmoxi.p2p.training.validation import StoppedError, validate
 
 
 class FitResult(NamedTuple):
@@ -91,39 +88,55 @@ def fit(
     classifier: weights to start from: a P2P (both networks), or the NNX state of a classifier (that one alone).
     mesh:       trains data-parallel: each device takes its share of every batch, and all devices hold the same state.
                 BatchNorm takes its statistics over the whole batch. Results agree with one device to rounding.
+                Under `jax.distributed` all processes make the same call, and None means all devices of all of them.
+                Each process then loads only its rows of a batch (a loader of the user's own that does not say which
+                `shard` it is makes whole batches everywhere) and validates on its share of the images. `directory` is
+                one that all hosts share; a run can be continued by another number of processes.
     resume:     False refuses a directory with a run in it.
     progress:   shows a bar with loss, accuracy, and soft and hard selected share.
-    callback:   called with each epoch's record.
+    callback:   called with each epoch's record; of several processes, in the first.
     should_stop: asked before every step and between the batches of a validation; where it answers True, `fit` writes a
                 checkpoint and returns early, with `result.state.step` below the last step. The same call goes on from
                 there, and on a CPU ends with the same bits as a run that nothing stopped. (`jaxmoxi train` answers True
-                after SIGTERM and SIGINT.)
+                after SIGTERM and SIGINT.) Of several processes, all stop at the same step where one answers True.
     deprecated: settings of `TrainConfig` that were once keywords of this function.
 
     Raises ValueError, before anything long starts, for impossible settings, for a directory that holds a run with other
     settings, whose files are damaged, or in which another process trains, and for batches of impossible images or
     labels; FloatingPointError if the loss is not finite; OSError if a checkpoint cannot be written, which
-    leaves the last one untouched.
+    leaves the last one untouched. What one of several processes meets while it prepares its data, or in the folder, is
+    raised in all of them.
     """
-    train = with_moved(train, config.moved or {}, deprecated, stacklevel=2)
-    config = dataclasses.replace(config, moved=None)
-    names = getattr(data, "class_names", None)
-    if names and len(names) != config.num_classes:
-        raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
-    place = placement(mesh, train.batch_size)
-    folder = None if directory is None else local_folder(directory)
-    settings = train.to_record() | {
-        "classifier": fingerprint(classifier),
-        "examples": size_of(data),
-        "validation": None if validation is None else size_of(validation),
-    }
-    record = {"config": json.loads(config.to_json()), "class_names": names and list(names), "train": settings}
+    mesh, team = team_of(mesh)
+    with team.agreeing():
+        train = with_moved(train, config.moved or {}, deprecated, stacklevel=2)
+        config = dataclasses.replace(config, moved=None)
+        names = getattr(data, "class_names", None)
+        if names and len(names) != config.num_classes:
+            raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
+        place = placement(mesh, train.batch_size)
+        folder = None if directory is None else local_folder(directory)
+        if folder is not None and team.count < jax.process_count():
+            raise InputError(
+                f"a run of one process cannot be kept in {folder} beside other processes of jax.distributed: Orbax "
+                "writes with all of them; leave the directory out, or train with a mesh of all processes"
+            )
+        settings = train.to_record() | {
+            "classifier": fingerprint(classifier),
+            "examples": size_of(data),
+            "validation": None if validation is None else size_of(validation),
+        }
+        record = {"config": json.loads(config.to_json()), "class_names": names and list(names), "train": settings}
     with contextlib.ExitStack() as closing:
+        team.check_settings(record)
         if folder is not None:
-            closing.enter_context(only_one(folder))
-            claim(folder, record, resume=resume)
-            read_history(folder)
-        batches, held_out = make_batches(config, train, data, validation, progress)
+            with team.agreeing():
+                if team.first:
+                    closing.enter_context(only_one(folder))
+                    claim(folder, record, resume=resume)
+                    read_history(folder)
+            team.check_folder(folder)
+        batches, held_out = make_batches(config, train, data, validation, progress, team)
         per_epoch = batches.steps_per_epoch
         total = train.num_epochs * per_epoch
 
@@ -135,45 +148,43 @@ def fit(
         state = init_state(start_from(init(init_key, config), classifier), optimizer)
         sums = Metrics(*([jnp.zeros(())] * 7))
 
-        kept = None if folder is None else closing.enter_context(Checkpoints(folder))
+        kept = None if folder is None else closing.enter_context(Checkpoints(folder, team=team))
         history: list[dict[str, Any]] = []
         first, saved, stopped = 0, None, False
         if kept is not None and folder is not None:
             like = jax.eval_shape(lambda: {"state": state, "sums": sums})
-            if (found := kept.restore_last(like)) is not None:
-                first, tree = found
-                state, sums, saved = tree["state"], tree["sums"], first
-                history = read_history(folder, first)
+            with team.agreeing():
+                if team.first and (found := kept.restore_last(like)) is not None:
+                    first, tree = found
+                    state, sums, saved = tree["state"], tree["sums"], first
+                    history = read_history(folder, first)
+            first, saved, history = team.said_by_first(lambda: (first, saved, history))
+        # Copies, because the step donates its inputs and the caller may still use the weights to start from.
+        state, sums = place.everywhere(_copies((state, sums)))
+        run_key = jax.random.wrap_key_data(place.everywhere(jax.random.key_data(run_key)))
         # A run that was stopped in a validation begins with it: the sums of its epoch are there still.
         ends_first = first > 0 and first % per_epoch == 0 and any(float(x) for x in jax.tree.leaves(sums))
-        if len(history) < (ended := first // per_epoch - ends_first):
+        if len(history) < (ended := first // per_epoch - ends_first) and team.first:
             warn(
                 f"{folder} holds the records of {len(history)} of the {ended} epochs that have ended; the run goes on "
                 "without the others",
             )
-        # Copies, because the step donates its inputs and the caller may still use the weights to start from.
-        state, sums = place.everywhere(_copies((state, sums)))
         from tqdm import tqdm  # what needs no bar runs without the package
 
-        bar = closing.enter_context(tqdm(total=total, initial=first, unit="step", disable=not progress, leave=False))
+        shown = progress and team.first
+        bar = closing.enter_context(tqdm(total=total, initial=first, unit="step", disable=not shown, leave=False))
         started = time.perf_counter()
         stop = should_stop or (lambda: False)
-        ready = iter(iterate(batches, first, total))
+        ready = feed(batches, config, place, team, first=first, total=total, stop=stop)
 
         for done in range(first if ends_first else first + 1, total + 1):
-            step = done - 1
-            epoch, in_epoch = -(-done // per_epoch), step % per_epoch + 1
+            epoch, in_epoch = -(-done // per_epoch), (done - 1) % per_epoch + 1
             selects = train.select and epoch > train.whole_epochs
             if done > first:
-                if stop():
+                if (batch := next(ready)) is None:
                     stopped = True
                     break
-                batch = next(ready, None)
-                if batch is None:
-                    raise InputError(f"the data ended after step {step} of {total}; expected batches for all of them")
-                check_batch(batch, config, step=done, first=done == first + 1)
-                split_batch = place.split(batch._replace(masks=None))
-                state, sums = step_and_add(state, sums, split_batch, run_key, select=selects)
+                state, sums = step_and_add(state, sums, batch, run_key, select=selects)
                 place.settle(sums)
                 bar.update()
                 if done % 10 == 0 and not bar.disable:
@@ -189,20 +200,22 @@ def fit(
                 if held_out is not None and (epoch % train.eval_every == 0 or done == total):
                     try:
                         line["validation"] = validate(
-                            place.one(state.model), held_out, certainty=train.certainty, select=selects, mesh=mesh,
-                            should_stop=stop,
+                            place.one(state.model), held_out, certainty=train.certainty, select=selects,
+                            mesh=local_part(mesh), should_stop=stop, team=team,
                         )  # fmt: skip
-                    except _StoppedError:
+                    except StoppedError:
                         stopped = True
                         break
                     score = line["validation"]["accuracy"] - line["validation"]["hard_share"]
                 sums = jax.tree.map(jnp.zeros_like, sums)
                 line["seconds"] = round(time.perf_counter() - started, 1)
                 history.append(line)
-                if folder is not None:  # before the checkpoint, as a resumed run drops the lines after its checkpoint
-                    write_history(folder, history)
-                if callback is not None:
-                    callback(line)
+                with team.agreeing():
+                    # Before the checkpoint, as a resumed run drops the lines after its checkpoint.
+                    if folder is not None and team.first:
+                        write_history(folder, history)
+                    if callback is not None and team.first:
+                        callback(line)
             if kept is not None and saves:
                 kept.save(done, {"state": state, "sums": sums}, score=score)
                 saved = done
@@ -213,7 +226,7 @@ def fit(
         state = place.one(state)
         if kept is not None and folder is not None and not stopped:
             kept.wait()
-            finish(folder, record, state.model)
+            finish(folder, record, state.model, team)
         return FitResult(state.model, history, state)
 
 
@@ -253,43 +266,6 @@ def _compiled(
 @jax.jit
 def _copies(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
-
-
-def validate(
-    model: P2P,
-    loader: Batches,
-    *,
-    certainty: float = 0.95,
-    select: bool = True,
-    mesh: Mesh | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> dict[str, float]:
-    """Accuracy, hard share and threshold, as means over the images of a loader's batches, all in [0, 1].
-
-    select: False classifies the whole images; the share and the threshold are then 1.
-    """
-    correct, shares, thresholds = [], [], []
-    for step, batch in enumerate(iterate(loader, 0, loader.steps_per_epoch)):
-        if should_stop is not None and should_stop():
-            raise _StoppedError
-        check_batch(batch, model.config, step=step + 1, first=not select, where="validation")
-        if select:
-            size = len(batch.images)
-            out = predict(model, batch.images, batch.regions, certainty=certainty, batch_size=size, mesh=mesh)
-            classes, share, threshold = out.classes, out.pixel_mask.mean((1, 2)), out.threshold
-        else:
-            classes = jnp.argmax(_whole(model, batch.images), -1)
-            share = threshold = jnp.ones(len(classes))
-        correct.append(np.asarray(classes) == np.asarray(batch.labels))
-        shares.append(np.asarray(share))
-        thresholds.append(np.asarray(threshold))
-    means = (float(np.concatenate(x).mean()) for x in (correct, shares, thresholds))
-    return dict(zip(("accuracy", "hard_share", "threshold"), means, strict=True))
-
-
-@jax.jit
-def _whole(model: P2P, images: Array) -> Float[Array, "B K"]:
-    return model.modules()[1](model.normalize(images))
 
 
 def describe_epoch(line: Mapping[str, Any]) -> str:

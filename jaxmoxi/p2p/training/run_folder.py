@@ -12,6 +12,7 @@ from jaxmoxi.files import write_whole
 from jaxmoxi.p2p.arrays import seal
 from jaxmoxi.p2p.checkpoint import RECORD, commit, read_record
 from jaxmoxi.p2p.model import P2P
+from jaxmoxi.p2p.processes import Team
 from jaxmoxi.p2p.training.config import OBJECTIVE
 
 _HISTORY = "history.jsonl"
@@ -43,10 +44,10 @@ def _settings(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {"config": config, "train": {**moved, **train}}
 
 
-def finish(folder: Path, record: dict[str, Any], model: P2P) -> None:
+def finish(folder: Path, record: dict[str, Any], model: P2P, team: Team) -> None:
     """Writes the model that the run ended with, unless it is there already."""
-    if read_record(folder).get("arrays") is None:
-        commit(folder, record, model)
+    if team.said_by_first(lambda: read_record(folder).get("arrays") is None):
+        commit(folder, record, model, team)
 
 
 def read_history(folder: Path, step: int | None = None) -> list[dict[str, Any]]:

@@ -108,6 +108,16 @@ def test_shards_share_every_epoch():
         assert len(parts[0]) == len(parts[1]) == 4
         assert len({*parts[0], *parts[1]}) == 8
     assert loader(shard=(1, 2)).steps_per_epoch == 2
+    for step in range(5):
+        whole = loader(batch_size=4, seed=7, augment=True).batch(step)
+        for parts in (
+            [loader(shard=(i, 2), seed=7, augment=True).batch(step) for i in range(2)],
+            [next(loader(batch_size=4, seed=7, augment=True).divided(i, 2).iterate(step)) for i in range(2)],
+        ):
+            assert np.array_equal(np.concatenate([part.images for part in parts]), whole.images)
+            assert np.array_equal(np.concatenate([part.labels for part in parts]), whole.labels)
+    with pytest.raises(ValueError, match="a batch_size that 3 processes can divide"):
+        loader().divided(0, 3)
     parts = [list(loader(shard=(i, 2), train=False)) for i in range(2)]
     assert [[n for batch in part for n in numbers(batch)] for part in parts] == [[*range(0, 11, 2)], [*range(1, 11, 2)]]
 
