@@ -2,6 +2,7 @@
 
     pip install 'jax[tpu]'
     python benchmarks/aot.py [--chips v5e v6e v5p] [--entries forward insertion ...] [--out FILE.json]
+    python benchmarks/aot.py --scale FILE.json
 
 For each program: CPU-seconds of compiling, the memory it needs against what the chip has, modelled seconds, the share of
 the chip's bfloat16 peak, and the collectives in it. Nothing runs. The modelled seconds are XLA's own estimates of single
@@ -14,6 +15,7 @@ CPU-seconds count all threads of the compiler; on a busy machine they grow.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -29,8 +31,11 @@ NAMES = (
 )  # fmt: skip
 
 
-def compile_all(chip_name: str, entries: list[str], out: Path) -> None:
-    """Compiles for one kind of chip, in this process; the file is written after each program."""
+def compile_all(chip_name: str, entries: list[str], out: Path, *, first: bool) -> None:
+    """Compiles for one kind of chip, in this process; the file is written after each program.
+
+    first: only the first program of each entry.
+    """
     import warnings
 
     import jax
@@ -47,10 +52,8 @@ def compile_all(chip_name: str, entries: list[str], out: Path) -> None:
     rows: list[dict[str, Any]] = []
     with planned_for(Hardware("tpu", int(0.95 * chip.hbm))):
         for name in entries:
-            programs = iter(())
             try:
-                programs = ENTRIES[name](devices)
-                for program in programs:
+                for program in itertools.islice(ENTRIES[name](devices), 1 if first else None):
                     row = {"chip": chip.name, "entry": name, **measure(program, chip)}
                     rows.append(row)
                     print(line(row), flush=True)
@@ -88,8 +91,15 @@ def main() -> int:
     parser.add_argument("--chips", nargs="+", choices=list(ACCELERATORS), default=list(ACCELERATORS))
     parser.add_argument("--entries", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--first", action="store_true", help="only the first program of each entry")
+    parser.add_argument("--scale", type=Path, help="compile nothing: what many images cost, from such a FILE.json")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.scale is not None:
+        from _aot_scale import table
+
+        print(table(json.loads(args.scale.read_text())["rows"]))
+        return 0
     try:
         import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -97,7 +107,7 @@ def main() -> int:
               file=sys.stderr)  # fmt: skip
         return 2
     if args.child:
-        compile_all(args.chips[0], args.entries, args.out)
+        compile_all(args.chips[0], args.entries, args.out, first=args.first)
         return 0
     print(HEADER, flush=True)
     rows: list[dict[str, Any]] = []
@@ -106,6 +116,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder) / "part.json"
             command = [sys.executable, __file__, "--child", "--chips", chip, "--entries", *args.entries]
+            command += ["--first"] * args.first
             subprocess.run([*command, "--out", str(part)], env=_environment(chip), check=True)
             found = json.loads(part.read_text())
         rows += found["rows"]
