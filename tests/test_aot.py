@@ -1,4 +1,4 @@
-"""The TPU compiler takes what searches compile. Slow, and needs it: `pip install 'jax[tpu]'`, `pytest -m slow tests/test_aot.py`."""
+"""The TPU compiler takes what searches compile: `pip install 'jax[tpu]'`, then `pytest -m slow tests/test_aot.py`."""
 
 import importlib.util
 import json
