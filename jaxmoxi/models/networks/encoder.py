@@ -60,7 +60,7 @@ class Block(nnx.Module):
 
     def project(self, x: Float[Array, "*B N D"]) -> Float[Array, "*B N D3"]:
         """Queries, keys and values of every token, side by side."""
-        return self.qkv(self.norm1(x))
+        return self.qkv(self.norm1(_flat(x))).reshape(*x.shape[:-1], -1)
 
     def attend(self, qkv: Float[Array, "B N D3"], present: Present, bias: Bias | None = None) -> Float[Array, "B N D"]:
         """Multi-head attention in which no token reads an absent one.
@@ -111,5 +111,14 @@ class Block(nnx.Module):
 
     def finish(self, x: Float[Array, "B Q D"], attended: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
         """The rest of the layer: both residual sums and the perceptron."""
-        x = x + self.proj(attended)
-        return x + self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))
+        shape, x = x.shape, _flat(x) + self.proj(_flat(attended))
+        return (x + self.fc2(ACTIVATIONS[self.activation](self.fc1(self.norm2(x))))).reshape(shape)
+
+
+def _flat(x: Float[Array, "*B N D"]) -> Float[Array, "*R D"]:
+    """Rows of tokens one behind the other, where a TPU can lay them out so without moving them.
+
+    Its compiler would rather put the rows next to each other, the tokens apart, and copies all that attention reads:
+    an eighth of the time of a DeiT-Tiny at 32 tokens.
+    """
+    return x.reshape(-1, x.shape[-1]) if x.shape[-2] % 8 == 0 else x
