@@ -41,9 +41,9 @@ def plan_stages(num_players: int, *, insertion: bool, sized: bool = True, coarse
 
     A step evaluates its c candidates at the size m of its stage, whatever they really show: c (m + 1) tokens. Small
     stages waste little of that; but each is one more compilation. The sizes are those of the least total of both, found
-    by dynamic programming: of multiples of 8 from 16 on, on accelerators of 15, 31, 47, ... On a CPU 196 players take 15
-    stages (insertion; 37 % of the work at full length, where 34 % would be without any padding) or ten (deletion; 70 %,
-    and 67 %).
+    by dynamic programming: of multiples of 8 from 16 on, on accelerators of 15, 31, 47, ... On a CPU 196 players take
+    15 stages (insertion; 37 % of the work at full length, where 34 % would be without any padding) or ten (deletion;
+    70 %, and 67 %).
     """
     if not sized:
         return [Stage(num_players, None, num_players)]
