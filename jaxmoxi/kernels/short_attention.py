@@ -93,7 +93,9 @@ _short_attention.def_abstract_eval(
     lambda qkv, present, num_heads: qkv.update(shape=(*qkv.shape[:2], qkv.shape[2] // 3))
 )
 batching.primitive_batchers[_short_attention] = _map
-mlir.register_lowering(_short_attention, _lower)
+mlir.register_lowering(_short_attention, _lower, platform="tpu")
+# A program for several platforms holds every form for each of them, and takes its own when it runs.
+mlir.register_lowering(_short_attention, mlir.lower_fun(attend_batched, multiple_results=False))
 
 
 def _call(

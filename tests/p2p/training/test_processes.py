@@ -33,6 +33,9 @@ def fit(folder, stop=None):
     )
 
 
+pytestmark = pytest.mark.slow  # a minute and a half on two cores; .ci/run runs it
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """What two processes printed, the run that one process did, and the folder that they shared in turn."""
