@@ -89,13 +89,18 @@ def choose_chunk(game: Game, num_players: int, counts: range, batch_size: int | 
     if batch_size is not None:
         return min(batch_size, most)
     fits = choose_batch_size(game, num_players, max_visible=max_visible)
+    # An accelerator computes 8 rows at a time, and its attention kernel would have to copy rows to make up eights.
+    least = game.num_shards * (1 if platform() == "cpu" else 8)
+    if fits < least:
+        least = game.num_shards
     if max_visible is None:
         # The candidates fall from P to 1 under one compiled chunk, of unknown cost: a quarter of P wastes an eighth of
         # P rows a step on average, where the whole of P would waste half.
-        return min(fits, most, max(32, -(-most // 4)))
+        wanted = min(most, max(32, -(-most // 4)))
+        return min(fits, wanted if platform() == "cpu" else -(-wanted // least) * least)
     price = CHUNK_TOKENS.get(platform(), CHUNK_TOKENS["default"])
     shards = game.num_shards  # devices that share a chunk equally
     steps = np.arange(counts[0], most + 1)
-    sizes = np.arange(shards, min(fits, -(-most // shards) * shards) + 1, shards)
+    sizes = np.arange(least, min(fits, -(-most // least) * least) + 1, least)
     cost = [np.sum(-(-steps // size)) * (size // shards * (max_visible + 1) + price) for size in sizes]
     return int(sizes[np.argmin(cost)])

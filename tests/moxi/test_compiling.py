@@ -8,7 +8,7 @@ import pytest
 import jaxmoxi as jm
 from jaxmoxi.games.base import as_game
 from jaxmoxi.games.hardware import Hardware, planned_for
-from jaxmoxi.moxi.stages import Stage, plan_stages
+from jaxmoxi.moxi.stages import Stage, choose_chunk, plan_stages
 from support.games import Notes, TracedGame
 
 PLAYERS = 60
@@ -79,3 +79,14 @@ def test_an_error_in_the_thread_that_compiles_is_the_run_s_own(monkeypatch):
         pytest.raises(ZeroDivisionError, match="this size is no good"),
     ):
         jm.greedy_insertion(broken, PLAYERS)
+
+
+def test_chunks_on_accelerators_are_of_eights():
+    v, _ = fresh()
+    game = as_game(v)
+    for counts in (range(1, 4), range(30, 38), range(41, 60)):
+        with planned_for(Hardware("tpu", free_bytes=10**9)):
+            assert choose_chunk(game, PLAYERS, counts, None, PLAYERS) % 8 == 0
+            assert choose_chunk(game, PLAYERS, counts, None, None) % 8 == 0
+        assert choose_chunk(game, PLAYERS, counts, 5, PLAYERS) == min(5, counts[-1])
+        assert choose_chunk(game, PLAYERS, counts, None, PLAYERS) <= counts[-1]

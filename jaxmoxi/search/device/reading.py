@@ -114,6 +114,7 @@ def sizes_of(game: Game, num_players: int, count: int, batch_size: int | None) -
             cheapest = max(32, most // 4)
             if limit is not None:
                 cheapest = math.ceil(math.sqrt(most * CHUNK_TOKENS["default"] / (limit + 1)))
+            cheapest = -(-cheapest // 8) * 8  # as `moxi.stages.choose_chunk`
         fits = choose_batch_size(game, num_players, max_visible=limit)
         return max(1, min(fits, most, cheapest))
 
