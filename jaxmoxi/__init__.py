@@ -21,6 +21,7 @@ from jaxmoxi.games.evaluation import choose_batch_size, evaluate, readouts
 from jaxmoxi.games.fill import blur_image
 from jaxmoxi.games.image import pixel_value_fn, token_value_fn
 from jaxmoxi.games.payoff import payoff_values
+from jaxmoxi.games.robust import robust_value_fn
 from jaxmoxi.games.sharding import ShardedValueFn, local_mesh, shard_coalitions
 from jaxmoxi.interactions.shapley import sampled_shapley
 from jaxmoxi.moxi.batched import greedy_images
@@ -115,6 +116,7 @@ __all__ = [
     "region_borders",
     "region_sizes",
     "relabel",
+    "robust_value_fn",
     "sampled_shapley",
     "search",
     "self_context_shapley",
