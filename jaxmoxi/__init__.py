@@ -4,7 +4,7 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from jaxmoxi import attribution, interactions, metrics, models, plot, search
+from jaxmoxi import attribution, games, interactions, metrics, models, plot, search
 from jaxmoxi.bridges import (
     as_shapiq_game,
     from_callable,
@@ -92,6 +92,7 @@ __all__ = [
     "from_shapiq",
     "from_torch",
     "full_context_shapley",
+    "games",
     "greedy_deletion",
     "greedy_images",
     "greedy_init",

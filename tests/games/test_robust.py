@@ -16,71 +16,76 @@ from jaxmoxi.pytrees import record, static
 from jaxmoxi.search.asking import Reader
 from jaxmoxi.types import Readout
 from support.games import SizedGame, ThresholdGame, every_coalition, table_game
-from support.search import tiny_model
+from support.search import small_model
 
 REDUCES = {"min": np.min, "mean": np.mean, "max": np.max}
+REGIONS = jm.grid_regions(8, 8, rows=2, cols=2)
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    return tiny_model()
+    return small_model()
 
 
 @pytest.fixture(scope="module")
 def removals(tiny):
     """Three games of pixels, which are one stack, and one of tokens between them."""
     model, image = tiny
-    regions = jm.grid_regions(32, 32, rows=4, cols=4)
-    games = [jm.pixel_value_fn(model.logits, image, 2, regions, fill=fill) for fill in ("mean", "blur", 0.0)]
-    games.insert(1, jm.token_value_fn(model, image, 2, regions))
+    games = [jm.pixel_value_fn(model.logits, image, 2, REGIONS, fill=fill) for fill in ("mean", "blur", 0.5)]
+    games.insert(1, jm.token_value_fn(model, image, 2, REGIONS))
     return games
 
 
 @pytest.fixture(scope="module")
 def masks():
-    return jnp.asarray(np.random.default_rng(0).random((6, 16)) < 0.5)
+    return jnp.asarray(every_coalition(4))
 
 
-@pytest.mark.parametrize("reduce", REDUCES)
-def test_it_answers_what_its_games_answer(reduce, removals, masks):
-    robust = jm.robust_value_fn(removals, reduce=reduce)
-    outs = [jax.device_get(v.readout(masks)) for v in removals]
-    told = jm.readouts(robust, masks)
-    for name in ("values", "probabilities"):
-        want = REDUCES[reduce]([getattr(o, name) for o in outs], axis=0)
-        np.testing.assert_allclose(getattr(told, name), want, rtol=1e-4, atol=1e-6)
-    shares = np.mean([o.leads for o in outs], axis=0)
-    np.testing.assert_array_equal(told.leads, {"min": shares == 1, "mean": shares > 0.5, "max": shares > 0}[reduce])
-    np.testing.assert_allclose(robust.each(masks).values, [o.values for o in outs], rtol=1e-4, atol=1e-5)
-    assert [type(g) for g in robust.games] == [type(v) for v in removals]
+@jax.jit
+def everything(v, masks):
+    """All that a game says."""
     gates = masks * 0.5 + 0.1
-    want = REDUCES[reduce]([v.relaxed(gates) for v in removals], axis=0)
-    np.testing.assert_allclose(robust.relaxed(gates), want, rtol=1e-4, atol=1e-5)
-    slope = jax.grad(lambda g: robust.relaxed(g).sum())(gates)
-    assert np.isfinite(slope).all()
-    assert np.abs(slope).max() > 0
-    margin = REDUCES[reduce]([v.with_payoff("margin")(masks) for v in removals], axis=0)
-    np.testing.assert_allclose(robust.with_payoff("margin")(masks), margin, rtol=1e-4, atol=1e-5)
+    slope = jax.grad(lambda g: v.relaxed(g).sum())(gates)
+    margin = v.with_payoff("margin")(masks)
+    return v.readout(masks), margin, v.relaxed(gates), slope
+
+
+def test_it_answers_what_its_games_answer(removals, masks):
+    outs, *others, _ = zip(*(jax.device_get(everything(v, masks)) for v in removals), strict=True)
+    shares = np.mean([o.leads for o in outs], axis=0)
+    assert len(set(shares)) > 2  # where all, some, and fewer lead
+    leads = {"min": shares == 1, "mean": shares > 0.5, "max": shares > 0}
+    for reduce, by in REDUCES.items():
+        robust = jm.robust_value_fn(removals, reduce=reduce)
+        told, *rest, slope = everything(robust, masks)
+        for name in ("values", "probabilities"):
+            want = by([getattr(o, name) for o in outs], axis=0)
+            np.testing.assert_allclose(getattr(told, name), want, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(told.leads, leads[reduce])
+        for mine, theirs in zip(rest, others, strict=True):
+            np.testing.assert_allclose(mine, by(theirs, axis=0), rtol=1e-4, atol=1e-5)
+        assert np.isfinite(slope).all()
+        assert np.abs(slope).max() > 0
+    each = jax.jit(lambda v: v.each(masks))(robust)
+    np.testing.assert_allclose(each.values, [o.values for o in outs], rtol=1e-4, atol=1e-5)
+    assert [type(g) for g in robust.games] == [type(v) for v in removals]
 
 
 def test_it_says_about_itself_what_all_its_games_are(removals):
     robust = jm.robust_value_fn(removals)
-    assert (robust.num_players, robust.payoff, int(robust.target)) == (16, "log_odds", 2)
+    assert (robust.num_players, robust.payoff, int(robust.target)) == (4, "log_odds", 2)
     assert (robust.sized, robust.gated, robust.blends, robust.num_shards, robust.link) == (False, True, False, 1, None)
-    np.testing.assert_array_equal(robust.player_sizes(16), [64] * 16)  # pixels, where a game counts them
+    np.testing.assert_array_equal(robust.player_sizes(4), [16] * 4)  # pixels, where a game counts them
     pixels = jm.robust_value_fn([removals[0], *removals[2:]])
     assert pixels.blends
     assert len(pixels.stacks) == 1
-    np.testing.assert_allclose(
-        pixels.blended(jnp.full((1, 32, 32), 0.5)).values,
-        min(v.blended(jnp.full((1, 32, 32), 0.5)).values for v in removals if v.blends),
-        rtol=1e-5,
-    )
+    half = jax.jit(lambda v: v.blended(jnp.full((1, 8, 8), 0.5)).values)
+    np.testing.assert_allclose(half(pixels), min(half(v) for v in removals if v.blends), rtol=1e-5)
     tokens = jm.robust_value_fn(removals[1:2] * 2)
     assert tokens.sized
     assert not tokens.blends
     with pytest.raises(jm.InputError, match="no logits in common"):
-        robust.logits(jnp.ones((1, 16), bool))
+        robust.logits(jnp.ones((1, 4), bool))
 
 
 def test_weights_that_are_shared_are_held_once(removals):
@@ -94,37 +99,40 @@ def test_weights_that_are_shared_are_held_once(removals):
     assert {id(x) for x in other.stacks[0].shared} == {id(x) for x in robust.stacks[0].shared}
 
 
-@pytest.mark.parametrize("reduce", REDUCES)
-def test_of_one_game_it_is_that_game(reduce, removals, masks):
-    for v in removals[:2]:
+def test_of_one_game_it_is_that_game(removals, masks):
+    for reduce, v in (("min", removals[0]), ("min", removals[1]), ("mean", removals[1]), ("max", removals[1])):
         robust = jm.robust_value_fn([v], reduce=reduce)
-        for size in (None, 16):
+        for size in (None, 4):
             mine, own = jm.readouts(robust, masks, max_visible=size), jm.readouts(v, masks, max_visible=size)
             jax.tree.map(np.testing.assert_array_equal, mine, own)
-        np.testing.assert_array_equal(robust.logits(masks), v.logits(masks))
         assert (robust.link, robust.sized) == (v.link, v.sized)
-        jax.tree.map(np.testing.assert_array_equal, robust.read(v.logits(masks)), v.read(v.logits(masks)))
+        logits = jax.jit(lambda v: v.logits(masks))
+        np.testing.assert_array_equal(logits(robust), logits(v))
+        jax.tree.map(np.testing.assert_array_equal, robust.read(logits(v)), v.read(logits(v)))
 
 
 def test_under_jit_and_vmap(tiny, masks):
     model, image = tiny
-    regions = jm.grid_regions(32, 32, rows=4, cols=4)
 
+    @jax.jit
     def values(image, target):
-        vs = [jm.pixel_value_fn(model.logits, image, target, regions, fill=f, payoff="logit") for f in (0.0, "mean")]
+        fills = (0.0, "mean")
+        vs = [jm.pixel_value_fn(model.logits, image, target, REGIONS, fill=f, payoff="logit") for f in fills]
         return jm.robust_value_fn(vs)(masks)
 
     images = jnp.stack([image, image[::-1]])
-    np.testing.assert_allclose(
-        jax.jit(jax.vmap(values, in_axes=(0, None)))(images, 1), [values(i, 1) for i in images], rtol=1e-4, atol=1e-5
-    )
+    together = jax.jit(jax.vmap(values, in_axes=(0, None)))(images, 1)
+    np.testing.assert_allclose(together, [values(i, 1) for i in images], rtol=1e-4, atol=1e-5)
+    fixed = jm.pixel_value_fn(model.logits, image, 1, REGIONS, payoff="logit")(masks)
+    blank = jm.pixel_value_fn(model.logits, image, 1, REGIONS, fill="mean", payoff="logit")(masks)
+    np.testing.assert_allclose(together[0], np.minimum(fixed, blank), rtol=1e-4, atol=1e-5)
 
+    @jax.jit
     def two_classes(targets):
-        vs = [jm.pixel_value_fn(model.logits, image, t, regions) for t in targets]
-        return jm.robust_value_fn(vs)(masks)
+        return jm.robust_value_fn([jm.pixel_value_fn(model.logits, image, t, REGIONS) for t in targets])(masks)
 
-    assert np.isnan(jax.jit(two_classes)(jnp.array([1, 2]))).all()  # nobody could look at the classes
-    assert np.isfinite(jax.jit(two_classes)(jnp.array([2, 2]))).all()
+    assert np.isnan(two_classes(jnp.array([1, 2]))).all()  # nobody could look at the classes
+    assert np.isfinite(two_classes(jnp.array([2, 2]))).all()
 
 
 def test_a_nan_in_one_part_is_a_nan_in_the_whole():
@@ -191,7 +199,7 @@ def test_remainders_are_of_the_reduced_probability(reduce, logits):
 
 
 def test_searches_and_meshes_take_it(removals, masks):
-    robust = jm.robust_value_fn(removals)
+    robust = jm.robust_value_fn(removals[:2])
     sharded = jm.shard_coalitions(robust, jax.make_mesh((8,), ("x",)))
     np.testing.assert_allclose(jm.evaluate(sharded, masks), jm.evaluate(robust, masks), rtol=1e-4, atol=1e-5)
     assert sharded.num_shards == 8
@@ -204,23 +212,19 @@ def test_searches_and_meshes_take_it(removals, masks):
     assert together.size.tolist() == [2, 2]
 
 
-def test_ranking_by_the_margin_costs_no_second_forward(tiny):
-    model, image = tiny
-    regions = jm.grid_regions(32, 32, rows=4, cols=4)
-    vs = [jm.pixel_value_fn(model.logits, image, 2, regions, fill=fill) for fill in ("mean", 0.0)]
-
+def test_ranking_by_the_margin_costs_no_second_forward(removals):
     def products(reader, v):
-        text = jax.jit(lambda v, m: reader(v, m, None)).lower(v, jnp.ones((4, 16), bool)).compile().as_text()
+        text = jax.jit(lambda v, m: reader(v, m, None)).lower(v, jnp.ones((4, 4), bool)).compile().as_text()
         return text.count(" dot(") + text.count("custom-call(")
 
-    for v in (as_game(vs[0]), jm.robust_value_fn(vs)):
+    for v in (as_game(removals[0]), jm.robust_value_fn([removals[0], removals[2]])):
         assert 0 < products(Reader(margin=True), v) == products(Reader(), v)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_errors(removals, tiny):
     model, image = tiny
-    regions = jm.grid_regions(32, 32, rows=2, cols=2)
+    regions = jm.grid_regions(8, 8, rows=2, cols=1)
     with pytest.raises(jm.InputError, match="at least one value function; got none"):
         jm.robust_value_fn([])
     with pytest.raises(
@@ -229,7 +233,7 @@ def test_errors(removals, tiny):
         jm.robust_value_fn(removals[0])
     with pytest.raises(jm.InputError, match="reduce of min, mean, max; got 'median'"):
         jm.robust_value_fn(removals, reduce="median")
-    with pytest.raises(jm.InputError, match=r"the same players; their numbers of players are \[16, 4\]"):
+    with pytest.raises(jm.InputError, match=r"the same players; their numbers of players are \[4, 2\]"):
         jm.robust_value_fn([removals[0], jm.pixel_value_fn(model.logits, image, 2, regions)])
     with pytest.raises(jm.InputError, match="one payoff.*number 0 has 'log_odds' and number 1 has 'prob'"):
         jm.robust_value_fn([removals[0], removals[2].with_payoff("prob")])
