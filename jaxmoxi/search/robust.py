@@ -3,8 +3,8 @@
 Cheap first. Backward elimination searches in one game; the group is confirmed in the others; games in which it fails,
 the counterexamples, join the games searched, whose least margin ranks groups from then on (the value of
 `robust_value_fn`, game by game, so that nothing is evaluated twice). Once a group holds in the share that is asked for,
-exchanges look for smaller ones for as long as the budget lasts: a group is read in the games searched first, and in the
-others only where it may still be enough.
+exchanges look for smaller ones for as long as the budget lasts; where it pays for all smaller groups, they are tried. A
+group is read in the games searched first, and in the others only where it may still be enough.
 
 Sources: counterexample-guided search: Ignatiev, Narodytska and Marques-Silva, "Abduction-based explanations for machine
 learning models", AAAI 2019. A share of what may stand in place of the rest: Wäldchen, Macdonald, Hauch and Kutyniok,
@@ -15,6 +15,7 @@ finite list of games. The interval: Wilson, "Probable inference, the law of succ
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -37,6 +38,8 @@ from jaxmoxi.search.minimal import minimal_group
 from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores, goal_of
 from jaxmoxi.search.shared import check_budget, neighbours
 from jaxmoxi.types import Readout, Stop
+
+_LEAST = 1024  # evaluations of a budget that nobody gave, for each game: all coalitions of up to ten players
 
 
 @record
@@ -145,14 +148,17 @@ def robust_group(
     stop, probability, value: the goal in each game, as `minimal_group` takes it; the class on top where none is given.
     budget:      evaluations; a group costs one in each game that it is read in. It ends the exchanges; what finds a
                  group and takes single players from it is done whatever the budget. None is three full greedy orders,
-                 3 P(P+1)/2, or 16 P for each game where this is more. With one game it is that of `minimal_group`.
+                 3 P(P+1)/2, or 1,024 for each game where this is more. Where it pays for all smaller groups (of up to
+                 ten players it does) they are tried, and the result is the smallest there is. With one game it is that
+                 of `minimal_group`.
     batch_size:  coalitions per chunk; None chooses.
     unseen:      other games of the same players, which judge the group that was found: `unseen`, `interval` and
                  `stability` of the result. They are no part of the search, and do not count as evaluations.
 
     "Holds" is said of these games, not of every removal there is: the unseen ones tell how far it carries. With one
-    game the group is that of `minimal_group`. Not always the smallest there is. Deterministic. Decides on the host, and
-    is called outside `jit`; in `jit`, search `jm.robust_value_fn(vs)` by `minimal_group`.
+    game the group is that of `minimal_group`. Where not all groups can be tried it is not always the smallest.
+    Deterministic. Decides on the host, and is called outside `jit`; in `jit`, search `jm.robust_value_fn(vs)` by
+    `minimal_group`.
 
     A warning tells of games in which the goal is missed even by everybody together. Raises ValueError for games that
     cannot be compared (`robust_value_fn`), for a hold, goal or budget that cannot be, for a game that is both searched
@@ -164,7 +170,7 @@ def robust_group(
     check_batch_size(batch_size)
     limit = check_budget(budget, num_players)
     if budget is None:
-        limit = max(3 * limit, 16 * num_players * len(vs))
+        limit = max(3 * limit, _LEAST * len(vs))
     oracles = [
         Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size, reader=reader_of(game, goal))
         for game in games[: len(vs)]
@@ -230,8 +236,30 @@ def _search(oracles: Sequence[Oracle], needed: int, limit: int) -> tuple[Group, 
     if unable:
         _warn_of(unable, "vs", insertion)
     full = ShareOracle(oracles, needed, searched)
-    group = refine(Climber(full), group, limit)
+    group = eliminate(full, group)
+    if not _all_smaller_fit(full, group, limit):
+        group = refine(Climber(full), group, limit)
+    if _all_smaller_fit(full, group, limit):
+        group = _smallest(full, group)
     return group, full.first
+
+
+def _all_smaller_fit(oracle: ShareOracle, group: Group, limit: int) -> bool:
+    """Whether what is left of the budget pays for every smaller group, nobody aside, in every game."""
+    smaller = sum(math.comb(oracle.num_players, size) for size in range(1, int(group.sum())))
+    return oracle.price * smaller <= limit - sum(one.count for one in oracle.oracles)
+
+
+def _smallest(oracle: ShareOracle, group: Group) -> Group:
+    """The best of the smallest groups that are enough, by trying all that are smaller than `group`."""
+    for size in range(1, int(group.sum())):
+        members = np.array(list(itertools.combinations(range(oracle.num_players), size)))
+        groups = np.zeros((len(members), oracle.num_players), bool)
+        np.put_along_axis(groups, members, True, axis=1)
+        scores, enough = oracle.ask(groups)
+        if enough.any():
+            return groups[np.argmax(np.where(enough, scores, -np.inf))]
+    return group
 
 
 def _counterexamples(oracles: Sequence[Oracle], needed: int, able: list[int]) -> tuple[Group, list[int]]:
