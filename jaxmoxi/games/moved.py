@@ -26,7 +26,7 @@ ITERATIONS = 8  # of an imputation, see `imputation`
 
 def move(pixels: Shaped[Array, "H W *rest"], by: Int[Array, "3"]) -> Shaped[Array, "H W *rest"]:
     """An image, or a map of one, after a move."""
-    return jnp.roll(jnp.where(by[2] > 0, pixels[:, ::-1], pixels), (by[0], by[1]), (0, 1))
+    return jnp.roll(jnp.where(by[2] > 0, pixels[:, ::-1], pixels), by[:2], (0, 1))
 
 
 @record

@@ -206,7 +206,8 @@ class RobustValueFn(Game):
         # What a single game says comes back as it is, to the bit; None stays None where one of the games has it.
         columns = zip(*answers, strict=True)
         places = np.asarray(self.places)
-        return Readout(*(None if any(x is None for x in c) else jnp.concatenate(c)[places] for c in columns))
+        joined: Any = [None if any(x is None for x in c) else jnp.concatenate(c)[places] for c in columns]
+        return Readout(*joined)
 
     def _reduced(self, out: Readout) -> Readout:
         if self._alone:

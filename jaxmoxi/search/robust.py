@@ -165,8 +165,9 @@ def robust_group(
     and unseen, and where no group along the way reaches the goal in the share; NaNValueError that names the game.
     """
     games = _checked(vs, unseen, num_players, hold)
-    for game in games:
-        _, goal = goal_of(game, num_players, stop, probability=probability, value=value)
+    _, goal = goal_of(games[0], num_players, stop, probability=probability, value=value)
+    for game in games[1:]:
+        goal_of(game, num_players, stop, probability=probability, value=value)
     check_batch_size(batch_size)
     limit = check_budget(budget, num_players)
     if budget is None:
