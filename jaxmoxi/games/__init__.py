@@ -3,6 +3,6 @@
 `removals` draws several games of one image, in which the same players are hidden in different ways.
 """
 
-from jaxmoxi.games.removals import RemovalKind, removals
+from jaxmoxi.games.removals import removals
 
-__all__ = ["RemovalKind", "removals"]
+__all__ = ["removals"]
