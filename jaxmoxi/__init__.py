@@ -31,6 +31,7 @@ from jaxmoxi.moxi.contexts import (
     self_context_shapley,
 )
 from jaxmoxi.moxi.curves import curve_readouts, deletion_curve, insertion_curve
+from jaxmoxi.moxi.discriminate import discriminate
 from jaxmoxi.moxi.greedy import (
     GreedyState,
     greedy_deletion,
@@ -52,7 +53,7 @@ from jaxmoxi.regions.label_maps import (
     visible_pixels,
 )
 from jaxmoxi.regions.superpixels import slic_regions, watershed_regions
-from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop
+from jaxmoxi.types import Curve, Discrimination, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, TwoClasses
 
 if TYPE_CHECKING:
     from jaxmoxi import p2p, study
@@ -64,6 +65,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 __all__ = [
     "Curve",
+    "Discrimination",
     "GreedyInfo",
     "GreedyResult",
     "GreedyState",
@@ -74,6 +76,7 @@ __all__ = [
     "ShapleyEstimate",
     "ShardedValueFn",
     "Stop",
+    "TwoClasses",
     "ValueFn",
     "as_shapiq_game",
     "attribution",
@@ -83,6 +86,7 @@ __all__ = [
     "count_regions",
     "curve_readouts",
     "deletion_curve",
+    "discriminate",
     "evaluate",
     "from_callable",
     "from_equinox",
