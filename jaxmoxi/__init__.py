@@ -32,6 +32,7 @@ from jaxmoxi.moxi.contexts import (
     self_context_shapley,
 )
 from jaxmoxi.moxi.curves import curve_readouts, deletion_curve, insertion_curve
+from jaxmoxi.moxi.discriminate import discriminate
 from jaxmoxi.moxi.greedy import (
     GreedyState,
     greedy_deletion,
@@ -53,7 +54,7 @@ from jaxmoxi.regions.label_maps import (
     visible_pixels,
 )
 from jaxmoxi.regions.superpixels import slic_regions, watershed_regions
-from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop
+from jaxmoxi.types import Curve, Discrimination, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, TwoClasses
 
 if TYPE_CHECKING:
     from jaxmoxi import p2p, study
@@ -65,6 +66,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 __all__ = [
     "Curve",
+    "Discrimination",
     "GreedyInfo",
     "GreedyResult",
     "GreedyState",
@@ -75,6 +77,7 @@ __all__ = [
     "ShapleyEstimate",
     "ShardedValueFn",
     "Stop",
+    "TwoClasses",
     "ValueFn",
     "as_shapiq_game",
     "attribution",
@@ -84,6 +87,7 @@ __all__ = [
     "count_regions",
     "curve_readouts",
     "deletion_curve",
+    "discriminate",
     "evaluate",
     "from_callable",
     "from_equinox",
