@@ -107,7 +107,7 @@ def discriminate(
             num_removed=jnp.maximum(first.step, 0),
             num_needed=jnp.maximum(second.step, 0),
             kept=first.shown,
-            flipped=told.leads & (first.nan_player < 0),
+            flipped=jnp.asarray(told.leads) & (first.nan_player < 0),
             removing=two_classes(first),
             needing=two_classes(second),
             num_evaluations=first.num_evaluations + second.num_evaluations,
