@@ -4,7 +4,7 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from jaxmoxi import attribution, interactions, metrics, models, plot, search
+from jaxmoxi import attribution, games, interactions, metrics, models, plot, search
 from jaxmoxi.bridges import (
     as_shapiq_game,
     from_callable,
@@ -21,6 +21,7 @@ from jaxmoxi.games.evaluation import choose_batch_size, evaluate, readouts
 from jaxmoxi.games.fill import blur_image
 from jaxmoxi.games.image import pixel_value_fn, token_value_fn
 from jaxmoxi.games.payoff import payoff_values
+from jaxmoxi.games.robust import robust_value_fn
 from jaxmoxi.games.sharding import ShardedValueFn, local_mesh, shard_coalitions
 from jaxmoxi.interactions.shapley import sampled_shapley
 from jaxmoxi.moxi.batched import greedy_images
@@ -31,6 +32,7 @@ from jaxmoxi.moxi.contexts import (
     self_context_shapley,
 )
 from jaxmoxi.moxi.curves import curve_readouts, deletion_curve, insertion_curve
+from jaxmoxi.moxi.discriminate import discriminate
 from jaxmoxi.moxi.greedy import (
     GreedyState,
     greedy_deletion,
@@ -52,7 +54,7 @@ from jaxmoxi.regions.label_maps import (
     visible_pixels,
 )
 from jaxmoxi.regions.superpixels import slic_regions, watershed_regions
-from jaxmoxi.types import Curve, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop
+from jaxmoxi.types import Curve, Discrimination, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, TwoClasses
 
 if TYPE_CHECKING:
     from jaxmoxi import p2p, study
@@ -64,6 +66,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 __all__ = [
     "Curve",
+    "Discrimination",
     "GreedyInfo",
     "GreedyResult",
     "GreedyState",
@@ -74,6 +77,7 @@ __all__ = [
     "ShapleyEstimate",
     "ShardedValueFn",
     "Stop",
+    "TwoClasses",
     "ValueFn",
     "as_shapiq_game",
     "attribution",
@@ -83,6 +87,7 @@ __all__ = [
     "count_regions",
     "curve_readouts",
     "deletion_curve",
+    "discriminate",
     "evaluate",
     "from_callable",
     "from_equinox",
@@ -91,6 +96,7 @@ __all__ = [
     "from_shapiq",
     "from_torch",
     "full_context_shapley",
+    "games",
     "greedy_deletion",
     "greedy_images",
     "greedy_init",
@@ -115,6 +121,7 @@ __all__ = [
     "region_borders",
     "region_sizes",
     "relabel",
+    "robust_value_fn",
     "sampled_shapley",
     "search",
     "self_context_shapley",

@@ -1,11 +1,11 @@
-"""Pytrees: records whose fields are leaves or structure, and any callable as a pytree of its arrays."""
+"""Pytrees: records whose fields are leaves or structure, any callable as a pytree of its arrays, and several in one."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -128,3 +128,30 @@ def _output_shapes(fn: Callable[..., Any], treedef: Any, avals: tuple[Any, ...],
 def is_concrete(tree: Any) -> bool:
     """True if no leaf is being traced by `jit`, `vmap` or `grad`: its numbers can be looked at."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+class Merge:
+    """How a tree, such as a value function, is put together again from shared and own arrays. Static under `jit`."""
+
+    def __init__(self, is_shared: tuple[bool, ...], treedef: Any):
+        self.key = (is_shared, treedef)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Merge) and self.key == other.key
+
+    def __call__(self, shared: Sequence[Any], own: Sequence[Any]) -> Any:
+        is_shared, treedef = self.key
+        shared_leaves, own_leaves = iter(shared), iter(own)
+        return jax.tree.unflatten(treedef, [next(shared_leaves if s else own_leaves) for s in is_shared])
+
+
+def split_games(games: Sequence[Any]) -> tuple[list[Any], list[Any], Merge]:
+    """Trees of one structure as (arrays that all share, arrays of each stacked along a first axis, the way back)."""
+    columns = list(zip(*(jax.tree.leaves(v) for v in games), strict=True))
+    is_shared = tuple(all(leaf is column[0] for leaf in column) for column in columns)
+    shared = [column[0] for column, s in zip(columns, is_shared, strict=True) if s]
+    own = [jax.numpy.stack(column) for column, s in zip(columns, is_shared, strict=True) if not s]
+    return shared, own, Merge(is_shared, jax.tree.structure(games[0]))

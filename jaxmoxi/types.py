@@ -92,6 +92,52 @@ class GreedyResult:
 
 
 @record
+class TwoClasses:
+    """What is said of the two classes in one phase. Entry k is after k choices, entry 0 the phase's start.
+
+    target_values, predicted_values: float32[P+1], the payoffs; NaN after the phase's end.
+    target_probabilities, predicted_probabilities: float32[P+1] in [0, 1], likewise; None if the game cannot tell.
+    leads: bool[P+1], the target leads; False after the phase's end.
+    """
+
+    target_values: Float[Array, "*batch P1"]
+    predicted_values: Float[Array, "*batch P1"]
+    target_probabilities: Float[Array, "*batch P1"] | None
+    predicted_probabilities: Float[Array, "*batch P1"] | None
+    leads: Bool[Array, "*batch P1"]
+
+
+@record
+class Discrimination:
+    """The outcome of `discriminate`, for P players.
+
+    removed:         int32[P], the players that phase one took away, in order; -1 from `num_removed` on.
+    needed:          int32[P], the players that phase two found, in order; -1 from `num_needed` on.
+    num_removed, num_needed: int32[].
+    kept:            bool[P], the players that are left after phase one; the needed ones are among them.
+    flipped:         bool[], the target leads at the end of phase one.
+    removing:        `TwoClasses` along phase one.
+    needing:         `TwoClasses` along phase two: of what is left of the image, or with `insertion` of the group alone.
+    num_evaluations: int32[], coalitions scored as candidates in both phases. Their starts are not among them.
+    nan_player:      int32[], the player whose candidate had the value NaN and ended the search; -1 if none did. Outside
+                     `jit` a NaN raises instead.
+    insertion:       static, whether phase two inserted.
+    """
+
+    removed: Int[Array, "*batch P"]
+    needed: Int[Array, "*batch P"]
+    num_removed: Int[Array, "*batch"]
+    num_needed: Int[Array, "*batch"]
+    kept: Bool[Array, "*batch P"]
+    flipped: Bool[Array, "*batch"]
+    removing: TwoClasses
+    needing: TwoClasses
+    num_evaluations: Int[Array, "*batch"]
+    nan_player: Int[Array, "*batch"]
+    insertion: bool = static(default=False)
+
+
+@record
 class Curve:
     """A readout at every group size along an order of P players. Entry k is the size k: entry 0 is the start
     (nothing inserted, nothing deleted), entry P the end (all inserted, all deleted).

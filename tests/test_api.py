@@ -23,6 +23,7 @@ def public_objects():
     for owner in (
         jm,
         jm.models,
+        jm.games,
         jm.interactions,
         jm.search,
         jm.attribution,

@@ -12,7 +12,7 @@ set of weights of the same shapes. A value never depends on what else is in the 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -344,6 +344,21 @@ def read(game: Game, masks: Bool[Array, "C P"], max_visible: int | None) -> Read
             f"it returned shape {list(values.shape)}"
         )
     return out._replace(values=values.astype(jnp.float32))
+
+
+def read_each(games: Sequence[Game], masks: Bool[Array, "C P"], max_visible: int | None) -> list[Readout]:
+    """One chunk through games that differ in their payoff, or in the class explained, alone. Traceable.
+
+    Of one forward pass, where they answer from logits.
+    """
+    first = games[0]
+    if len(games) > 1 and first.link is not None:
+        logits = first.logits(masks, max_visible=max_visible if first.sized else None)
+        outs = [game.read(logits) for game in games]
+        told = [out._replace(values=out.values.astype(jnp.float32)) for out in outs if out is not None]
+        if len(told) == len(games):
+            return told
+    return [read(game, masks, max_visible) for game in games]
 
 
 def check_num_players(game: Game, num_players: int) -> None:

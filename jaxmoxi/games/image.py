@@ -303,21 +303,11 @@ def token_value_fn(
             "this model has no tokens to remove (it is not a vision transformer); hide pixels with pixel_value_fn"
         )
     image = check_image(image, model)
-    rows, cols = grid
-    num_tokens = rows * cols
     if regions is None:
-        players, num_players, tokens_per_player = jnp.arange(num_tokens, dtype=jnp.int32), num_tokens, 1
+        num_players = grid[0] * grid[1]
+        players, tokens_per_player = jnp.arange(num_players, dtype=jnp.int32), 1
     else:
-        regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
-        players = token_players(regions, rows=rows, cols=cols, num_players=num_players or num_tokens)
-        if num_players is None:
-            players = jnp.where(regions.min() < 0, -1, players)
-        tokens_per_player = None
-        if num_players is not None and is_concrete(players):
-            # Only players of one common size bound the tokens by the players: a bound that differed from image to
-            # image would be new structure, and compile anew, for each.
-            sizes = np.bincount(np.asarray(players), minlength=num_players)
-            tokens_per_player = int(sizes[0]) if (sizes == sizes[0]).all() else None
+        players, num_players, tokens_per_player = players_of_tokens(regions, image, grid)
     v = TokenValueFn(
         model=model,
         tokens=model.embed_tokens(image),
@@ -330,6 +320,26 @@ def token_value_fn(
         foreign=not getattr(model, "in_evaluation", False),
     )
     return _checked(v, seek=target is None)
+
+
+def players_of_tokens(
+    regions: Any, image: Num[Array, "H W channels"], grid: tuple[int, int]
+) -> tuple[Int[Array, "T"], int | None, int | None]:
+    """The player that each token belongs to, their number P, and the tokens of each where all have as many.
+
+    P is None for regions that are traced. Raises InputError for regions that do not fit the image or its tokens.
+    """
+    rows, cols = grid
+    regions, num_players = check_regions(regions, image.shape[0], image.shape[1])
+    players = token_players(regions, rows=rows, cols=cols, num_players=num_players or rows * cols)
+    if num_players is None:
+        players = jnp.where(regions.min() < 0, -1, players)
+    if num_players is None or not is_concrete(players):
+        return players, num_players, None
+    # Only players of one common size bound the tokens by the players: a bound that differed from image to image would
+    # be new structure, and compile anew, for each.
+    sizes = np.bincount(np.asarray(players), minlength=num_players)
+    return players, num_players, int(sizes[0]) if (sizes == sizes[0]).all() else None
 
 
 def _checked(v: Logits, *, seek: bool) -> Logits:

@@ -1,5 +1,7 @@
 """Several games of one image: other ways of removing the same players, other fills, the image a little moved.
 
+Here are those that are named one by one; `removals` draws any number of them.
+
 A result that holds under one of them alone may be the fill's.
 
 Source: what "absent" means decides what insertion and deletion curves look like: Sturmfels, Lundberg and Lee,
@@ -8,7 +10,7 @@ Source: what "absent" means decides what insertion and deletion curves look like
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
@@ -71,16 +73,7 @@ def value_fns(
     Raises ValueError for "tokens" and a model without them, for names that are unknown, repeated or missing, and as
     `pixel_value_fn`.
     """
-    names = list(removals)
-    if isinstance(removals, str) or not names or not set(names) <= set(get_args(Removal)):
-        raise InputError(f"expected a sequence of removals among {', '.join(get_args(Removal))}; got {removals!r}")
-    if len(set(names)) != len(names):
-        raise InputError(f"expected each removal once; got {names}")
-    if "tokens" in names and getattr(model, "token_grid", None) is None:
-        raise InputError(
-            'the removal "tokens" needs a vision transformer, and this model has no tokens; leave it out: '
-            f"removals={tuple(name for name in get_args(Removal) if name in names and name != 'tokens')}"
-        )
+    names = check_names(model, removals, get_args(Removal), "removals")
     return {name: image_game(model, image, target, regions, removal=name, payoff=payoff, link=link) for name in names}
 
 
@@ -110,11 +103,35 @@ def alternatives(
     Raises ValueError for a shift below 0 or of half the image, and what the value functions raise.
     """
     image = jnp.asarray(image)
-    if not 0 <= shift < min(image.shape[:2]) // 2:
-        raise InputError(f"expected a shift from 0 to less than {min(image.shape[:2]) // 2} pixels; got {shift}")
+    check_shift(shift, image)
     games = [image_game(model, image, target, regions, removal=fill, payoff=payoff, link=link) for fill in fills]
     hidden = "mean" if getattr(model, "token_grid", None) is None else "tokens"
     for axis, step in [(0, -shift), (0, shift), (1, -shift), (1, shift)] if shift else []:
         moved = jnp.roll(image, step, axis)
         games.append(image_game(model, moved, target, regions, removal=hidden, payoff=payoff, link=link))
     return games
+
+
+def check_names(model: Any, asked: Any, known: Sequence[str], option: str) -> list[Any]:
+    """The ways of removing players that were asked for, if they are known, differ, and are possible with this model.
+
+    option: what the argument is called. Raises InputError otherwise.
+    """
+    names = [] if isinstance(asked, str) or not isinstance(asked, Iterable) else list(asked)
+    if not names or not set(names) <= set(known):
+        raise InputError(f"expected a sequence of {option} among {', '.join(known)}; got {asked!r}")
+    if len(set(names)) != len(names):
+        raise InputError(f"expected each of the {option} once; got {names}")
+    if "tokens" in names and getattr(model, "token_grid", None) is None:
+        raise InputError(
+            '"tokens" needs a vision transformer, and this model has no tokens; leave it out: '
+            f"{option}={tuple(name for name in known if name in names and name != 'tokens')}"
+        )
+    return names
+
+
+def check_shift(shift: int, image: Num[AnyArray, "H W channels"]) -> None:
+    """Raises InputError for a shift below 0 or of half the image."""
+    most = min(image.shape[:2]) // 2
+    if not 0 <= shift < max(most, 1):
+        raise InputError(f"expected a shift from 0 to less than {most} pixels; got {shift}")

@@ -9,6 +9,7 @@ measures with them.
 import importlib
 import pkgutil
 
+from jaxmoxi.games.imputation import noisy_linear_imputation
 from jaxmoxi.games.removal import value_fns
 from jaxmoxi.metrics.agreement import (
     OrderAgreement,
@@ -34,7 +35,6 @@ from jaxmoxi.metrics.faithfulness import (
     infidelity,
     sensitivity_n,
 )
-from jaxmoxi.metrics.imputation import noisy_linear_imputation
 from jaxmoxi.metrics.localisation import box_mask, crop_boxes, energy_inside, iou, pointing_game
 from jaxmoxi.metrics.reconstruction import faithfulness_r2, interaction_mse, precision_at_k
 from jaxmoxi.metrics.registry import METRICS, Column, Explained, Line, Metric, Number, Panels, register

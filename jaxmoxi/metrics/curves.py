@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, as_game
-from jaxmoxi.metrics.imputation import RandomKey
+from jaxmoxi.games.imputation import RandomKey
 from jaxmoxi.metrics.registry import DIRECTIONS, Column, Explained, Line, Metric, Number, Panels, register
 from jaxmoxi.moxi.curves import area_under, curve_readouts
 from jaxmoxi.regions.label_maps import region_sizes

@@ -29,8 +29,8 @@ from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.evaluation import evaluate
 from jaxmoxi.games.image import pixel_value_fn
+from jaxmoxi.games.imputation import RandomKey
 from jaxmoxi.guards import deliberate
-from jaxmoxi.metrics.imputation import RandomKey
 from jaxmoxi.metrics.registry import Column, Explained, Metric, Number, register
 from jaxmoxi.pytrees import is_concrete, record
 from jaxmoxi.regions.label_maps import region_sizes

@@ -22,10 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.evaluation import evaluate
+from jaxmoxi.games.imputation import RandomKey
 from jaxmoxi.guards import deliberate
 from jaxmoxi.interactions.lattice import members, num_players_of
 from jaxmoxi.interactions.result import Interactions
-from jaxmoxi.metrics.imputation import RandomKey
 from jaxmoxi.metrics.second_order import check_result
 from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.types import AnyArray

@@ -24,9 +24,9 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.fill import of_kind
 from jaxmoxi.games.image import PixelValueFn, pixel_value_fn
+from jaxmoxi.games.imputation import RandomKey, check_imputation, impute
 from jaxmoxi.games.payoff import Link, answers_class, payoff_values
 from jaxmoxi.metrics._order import doubled_pixels, leading_players
-from jaxmoxi.metrics.imputation import RandomKey, check_imputation, impute
 from jaxmoxi.metrics.registry import Column, Explained, Line, Metric, Number, register
 from jaxmoxi.moxi.curves import check_order
 from jaxmoxi.pytrees import record

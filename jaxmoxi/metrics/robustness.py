@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.imputation import RandomKey
 from jaxmoxi.guards import deliberate
-from jaxmoxi.metrics.imputation import RandomKey
 from jaxmoxi.models.networks.base import NetworkConfig, image_shape
 from jaxmoxi.pytrees import is_array, record, static
 from jaxmoxi.types import AnyArray

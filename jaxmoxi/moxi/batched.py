@@ -24,6 +24,7 @@ from jaxmoxi.guards import deliberate
 from jaxmoxi.moxi.greedy import GreedyState, finish, greedy_init, last_size, raise_nan, run_stage, stages_of
 from jaxmoxi.moxi.overlap import ahead
 from jaxmoxi.moxi.stages import Stage
+from jaxmoxi.pytrees import Merge, split_games
 from jaxmoxi.types import GreedyResult, Stop
 
 
@@ -81,33 +82,6 @@ def greedy_images(
             if bool(np.all(met)):
                 break
     return jax.tree.map(lambda x: x[:count], finish(states))
-
-
-class Merge:
-    """How a tree, such as a value function, is put together again from shared and own arrays. Static under `jit`."""
-
-    def __init__(self, is_shared: tuple[bool, ...], treedef: Any):
-        self.key = (is_shared, treedef)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Merge) and self.key == other.key
-
-    def __call__(self, shared: Sequence[Any], own: Sequence[Any]) -> Any:
-        is_shared, treedef = self.key
-        shared_leaves, own_leaves = iter(shared), iter(own)
-        return jax.tree.unflatten(treedef, [next(shared_leaves if s else own_leaves) for s in is_shared])
-
-
-def split_games(games: Sequence[Any]) -> tuple[list[Any], list[Any], Merge]:
-    """Trees of one structure as (arrays that all share, arrays of each stacked along a first axis, the way back)."""
-    columns = list(zip(*(jax.tree.leaves(v) for v in games), strict=True))
-    is_shared = tuple(all(leaf is column[0] for leaf in column) for column in columns)
-    shared = [column[0] for column, s in zip(columns, is_shared, strict=True) if s]
-    own = [jnp.stack(column) for column, s in zip(columns, is_shared, strict=True) if not s]
-    return shared, own, Merge(is_shared, jax.tree.structure(games[0]))
 
 
 @partial(jax.jit, static_argnums=(2, 6, 7, 8))

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,8 @@ from jaxmoxi.moxi.overlap import ahead
 from jaxmoxi.moxi.stages import Stage, choose_chunk, plan_stages
 from jaxmoxi.pytrees import is_concrete, record, static
 from jaxmoxi.types import GreedyInfo, GreedyResult, Readout, Stop
+
+Rows = TypeVar("Rows")
 
 
 @record
@@ -142,25 +144,15 @@ def step(
     starting = state.step < 0
     count = jnp.where(starting, 1, num_players - state.step)
     padded = -(-most // size) * size
-    candidates = jnp.nonzero(state.coalition != state.insertion, size=padded, fill_value=0)[0]
     # Of probabilities the remainders are compared, which tell apart what float32 rounds to one number near 1.
     finer = game.remainders()
     scored = game if finer is None else finer
 
-    def score_chunk(i: Any, scores: Readout) -> Readout:
-        players = jax.lax.dynamic_slice_in_dim(candidates, i * size, size)
-        toggled = players[:, None] == jnp.arange(num_players)
-        masks = state.coalition ^ (toggled & (state.coalition != state.insertion) & ~starting)
-        return jax.tree.map(
-            lambda all_rows, rows: jax.lax.dynamic_update_slice_in_dim(
-                all_rows, rows.astype(all_rows.dtype), i * size, 0
-            ),
-            scores,
-            read(scored, masks, max_visible),
-        )
-
     blank = jax.tree.map(lambda x: jnp.zeros((padded, *x.shape[1:]), x.dtype), state.readouts)
-    scores = jax.lax.fori_loop(0, -(-count // size), score_chunk, blank)
+    free = state.coalition != state.insertion
+    candidates, scores = score_candidates(
+        lambda masks: read(scored, masks, max_visible), state.coalition, free, count, starting, blank, size=size
+    )
 
     valid = jnp.arange(padded) < count
     broken = valid & jnp.isnan(scores.values)
@@ -189,6 +181,41 @@ def step(
         insertion=state.insertion,
     )
     return new_state, GreedyInfo(count_now, player, chosen.values, chosen.leads, chosen.probabilities)
+
+
+def score_candidates(
+    ask: Callable[[Bool[Array, "C P"]], Rows],
+    coalition: Bool[Array, "P"],
+    free: Bool[Array, "P"],
+    count: Int[Array, ""],
+    starting: Bool[Array, ""],
+    blank: Rows,
+    *,
+    size: int,
+) -> tuple[Int[Array, "C"], Rows]:
+    """(the candidates int[C] in ascending order, what `ask` says of the coalition with each of them toggled in it).
+
+    free:     the candidates.
+    count:    how many they are; the rows from there on mean nothing.
+    starting: nobody is toggled: the coalition itself is the only row.
+    blank:    zeros [C, ...] of the shapes and dtypes of the answers; C is a multiple of `size`, the rows of a chunk.
+    """
+    everybody = jnp.arange(coalition.shape[0])
+    candidates = jnp.nonzero(free, size=len(jax.tree.leaves(blank)[0]), fill_value=0)[0]
+
+    def score_chunk(i: Any, scores: Rows) -> Rows:
+        players = jax.lax.dynamic_slice_in_dim(candidates, i * size, size)
+        toggled = players[:, None] == everybody
+        masks = coalition ^ (toggled & free & ~starting)
+        return jax.tree.map(
+            lambda all_rows, rows: jax.lax.dynamic_update_slice_in_dim(
+                all_rows, rows.astype(all_rows.dtype), i * size, 0
+            ),
+            scores,
+            ask(masks),
+        )
+
+    return candidates, jax.lax.fori_loop(0, -(-count // size), score_chunk, blank)
 
 
 _compiled_step = jax.jit(step, static_argnums=(2, 3, 4, 5))

@@ -11,6 +11,7 @@ The others decide on the host, and are called outside `jit`.
 
 A caution: a very small group that is enough may exploit the model's blind spots rather than show what it sees. Give the
 search `alternatives`, other fills and small shifts: the result then says how `stability` judges its group.
+`robust_group` searches in several games at once, for a group that holds in all of them, or in a share.
 """
 
 from jaxmoxi.games.removal import alternatives
@@ -26,6 +27,7 @@ from jaxmoxi.search.orders import (
     blockwise_greedy,
     complete_order,
 )
+from jaxmoxi.search.robust import RobustGroup, robust_group
 from jaxmoxi.search.scorers import class_attention, gate_gradient
 from jaxmoxi.search.screened import ScreenedResult, screened_greedy
 from jaxmoxi.search.together import minimal_groups
@@ -34,6 +36,7 @@ __all__ = [
     "BeamResult",
     "CompletedOrder",
     "GroupResult",
+    "RobustGroup",
     "ScreenedResult",
     "Stability",
     "alternatives",
@@ -48,6 +51,7 @@ __all__ = [
     "minimal_group",
     "minimal_groups",
     "necessary_and_sufficient",
+    "robust_group",
     "screened_greedy",
     "stability",
 ]

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmoxi.games.base import Game, read
-from jaxmoxi.types import Readout, Stop
+from jaxmoxi.games.base import Game, read_each
+from jaxmoxi.types import Stop
 
 
 class Told(NamedTuple):
@@ -46,7 +45,7 @@ class Reader(NamedTuple):
         ranking = game.with_payoff("margin") if self.margin else None
         remainders = game.remainders() if self.finer else None
         games = [game] + [other for other in (ranking, remainders) if other is not None]
-        own, *others = _read_each(games, masks, max_visible)
+        own, *others = read_each(games, masks, max_visible)
         ranked = own if ranking is None else others[0]
         return Told(*ranked, own=own.values, finer=own.values if remainders is None else others[-1].values)
 
@@ -55,18 +54,6 @@ def reader_of(game: Game, goal: Stop | None, *, greedy: bool = False) -> Reader:
     """How a search for this goal reads the game; `greedy`: whether it takes MoXI's steps."""
     margin = goal is not None and bool(goal.flip) and game.with_payoff("margin") is not None
     return Reader(margin=margin, finer=greedy and game.remainders() is not None)
-
-
-def _read_each(games: list[Game], masks: Bool[Array, "C P"], max_visible: int | None) -> list[Readout]:
-    """The readouts of games that differ in their payoff alone; of one forward pass, where they answer from logits."""
-    first = games[0]
-    if len(games) > 1 and first.link is not None:
-        logits = first.logits(masks, max_visible=max_visible if first.sized else None)
-        outs = [game.read(logits) for game in games]
-        told = [out._replace(values=out.values.astype(jnp.float32)) for out in outs if out is not None]
-        if len(told) == len(games):
-            return told
-    return [read(game, masks, max_visible) for game in games]
 
 
 def greedy_best(finer: Any, valid: Any, insertion: bool, remainders: bool, xp: Any) -> Any:

@@ -109,6 +109,7 @@ class Oracle:
     """
 
     price = 1  # evaluations a group costs
+    whose = "the value function"  # for the error of a NaN
 
     def __init__(
         self,
@@ -166,7 +167,8 @@ class Oracle:
             scores, enough, outs = self._evaluate(rows)
             if np.isnan(scores).any():
                 shown = np.flatnonzero(rows[np.argmax(np.isnan(scores))]).tolist()
-                raise nan_error(f"for the group {shown} ({'alone' if self.insertion else 'hidden'})")
+                where = f"for the group {shown} ({'alone' if self.insertion else 'hidden'})"
+                raise nan_error(where, whose=self.whose)
             self.count += self.price * len(rows)
             if self.callback is not None:
                 self.callback(self.count)

@@ -20,8 +20,8 @@ from jaxmoxi.games.base import ValueFn, as_game
 from jaxmoxi.games.evaluation import check_batch_size, memory_advice
 from jaxmoxi.games.sharding import automatic
 from jaxmoxi.guards import deliberate, held
-from jaxmoxi.moxi.batched import Merge, check_alike, split_games
-from jaxmoxi.pytrees import is_concrete
+from jaxmoxi.moxi.batched import check_alike
+from jaxmoxi.pytrees import Merge, is_concrete, split_games
 from jaxmoxi.search.device.doors import capacity, raise_nan
 from jaxmoxi.search.device.engine import Ended, Given, Plan, run_searches
 from jaxmoxi.search.device.found import group_machine, group_result

@@ -9,6 +9,7 @@ import pytest
 
 import jaxmoxi as jm
 from jaxmoxi.games.base import FunctionGame, Game, GameWrapper, as_game
+from jaxmoxi.games.robust import RobustValueFn
 from jaxmoxi.pytrees import record, static
 from jaxmoxi.types import Readout, Stop
 from support.games import SizedGame, ThresholdGame, table_game
@@ -26,7 +27,8 @@ def test_everything_a_game_may_answer_is_documented():
 def test_a_wrapper_passes_everything_on():
     """A name that `Game` declares and a wrapper does not answer would silently be the default."""
     derived = {"__call__", "leads", "probabilities"}  # from `readout`, which the wrapper passes on
-    assert set(vars(GameWrapper)) >= ANSWERS - derived
+    for wrapper in (GameWrapper, RobustValueFn):
+        assert set(vars(wrapper)) >= ANSWERS - derived
 
 
 @record
@@ -75,7 +77,13 @@ class Duck:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda g: g, lambda g: jm.shard_coalitions(g, jax.make_mesh((8,), ("x",))), lambda g: Duck()]
+    "make",
+    [
+        lambda g: g,
+        lambda g: jm.shard_coalitions(g, jax.make_mesh((8,), ("x",))),
+        lambda g: Duck(),
+        lambda g: jm.robust_value_fn([g]),
+    ],
 )
 def test_wrapped_or_not_the_answers_are_the_same(make):
     plain = Everything(jnp.arange(4.0))

@@ -61,7 +61,7 @@ def test_errors():
     for wrong in (["grey"], [], "zero"):
         with pytest.raises(ValueError, match="a sequence of removals among tokens, zero, mean, blur; got"):
             value_fns(mean_logits, image, 0, regions, removals=wrong)
-    with pytest.raises(ValueError, match="each removal once; got"):
+    with pytest.raises(ValueError, match="each of the removals once; got"):
         value_fns(mean_logits, image, 0, regions, removals=["zero", "zero"])
 
 

@@ -87,3 +87,12 @@ def tiny_model():
     )
     model = vit_classifier(config)
     return model, jax.random.normal(jax.random.key(0), (32, 32, 3))
+
+
+@functools.cache
+def small_model():
+    """A transformer of 2 x 2 tokens, and an image in the range of its preprocessing: quick to compile."""
+    config = vit.VisionTransformerConfig(
+        image_size=8, patch_size=4, hidden_size=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=3
+    )
+    return vit_classifier(config), jax.random.uniform(jax.random.key(0), (8, 8, 3), minval=-1, maxval=1)

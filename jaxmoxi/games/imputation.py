@@ -89,6 +89,15 @@ def impute(
 ) -> Float[Array, "H W channels"]:
     """`noisy_linear_imputation` of arguments that fit."""
     image = image.astype(jnp.float32)
+    guess = interpolate(image, hidden, num_iterations) + noise * jax.random.normal(key, image.shape)
+    return jnp.where(hidden[..., None], guess, image)
+
+
+@partial(jax.jit, static_argnums=2)
+def interpolate(
+    image: Float[Array, "H W channels"], hidden: Bool[Array, "H W"], num_iterations: int
+) -> Float[Array, "H W channels"]:
+    """The guess for hidden pixels, without noise; what stands at visible pixels is near them, and no part of it."""
     planes = jnp.moveaxis(image, -1, 0)
     shown = ~hidden
     # Subtracting the mean first leaves only contrast to solve for, so that a flat image is exact.
@@ -97,8 +106,7 @@ def impute(
     levels = _levels(hidden)
     known = jnp.asarray(_neighbours(centred)) * levels[0].hidden
     found = _solve(levels, known, num_iterations) + mean[:, None, None]
-    guess = jnp.moveaxis(found, 0, -1) + noise * jax.random.normal(key, image.shape)
-    return jnp.where(hidden[..., None], guess, image)
+    return jnp.moveaxis(found, 0, -1)
 
 
 class _Level(NamedTuple):

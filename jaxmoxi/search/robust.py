@@ -1,0 +1,341 @@
+"""A smallest group that holds in several games at once: sufficient whatever stands in place of the rest.
+
+Cheap first. Backward elimination searches in one game; the group is confirmed in the others; games in which it fails,
+the counterexamples, join the games searched, whose least margin ranks groups from then on (the value of
+`robust_value_fn`, game by game, so that nothing is evaluated twice). Once a group holds in the share that is asked for,
+exchanges look for smaller ones for as long as the budget lasts; where it pays for all smaller groups, they are tried. A
+group is read in the games searched first, and in the others only where it may still be enough.
+
+Sources: counterexample-guided search: Ignatiev, Narodytska and Marques-Silva, "Abduction-based explanations for machine
+learning models", AAAI 2019. A share of what may stand in place of the rest: Wäldchen, Macdonald, Hauch and Kutyniok,
+"The computational complexity of understanding binary classifier decisions", JAIR 2021; here the distribution is a
+finite list of games. The interval: Wilson, "Probable inference, the law of succession, and statistical inference", JASA
+1927.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxmoxi.errors import InputError, warn
+from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.evaluation import check_batch_size
+from jaxmoxi.games.probe import check_players
+from jaxmoxi.games.robust import check_together
+from jaxmoxi.guards import deliberate
+from jaxmoxi.pytrees import record
+from jaxmoxi.search.asking import Told, reader_of
+from jaxmoxi.search.climb import Climber, Group, eliminate, refine
+from jaxmoxi.search.holding import Stability, stability
+from jaxmoxi.search.minimal import minimal_group
+from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores, goal_of
+from jaxmoxi.search.shared import check_budget, neighbours
+from jaxmoxi.types import Readout, Stop
+
+_LEAST = 1024  # evaluations of a budget that nobody gave, for each game: all coalitions of up to ten players
+
+
+@record
+class RobustGroup:
+    """A group of players that reaches the goal in a share of N games, as `robust_group` found it.
+
+    group:           bool[P], True for its players.
+    size:            int32[], how many they are.
+    holds:           float32[] in [0, 1], the share of the N games in which the group reaches the goal.
+    held:            bool[N], in which.
+    searched:        bool[N], the games that ranked groups; in the others groups were only confirmed.
+    num_evaluations: int32[], forward passes of one image each, over all N games.
+    unseen:          float32[] in [0, 1], the share of the unseen games in which it reaches the goal; None without any.
+    interval:        float32[2], Wilson's 95 % confidence interval of that share, as if the unseen games were drawn
+                     independently of each other and of the games searched; None without any.
+    stability:       what the unseen games say of the group; None without any.
+    """
+
+    group: Bool[Array, "P"]
+    size: Int[Array, ""]
+    holds: Float[Array, ""]
+    held: Bool[Array, "N"]
+    searched: Bool[Array, "N"]
+    num_evaluations: Int[Array, ""]
+    unseen: Float[Array, ""] | None = None
+    interval: Float[Array, "2"] | None = None
+    stability: Stability | None = None
+
+
+class ShareOracle(Oracle):
+    """What several games say of groups: enough is what is enough in `needed` of them.
+
+    oracles: one a game, each with its own memory.
+    first:   the numbers of the games that are asked first; the others are asked only about groups that may still be
+             enough. A game that refutes such groups joins them.
+
+    A group's score is the score in the worst of the games but for the N - needed that may fail.
+    """
+
+    def __init__(self, oracles: Sequence[Oracle], needed: int, first: Sequence[int]):
+        one = oracles[0]
+        super().__init__(
+            one.game,
+            one.num_players,
+            goal=one.goal,
+            insertion=one.insertion,
+            batch_size=one.batch_size,
+            reader=one.reader,
+        )
+        self.oracles, self.needed, self.first = list(oracles), needed, list(first)
+        self.price = len(self.oracles)  # at the most
+        self._refuted = False  # the games that are asked first have changed, and with them the scores
+
+    def _look_up(self, groups: Groups) -> Int[np.ndarray, "C"]:
+        if self._refuted:
+            self._rows, self._outs, self._refuted = {}, None, False
+            self._scores, self._enough = np.zeros(0), np.zeros(0, bool)
+        self.count = sum(oracle.count for oracle in self.oracles)
+        return super()._look_up(groups)
+
+    def _evaluate(self, groups: Groups) -> tuple[Scores, Enough, Told]:
+        spare = len(self.oracles) - self.needed
+        others = [i for i in range(len(self.oracles)) if i not in self.first]
+        if len(self.first) <= spare:  # what they say alone rules nothing out
+            scores, met = self._ask(self.first + others, groups)
+            enough, ranked = met.sum(0) >= self.needed, np.sort(scores, 0)[spare]
+        else:
+            scores, met = self._ask(self.first, groups)
+            ranked, enough = np.sort(scores, 0)[spare], (~met).sum(0) <= spare
+            if others and enough.any():
+                rows = np.flatnonzero(enough)
+                more, also = self._ask(others, groups[rows])
+                ranked[rows] = np.sort(np.concatenate([scores[:, rows], more]), 0)[spare]
+                enough[rows] = met[:, rows].sum(0) + also.sum(0) >= self.needed
+                failures = (~also[:, ~enough[rows]]).sum(1)
+                if failures.any():
+                    self.first.append(others[int(np.argmax(failures))])
+                    self._refuted = True
+        return ranked, enough, Told(ranked, None, None, ranked, ranked)
+
+    def _ask(self, numbers: Sequence[int], groups: Groups) -> tuple[Float[np.ndarray, "G C"], Bool[np.ndarray, "G C"]]:
+        told = [self.oracles[i].ask(groups) for i in numbers]
+        return np.stack([scores for scores, _ in told]), np.stack([met for _, met in told])
+
+
+@deliberate
+def robust_group(
+    vs: Sequence[ValueFn],
+    num_players: int,
+    *,
+    insertion: bool = True,
+    hold: float = 1.0,
+    stop: Stop | None = None,
+    probability: float | None = None,
+    value: float | None = None,
+    budget: int | None = None,
+    batch_size: int | None = None,
+    unseen: Sequence[ValueFn] = (),
+) -> RobustGroup:
+    """A small group that reaches the goal in at least a share `hold` of the games; no single player can be taken away.
+
+    vs:          N value functions of the same P players, one payoff, one class: `jm.games.removals` draws some.
+    num_players: P, at least 1.
+    insertion:   True: *sufficient*, the group alone reaches the goal. False: *necessary*, the goal is missed without.
+    hold:        in (0, 1], of the games: 1 asks for all of them. The share is met by whole games, ceil(hold * N).
+    stop, probability, value: the goal in each game, as `minimal_group` takes it; the class on top where none is given.
+    budget:      evaluations; a group costs one in each game that it is read in. It ends the exchanges; what finds a
+                 group and takes single players from it is done whatever the budget. None is three full greedy orders,
+                 3 P(P+1)/2, or 1,024 for each game where this is more. Where it pays for all smaller groups (of up to
+                 ten players it does) they are tried, and the result is the smallest there is. With one game it is that
+                 of `minimal_group`.
+    batch_size:  coalitions per chunk; None chooses.
+    unseen:      other games of the same players, which judge the group that was found: `unseen`, `interval` and
+                 `stability` of the result. They are no part of the search, and do not count as evaluations.
+
+    "Holds" is said of these games, not of every removal there is: the unseen ones tell how far it carries. With one
+    game the group is that of `minimal_group`. Where not all groups can be tried it is not always the smallest.
+    Deterministic. Decides on the host, and is called outside `jit`; in `jit`, search `jm.robust_value_fn(vs)` by
+    `minimal_group`.
+
+    A warning tells of games in which the goal is missed even by everybody together. Raises ValueError for games that
+    cannot be compared (`robust_value_fn`), for a hold, goal or budget that cannot be, for a game that is both searched
+    and unseen, and where no group along the way reaches the goal in the share; NaNValueError that names the game.
+    """
+    games = _checked(vs, unseen, num_players, hold)
+    _, goal = goal_of(games[0], num_players, stop, probability=probability, value=value)
+    for game in games[1:]:
+        goal_of(game, num_players, stop, probability=probability, value=value)
+    check_batch_size(batch_size)
+    limit = check_budget(budget, num_players)
+    if budget is None:
+        limit = max(3 * limit, _LEAST * len(vs))
+    oracles = [
+        Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size, reader=reader_of(game, goal))
+        for game in games[: len(vs)]
+    ]
+    for i, oracle in enumerate(oracles):
+        oracle.whose = f"value function {i}"
+    needed = max(1, math.ceil(hold * len(vs) - 1e-9))
+    if len(vs) == 1:
+        found = minimal_group(
+            games[0], num_players, insertion=insertion, stop=goal, budget=budget, batch_size=batch_size
+        )
+        group, searched, count = np.asarray(found.group), [0], int(found.num_evaluations)
+        held = np.ones(1, bool)
+    else:
+        group, searched = _search(oracles, needed, limit)
+        held = _met(oracles, group)
+        count = sum(oracle.count for oracle in oracles)
+    judged = _judge(games[len(vs) :], group, goal, insertion)
+    return RobustGroup(
+        group=jnp.asarray(group),
+        size=jnp.int32(group.sum()),
+        holds=jnp.float32(held.mean()),
+        held=jnp.asarray(held),
+        searched=jnp.asarray(np.isin(np.arange(len(vs)), searched)),
+        num_evaluations=jnp.int32(count),
+        unseen=None if judged is None else judged[0],
+        interval=None if judged is None else judged[1],
+        stability=None if judged is None else judged[2],
+    )
+
+
+def wilson_interval(count: int, trials: int) -> Float[Array, "2"]:
+    """Wilson's 95 % confidence interval of a share that was met in `count` of `trials` independent trials, float32[2].
+
+    Never empty, unlike that of the normal approximation, at 0 and at all of the trials.
+    """
+    z, share = 1.959963984540054, count / trials
+    middle = share + z * z / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    ends = np.array([middle - half, middle + half]) / (1 + z * z / trials)
+    return jnp.asarray(np.clip(ends, 0, 1), jnp.float32)
+
+
+def _search(oracles: Sequence[Oracle], needed: int, limit: int) -> tuple[Group, list[int]]:
+    """A group that is enough in `needed` of the games, and the games that ranked groups."""
+    players, insertion = oracles[0].num_players, oracles[0].insertion
+    nobody, everybody = np.zeros(players, bool), np.ones(players, bool)
+    able = np.flatnonzero(_met(oracles, everybody))
+    if _met(oracles, nobody).sum() >= needed:
+        return nobody, []
+    unable = sorted(set(range(len(oracles))) - set(able.tolist()))
+    if len(able) >= needed:
+        group, searched = _counterexamples(oracles, needed, able.tolist())
+    else:
+        searched = list(range(len(oracles)))
+        group = _forward(ShareOracle(oracles, needed, searched))
+    if group is None:
+        raise InputError(
+            f"no group along the way reaches the goal in {needed} of the {len(oracles)} games"
+            f"{'' if insertion else ', when it is hidden'}, and all players together reach it in {len(able)}: not in "
+            f"those of the numbers {unable}. Give another goal, a lower hold, or leave these games out"
+        )
+    if unable:
+        _warn_of(unable, "vs", insertion)
+    full = ShareOracle(oracles, needed, searched)
+    group = eliminate(full, group)
+    if not _all_smaller_fit(full, group, limit):
+        group = refine(Climber(full), group, limit)
+    if _all_smaller_fit(full, group, limit):
+        group = _smallest(full, group)
+    return group, full.first
+
+
+def _all_smaller_fit(oracle: ShareOracle, group: Group, limit: int) -> bool:
+    """Whether what is left of the budget pays for every smaller group, nobody aside, in every game."""
+    smaller = sum(math.comb(oracle.num_players, size) for size in range(1, int(group.sum())))
+    return oracle.price * smaller <= limit - sum(one.count for one in oracle.oracles)
+
+
+def _smallest(oracle: ShareOracle, group: Group) -> Group:
+    """The best of the smallest groups that are enough, by trying all that are smaller than `group`."""
+    for size in range(1, int(group.sum())):
+        members = np.array(list(itertools.combinations(range(oracle.num_players), size)))
+        groups = np.zeros((len(members), oracle.num_players), bool)
+        np.put_along_axis(groups, members, True, axis=1)
+        scores, enough = oracle.ask(groups)
+        if enough.any():
+            return groups[np.argmax(np.where(enough, scores, -np.inf))]
+    return group
+
+
+def _counterexamples(oracles: Sequence[Oracle], needed: int, able: list[int]) -> tuple[Group, list[int]]:
+    """A group from backward eliminations, each in more games than the one before, and these games.
+
+    In all of the `able` ones everybody is enough, so that every elimination finds a group.
+    """
+    searched = able[:1]
+    while True:
+        some = ShareOracle([oracles[i] for i in searched], len(searched), range(len(searched)))
+        group = eliminate(some, np.ones(some.num_players, bool))
+        met = _met(oracles, group)
+        missing = needed - int(met.sum())
+        if missing <= 0:
+            return group, searched
+        scores = np.array([oracle.ask(group[None])[0][0] for oracle in oracles])
+        failing = [i for i in able if not met[i]]
+        # Where all games must hold, the worst of them says most; else those that are the least to ask for.
+        failing.sort(key=lambda i: scores[i] if needed == len(oracles) else -scores[i])
+        searched = searched + failing[: min(missing, len(searched))]
+
+
+def _forward(oracle: ShareOracle) -> Group | None:
+    """The group of a greedy search by score, once it is enough; None if nobody and no larger group is."""
+    group = np.zeros(oracle.num_players, bool)
+    while not group.all():
+        groups = neighbours(group, np.flatnonzero(~group))
+        scores, enough = oracle.ask(groups)
+        group = groups[np.argmax(np.where(enough, scores, -np.inf) if enough.any() else scores)]
+        if enough.any():
+            return group
+    return None
+
+
+def _met(oracles: Sequence[Oracle], group: Group) -> Bool[np.ndarray, "N"]:
+    return np.array([oracle.ask(group[None])[1][0] for oracle in oracles])
+
+
+def _checked(vs: Sequence[ValueFn], unseen: Sequence[ValueFn], num_players: int, hold: float) -> list[Game]:
+    """The games, those of `vs` first, if they can be compared and the others are others."""
+    for name, given in (("vs", vs), ("unseen", unseen)):
+        if callable(given) or not isinstance(given, Sequence):
+            raise InputError(f"expected {name} as a list of value functions; got {type(given).__name__}")
+    if not vs:
+        raise InputError("expected at least one value function; got none")
+    if not 0 < hold <= 1:
+        raise InputError(f"hold is a share of the games, above 0 and at most 1; got {hold}")
+    twice = [i for i, v in enumerate(unseen) if any(v is w for w in vs)]
+    if twice:
+        raise InputError(f"unseen games judge what a search never saw; numbers {twice} of unseen are among vs too")
+    games = [as_game(v) for v in (*vs, *unseen)]
+    check_together(games)
+    for game in games:
+        check_players(game, num_players)
+    return games
+
+
+def _judge(
+    games: Sequence[Game], group: Group, goal: Stop, insertion: bool
+) -> tuple[Float[Array, ""], Float[Array, "2"], Stability] | None:
+    """The share of games in which a group reaches the goal, its interval, and what they say; None without games."""
+    if not games:
+        return None
+    rows = np.stack([group, np.ones(len(group), bool)])
+    told = jax.device_get(stability(games, rows, insertion=insertion))
+    met = np.asarray(goal.met(Readout(told.values, told.leads, told.probabilities), 0, insertion))
+    unable = np.flatnonzero(~met[1]).tolist()
+    if unable:
+        _warn_of(unable, "unseen", insertion)
+    of_group = jax.tree.map(lambda x: jnp.asarray(x[0]), told)
+    return jnp.float32(met[0].mean()), wilson_interval(int(met[0].sum()), len(games)), of_group
+
+
+def _warn_of(numbers: list[int], where: str, insertion: bool) -> None:
+    warn(
+        f"in the games of the numbers {numbers} of {where} the goal is missed even with all players "
+        f"{'visible' if insertion else 'hidden'}: a group that fails there tells of the game, not of the group"
+    )

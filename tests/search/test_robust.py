@@ -1,0 +1,133 @@
+"""Groups that hold in several games, against brute force over all groups."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmoxi as jm
+from jaxmoxi import search
+from jaxmoxi.search.robust import wilson_interval
+from support.games import ThresholdGame, table_game
+from support.search import TableGame, any_game, everybody, number
+
+
+def met(tables, insertion):
+    """bool[N, 2^P]: in which games each group is enough."""
+    groups = everybody(int(np.log2(len(tables[0]))))
+    shown = (groups if insertion else ~groups) @ 2 ** np.arange(groups.shape[1])
+    return groups, np.stack([(table[shown] > 0) == insertion for table in tables])
+
+
+def some_games(num_players, seed, count=4, bias=-0.1):
+    return zip(*(any_game(num_players, 100 * seed + k, bias) for k in range(count)), strict=True)
+
+
+@pytest.mark.parametrize("insertion", [True, False])
+@pytest.mark.parametrize("hold", [1.0, 0.7, 0.25])
+def test_of_nine_players_it_is_the_smallest_that_holds(hold, insertion):
+    best, smaller = [], []
+    for seed in range(6):
+        vs, tables = some_games(9, seed)
+        groups, enough = met(tables, insertion)
+        found = search.robust_group(vs, 9, insertion=insertion, hold=hold)
+        at = int(np.flatnonzero((groups == np.asarray(found.group)).all(1))[0])
+        assert found.held.tolist() == enough[:, at].tolist()
+        assert float(found.holds) == enough[:, at].mean() >= hold
+        best.append(groups[enough.mean(0) >= hold].sum(1).min())
+        smaller.append(int(found.size))
+        assert int(found.num_evaluations) <= 4 * 512
+    assert smaller == best
+
+
+@pytest.mark.parametrize("insertion", [True, False])
+def test_with_a_small_budget_it_holds_and_nobody_can_be_taken_away(insertion):
+    for seed in range(8):
+        vs, tables = some_games(8, seed, count=5)
+        groups, enough = met(tables, insertion)
+        for hold in (1.0, 0.6):
+            found = search.robust_group(vs, 8, insertion=insertion, hold=hold, budget=1)
+            share = dict(zip(map(bytes, groups), enough.mean(0), strict=True))
+            group = np.asarray(found.group)
+            assert share[bytes(group)] >= hold
+            assert int(found.size) >= groups[enough.mean(0) >= hold].sum(1).min()
+            for player in np.flatnonzero(group):
+                assert share[bytes(group & (np.arange(8) != player))] < hold
+
+
+def test_the_smallest_group_grows_with_the_share():
+    for seed in range(3):
+        vs, _ = some_games(7, seed)
+        sizes = [int(search.robust_group(vs, 7, hold=hold).size) for hold in (0.25, 0.5, 0.75, 1.0)]
+        assert sizes == sorted(sizes)
+
+
+def test_with_one_game_it_is_the_minimal_group():
+    for seed in range(4):
+        v, _ = any_game(8, seed)
+        found, want = search.robust_group([v], 8), search.minimal_group(v, 8)
+        np.testing.assert_array_equal(found.group, want.group)
+        assert int(found.num_evaluations) == int(want.num_evaluations)
+        assert found.searched.tolist() == [True]
+
+
+def test_a_counterexample_joins_the_games_searched():
+    """The second game needs player 3 as well; the third says nothing that the first does not."""
+    weights = [[4.0, 3, 0, 0], [4.0, 3, 0, 6], [4.0, 3, 0, 0]]
+    vs = [ThresholdGame(jnp.asarray(w), jnp.float32(b)) for w, b in zip(weights, (-6.5, -12.5, -6.0), strict=True)]
+    found = search.robust_group(vs, 4, budget=1)
+    assert np.flatnonzero(found.group).tolist() == [0, 1, 3]
+    assert found.searched.tolist() == [True, True, False]
+    assert np.flatnonzero(search.robust_group(vs, 4, hold=0.6).group).tolist() == [0, 1]
+    assert int(search.robust_group(vs, 4, value=-20.0).size) == 0
+
+
+def test_games_that_were_not_searched_judge():
+    games = [ThresholdGame(jnp.array([3.0, 2.0, 1.0]), jnp.float32(b)) for b in (-2.5, -2.0, -0.5, -4.5)]
+    found = search.robust_group(games[:2], 3, unseen=games[2:])
+    assert found.group.tolist() == [True, False, False]
+    assert float(found.unseen) == 0.5
+    assert found.stability.leads.tolist() == [True, False]
+    np.testing.assert_allclose(found.stability.values, [2.5, -1.5])
+    np.testing.assert_allclose(found.interval, wilson_interval(1, 2))
+    none = search.robust_group(games[:2], 3)
+    assert none.unseen is none.interval is none.stability is None
+    level = search.robust_group(games[:2], 3, probability=0.9, unseen=games[2:])
+    assert float(level.unseen) == 0.5  # of the level, not of the lead
+    with pytest.warns(UserWarning, match=r"numbers \[1\] of unseen the goal is missed even with all players visible"):
+        search.robust_group(games[:2], 3, unseen=[games[2], ThresholdGame(jnp.ones(3), jnp.float32(-9))])
+
+
+def test_wilsons_interval():
+    """Against published values: 8 of 10 is [0.490, 0.943], none of 10 is [0, 0.278]."""
+    np.testing.assert_allclose(wilson_interval(8, 10), [0.4902, 0.9433], atol=1e-4)
+    np.testing.assert_allclose(wilson_interval(0, 10), [0, 0.2775], atol=1e-4)
+    np.testing.assert_allclose(wilson_interval(10, 10), [0.7225, 1], atol=1e-4)
+
+
+def test_where_everybody_is_not_enough_a_group_may_be():
+    table = np.full(16, -1, np.float32)
+    table[[1, 3]] = [-0.5, 1]
+    vs = [TableGame(jnp.asarray(table)), TableGame(jnp.asarray(table * 2))]
+    with pytest.warns(UserWarning, match=r"numbers \[0, 1\] of vs the goal is missed even with all players visible"):
+        found = search.robust_group(vs, 4)
+    assert number(found.group) == 3
+    with pytest.raises(jm.InputError, match=r"reaches the goal in 2 of the 2 games.*in 0: not in those .* \[0, 1\]"):
+        search.robust_group(vs, 4, value=5.0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    v, w = (any_game(4, seed)[0] for seed in (0, 1))
+    for wrong in (0.0, 1.5, -1):
+        with pytest.raises(jm.InputError, match="hold is a share of the games, above 0 and at most 1"):
+            search.robust_group([v], 4, hold=wrong)
+    with pytest.raises(jm.InputError, match="at least one value function"):
+        search.robust_group([], 4)
+    with pytest.raises(jm.InputError, match="expected vs as a list"):
+        search.robust_group(v, 4)
+    with pytest.raises(jm.InputError, match=r"numbers \[1\] of unseen are among vs"):
+        search.robust_group([v], 4, unseen=[w, v])
+    with pytest.raises(jm.InputError, match="this value function cannot tell"):
+        search.robust_group([table_game(4)[0]] * 2, 4)
+    with pytest.raises(jm.NaNValueError, match=r"value function 1 returned NaN for the group \[0, 1, 2, 3\]"):
+        search.robust_group([v, TableGame(w.table.at[15].set(jnp.nan))], 4)
