@@ -1,8 +1,9 @@
 """Class-discriminative MoXI: why another class than the one that the model answers?
 
-Source: Sumiyasu, Kawamoto, Kera, "Identifying Important Group of Pixels using Interactions", CVPR 2024, section 5.2 and
-figure 5. `t` is the payoff of a target that the model does not answer, `p` that of the class that it does, N all
-players. Two searches follow one another:
+The question is that of Sumiyasu, Kawamoto, Kera, "Identifying Important Group of Pixels using Interactions", CVPR 2024,
+section 5.2 and figure 5. The two phases follow a description of that section; they were not compared with the paper's
+own text or results, so take the formulas below as this package's. `t` is the payoff of a target that the model does
+not answer, `p` that of the class that it does, N all players. Two searches follow one another:
 
 *Phase one* takes away what hides the target. It is MoXI's deletion (`greedy`) of the difference of the payoffs: with R
 removed so far, held together as one player,
