@@ -1,8 +1,9 @@
 """Attention of short rows as a Pallas kernel for TPUs: the scores never leave the chip's own memory (VMEM).
 
 A coalition's row has at most some hundred tokens, so queries, keys and values of whole rows fit in VMEM, and so do a
-head's scores. The kernel takes a few rows at a time and one head after the other; what it reads and writes in the
-chip's main memory is `qkv` once and the outputs once. XLA's own form writes and reads all scores.
+head's scores; longer rows are not this kernel's (`serves`). The kernel takes a few rows at a time and one head after
+the other; what it reads and writes in the chip's main memory is `qkv` once and the outputs once. XLA's own form writes
+and reads all scores.
 
 The kernel runs forward. Its derivatives are the plain form's, which computes the primal anew where they are asked for.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,22 +22,56 @@ from jaxtyping import Array, Bool, Float
 
 from jaxmoxi.kernels.plain_attention import attend_batched
 
-# The bytes of queries, keys and values that one step of the kernel holds, beside its outputs and one head's scores.
-# Both are held twice, as the next rows arrive while these are computed; the compiler allows 16 MiB in all.
+# The bytes of queries, keys and values that one step of the kernel holds, where one row has no more.
 _BLOCK_BYTES = 2 * 2**20
-# Longer rows have scores that leave no room for the rest: 4 MiB of float32 a head.
-_MAX_TOKENS = 1024
+# What the compiler allows a kernel is 16 MiB. By its own reports a kernel needs its operands and outputs twice, as the
+# next rows arrive while these are computed, and the scores of at most all heads that are computed without a loop
+# between them. Of the shapes compiled for a v5e (1 to 1,500 tokens, widths 96 to 1,280, both kinds of numbers), none of
+# which this is more failed.
+_MEMORY = 15 * 2**20
 # A score of an absent token: exp of it is 0, and unlike -inf it makes no NaN with another.
 _ABSENT = -1e30
 # The width of a register: so many numbers of a row are computed at once.
 _LANES = 128
 
 
+class Plan(NamedTuple):
+    """How the kernel goes through its rows: `rows` a step, `unrolled` of them at once, heads one after the other or
+    strip by strip in a loop (`looped`)."""
+
+    rows: int
+    unrolled: int
+    looped: bool
+
+
 def serves(shape: tuple[int, ...], dtype: Any, num_heads: int) -> bool:
     """Whether the kernel is for queries, keys and values of this shape [B, N, 3D] and kind."""
-    _, count, wide = shape
-    fits = count * wide * jnp.dtype(dtype).itemsize <= 2 * _BLOCK_BYTES
-    return dtype in (jnp.bfloat16, jnp.float32) and count <= _MAX_TOKENS and fits and wide % (3 * num_heads) == 0
+    if dtype not in (jnp.bfloat16, jnp.float32) or shape[-1] % (3 * num_heads):
+        return False
+    return plan_of(shape, dtype, num_heads) is not None
+
+
+def plan_of(shape: tuple[int, ...], dtype: Any, num_heads: int) -> Plan | None:
+    """The fastest way through rows of this shape [B, N, 3D] that fits the memory; None where none does."""
+    batch, count, wide = shape
+    size, width = jnp.dtype(dtype).itemsize, wide // 3
+    most = rows_of(batch, count * wide * size)
+    tall, lanes = -(-count // 8) * 8, -(-count // _LANES) * _LANES
+    strip = _heads_together(width, num_heads)
+    # A loop reads lanes at places that only it knows, which must be whole registers.
+    loops = num_heads % strip == 0 and strip * width // num_heads == _LANES
+    for rows in sorted({most, 1}, reverse=True):
+        unrolled = next(n for n in (4, 2, 1) if rows % n == 0 and (n == 1 or n * num_heads <= 12))
+        for plan in (Plan(rows, unrolled, False), Plan(rows, 1, False), Plan(rows, 1, True)):
+            heads = strip if plan.looped else num_heads * plan.unrolled
+            if (loops or not plan.looped) and 8 * rows * tall * width * size + 4 * heads * tall * lanes <= _MEMORY:
+                return plan
+    return None
+
+
+def _heads_together(width: int, num_heads: int) -> int:
+    """How many heads share the lanes of a register."""
+    return min(num_heads, max(1, _LANES * num_heads // width))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -47,9 +82,11 @@ def attend(
 
     interpret: runs the kernel in JAX's interpreter, on any machine.
     """
+    # The kernel knows two precisions; whoever asks for one between them gets the finer.
+    precise = jax.config.jax_default_matmul_precision not in (None, "default", "bfloat16", "fastest")  # type: ignore
     if interpret:
-        return _call(qkv, present, num_heads=num_heads, interpret=True)
-    return _short_attention.bind(qkv, present, num_heads=num_heads)
+        return _call(qkv, present, num_heads=num_heads, precise=precise, interpret=True)
+    return _short_attention.bind(qkv, present, num_heads=num_heads, precise=precise)
 
 
 @attend.defjvp
@@ -58,7 +95,7 @@ def _tangent(num_heads: int, interpret: bool, primals: Any, tangents: Any) -> tu
     return jax.jvp(lambda x: attend_batched(x, present, num_heads=num_heads), (qkv,), (moved,))
 
 
-def _lower(context: Any, *operands: Any, num_heads: int) -> Any:
+def _lower(context: Any, *operands: Any, num_heads: int, precise: bool) -> Any:
     """The kernel, or the plain form in a program that the compiler divides among devices by itself.
 
     No compiler can divide a kernel: it would refuse the program, or gather all rows on every device. Inside
@@ -72,46 +109,52 @@ def _lower(context: Any, *operands: Any, num_heads: int) -> Any:
         alone = alone and not varying
     else:
         alone = getattr(around, "num_devices", None) == 1
-    form = partial(_call, interpret=False) if alone else attend_batched
+    form = partial(_call, precise=precise, interpret=False) if alone else attend_batched
     return mlir.lower_fun(partial(form, num_heads=num_heads), multiple_results=False)(context, *operands)
 
 
-def _map(operands: Any, axes: Any, *, num_heads: int) -> tuple[Array, int]:
+def _map(operands: Any, axes: Any, **params: Any) -> tuple[Array, int]:
     """`vmap` makes more rows of its axis."""
     size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
     moved = [
         jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
         for x, axis in zip(operands, axes, strict=True)
     ]
-    out = _short_attention.bind(*(x.reshape(-1, *x.shape[2:]) for x in moved), num_heads=num_heads)
+    out = _short_attention.bind(*(x.reshape(-1, *x.shape[2:]) for x in moved), **params)
     return out.reshape(size, -1, *out.shape[1:]), 0
 
 
 _short_attention = Primitive("short_attention")
-_short_attention.def_impl(lambda *operands, num_heads: _call(*operands, num_heads=num_heads, interpret=False))
-_short_attention.def_abstract_eval(
-    lambda qkv, present, num_heads: qkv.update(shape=(*qkv.shape[:2], qkv.shape[2] // 3))
-)
+_short_attention.def_impl(lambda *operands, **params: _call(*operands, interpret=False, **params))
+_short_attention.def_abstract_eval(lambda qkv, present, **_: qkv.update(shape=(*qkv.shape[:2], qkv.shape[2] // 3)))
 batching.primitive_batchers[_short_attention] = _map
 mlir.register_lowering(_short_attention, _lower, platform="tpu")
 # A program for several platforms holds every form for each of them, and takes its own when it runs.
-mlir.register_lowering(_short_attention, mlir.lower_fun(attend_batched, multiple_results=False))
+mlir.register_lowering(
+    _short_attention,
+    mlir.lower_fun(
+        lambda *operands, num_heads, precise: attend_batched(*operands, num_heads=num_heads), multiple_results=False
+    ),
+)
 
 
 def _call(
-    qkv: Float[Array, "B N D3"], present: Bool[Array, "B N"], *, num_heads: int, interpret: bool
+    qkv: Float[Array, "B N D3"], present: Bool[Array, "B N"], *, num_heads: int, precise: bool, interpret: bool
 ) -> Float[Array, "B N D"]:
-    """The kernel over all rows."""
+    """The kernel over all rows. precise: products of float32 in float32."""
     from jax.experimental import pallas as pl
 
     mask = jnp.where(present, 0, _ABSENT).astype(jnp.float32)[:, None]
     batch, count, wide = qkv.shape
-    rows = rows_of(batch, count * wide * qkv.dtype.itemsize)
+    # Products of bfloat16 are exact in what they are added up in: there is nothing to ask for.
+    precision = jax.lax.Precision.HIGHEST if precise and qkv.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+    plan = plan_of(qkv.shape, qkv.dtype, num_heads) or Plan(1, 1, False)  # `serves` is asked before
+    rows = plan.rows
     padded = -(-batch // rows) * rows
     if padded != batch:
         qkv, mask = (jnp.pad(x, [(0, padded - batch), (0, 0), (0, 0)]) for x in (qkv, mask))
     out = pl.pallas_call(
-        partial(_kernel, num_heads=num_heads),
+        partial(_kernel, num_heads=num_heads, plan=plan, precision=precision),
         grid=(padded // rows,),
         in_specs=[
             pl.BlockSpec((rows, count, wide), lambda i: (i, 0, 0)),
@@ -148,7 +191,7 @@ def cost(batch: int, count: int, width: int, num_heads: int, dtype: Any) -> dict
     )
 
 
-def _kernel(qkv: Any, mask: Any, out: Any, *, num_heads: int) -> None:
+def _kernel(qkv: Any, mask: Any, out: Any, *, num_heads: int, plan: Plan, precision: jax.lax.Precision) -> None:
     """One step of the grid: heads that share the lanes of a register are read together, and told apart by masks.
 
     A product with a head's lanes alone costs the matrix unit as much as one with all of them, of which the others are
@@ -156,39 +199,45 @@ def _kernel(qkv: Any, mask: Any, out: Any, *, num_heads: int) -> None:
     """
     from jax.experimental import pallas as pl
 
-    rows, _, wide = qkv.shape
-    width = wide // 3
+    width = qkv.shape[2] // 3
     head = width // num_heads
-    together = min(num_heads, max(1, _LANES // head))
+    together = _heads_together(width, num_heads)
     scale = head**-0.5 * math.log2(math.e)  # exp2 is what the machine has
 
+    def product(a: Any, b: Any, axes: tuple[int, int]) -> Any:
+        numbers = (((axes[0],), (axes[1],)), ((), ()))
+        return jax.lax.dot_general(a, b, numbers, precision=precision, preferred_element_type=jnp.float32)
+
+    def attend_strip(row: Any, start: Any, heads: int) -> None:
+        """The heads whose lanes begin at `start`."""
+        lanes = heads * head
+        query, key, value = (qkv[row, :, pl.ds(part * width + start, lanes)] for part in range(3))
+        lane = jax.lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
+        whole: Any = None
+        for h in range(heads):
+            own = (lane >= h * head) & (lane < (h + 1) * head)
+            asked = query if heads == 1 else jnp.where(own, query, jnp.zeros_like(query))
+            scores = product(asked, key, (1, 1)) * scale + mask[row]
+            weights = jnp.exp2(scores - jnp.max(scores, axis=-1, keepdims=True))
+            total = jnp.sum(weights, axis=-1, keepdims=True)
+            read = product(weights.astype(value.dtype), value, (1, 0)) / total
+            whole = read if whole is None else jnp.where(own, read, whole)
+        out[row, :, pl.ds(start, lanes)] = whole.astype(out.dtype)
+
     def attend_row(row: Any) -> None:
-        absent = mask[row]
+        if plan.looped:
+
+            def step(i: Any, _: None) -> None:
+                attend_strip(row, pl.multiple_of(i * _LANES, _LANES), together)
+
+            jax.lax.fori_loop(0, num_heads // together, step, None)
+            return
         for first in range(0, num_heads, together):
-            heads = min(together, num_heads - first)
-            lanes = heads * head
-            query, key, value = (qkv[row, :, pl.ds(part * width + first * head, lanes)] for part in range(3))
-            lane = jax.lax.broadcasted_iota(jnp.int32, (1, lanes), 1)
-            whole: Any = None
-            for h in range(heads):
-                own = (lane >= h * head) & (lane < (h + 1) * head)
-                asked = query if heads == 1 else jnp.where(own, query, jnp.zeros_like(query))
-                scores = jax.lax.dot_general(asked, key, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-                scores = scores * scale + absent
-                weights = jnp.exp2(scores - jnp.max(scores, axis=-1, keepdims=True))
-                total = jnp.sum(weights, axis=-1, keepdims=True)
-                read = jax.lax.dot_general(
-                    weights.astype(value.dtype), value, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32
-                )
-                read = read / total
-                whole = read if whole is None else jnp.where(own, read, whole)
-            out[row, :, pl.ds(first * head, lanes)] = whole.astype(out.dtype)
+            attend_strip(row, first * head, min(together, num_heads - first))
 
     # Several rows at once where the heads are few: the more there is, the better the compiler fills its schedule.
-    unrolled = next(n for n in (4, 2, 1) if rows % n == 0 and (n == 1 or n * num_heads <= 12))
-
     def attend_rows(i: Any, _: None) -> None:
-        for j in range(unrolled):
-            attend_row(i * unrolled + j)
+        for j in range(plan.unrolled):
+            attend_row(i * plan.unrolled + j)
 
-    jax.lax.fori_loop(0, rows // unrolled, attend_rows, None)
+    jax.lax.fori_loop(0, plan.rows // plan.unrolled, attend_rows, None)

@@ -108,10 +108,50 @@ def test_only_the_form_of_a_platform_is_in_its_program():
     assert "tpu_custom_call" not in explicit.lower(lowering_platforms=("tpu",)).as_text()
 
 
-def test_rows_that_are_too_long_or_biased_take_the_batched_form():
-    assert short_attention.serves((4, 197, 2304), jnp.bfloat16, 12)
-    assert not short_attention.serves((4, 1025, 576), jnp.bfloat16, 3)
-    assert not short_attention.serves((4, 900, 3072), jnp.float32, 16)
+# Shapes that the compiler of a v5e refused (as "looped": without a loop between strips of heads), and took.
+@pytest.mark.parametrize(
+    ("count", "width", "heads", "dtype", "expected"),
+    [
+        (1024, 576, 9, jnp.bfloat16, None),
+        (901, 768, 12, jnp.bfloat16, None),
+        (1500, 384, 6, jnp.bfloat16, None),
+        (577, 768, 12, jnp.float32, None),
+        (577, 1024, 16, jnp.bfloat16, (1, 1, True)),
+        (640, 512, 8, jnp.float32, (1, 1, True)),
+        (640, 96, 3, jnp.bfloat16, (4, 1, False)),
+        (197, 768, 12, jnp.bfloat16, (2, 1, False)),
+        (197, 192, 3, jnp.bfloat16, (8, 4, False)),
+    ],
+)
+def test_the_kernel_takes_what_fits_the_memory_of_a_chip(count, width, heads, dtype, expected):
+    plan = short_attention.plan_of((64, count, 3 * width), dtype, heads)
+    assert plan == expected
+    assert short_attention.serves((64, count, 3 * width), dtype, heads) is (expected is not None)
+
+
+def test_other_numbers_and_widths_are_not_the_kernels():
+    assert not short_attention.serves((4, 9, 576), jnp.float16, 3)
+    assert not short_attention.serves((4, 9, 576), jnp.bfloat16, 5)
+
+
+def test_a_loop_over_strips_of_heads_changes_nothing(monkeypatch):
+    qkv, present = rows(3, 17, 4, 64)
+    whole = kernel(qkv, present, 4)
+    monkeypatch.setattr(short_attention, "_MEMORY", 230_000)
+    assert short_attention.plan_of(qkv.shape, qkv.dtype, 4).looped
+    np.testing.assert_allclose(kernel(qkv, present, 4), whole, atol=1e-6)
+    np.testing.assert_allclose(whole, by_hand(qkv, present, 4), atol=3e-6)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "tensorfloat32", "bfloat16", None])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_every_precision_that_jax_can_be_asked_for_lowers(precision, dtype):
+    operands = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in rows(2, 9, 3, 64, dtype)]
+    with jax.default_matmul_precision(precision):
+        traced = jax.jit(partial(attention, num_heads=3)).trace(*operands)
+    jaxpr = str(traced.jaxpr)  # what is asked for is taken when attention is traced, not when it is compiled
+    assert f"precise={precision not in ('bfloat16', None)}" in jaxpr
+    assert "tpu_custom_call" in traced.lower(lowering_platforms=("tpu",)).as_text()
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 12, 64, 257])
