@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from _common import environment
 
-import jaxmoxi as jm
 from jaxmoxi import search
 from jaxmoxi.search.device.found import group_on_device
 from jaxmoxi.search.oracle import goal_of
@@ -70,13 +69,3 @@ def compare(
             if out is not None:
                 out.parent.mkdir(parents=True, exist_ok=True)
                 out.write_text(json.dumps(known, indent=1) + "\n")
-
-
-def game_of_grid(model: Any, image: Any, target: int, grid: int) -> tuple[Any, int]:
-    """(the game of an image whose players are a grid, how many they are)."""
-    regions = jm.grid_regions(*image.shape[:2], rows=grid, cols=grid)
-    if model.token_grid is None:
-        return jm.pixel_value_fn(model.logits, image, target, regions, fill="mean"), grid * grid
-    if model.token_grid == (grid, grid):
-        return jm.token_value_fn(model, image, target), grid * grid
-    return jm.token_value_fn(model, image, target, regions), grid * grid
