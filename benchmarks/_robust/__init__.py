@@ -1,0 +1,1 @@
+"""Parts of `robust.py`: the games that are searched and that judge, the methods, the tables, the figure."""

@@ -1,0 +1,112 @@
+"""The tables: sizes, shares held by what never was searched, and the sizes at which rival orders hold as often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from _search.report import interval
+
+from jaxmoxi.attribution import METHODS as RIVALS
+
+SHARES = ("share", "share_draws", "share_kinds")
+LEVEL = 0.8
+
+
+def size_at(line: dict[str, Any], level: float) -> float:
+    """The first size at which an order's players hold in a share `level` of the judges, on the line between sizes.
+
+    The first is the kindest to the order: its share may fall again. All players where none reaches it.
+    """
+    sizes, shares = [0, *line["sizes"]], [0.0, *line["share"]]
+    for before, after in zip(range(len(sizes)), range(1, len(sizes)), strict=False):
+        if shares[after] >= level:
+            part = (level - shares[before]) / (shares[after] - shares[before]) if shares[after] > shares[before] else 0
+            return sizes[before] + max(part, 0) * (sizes[after] - sizes[before])
+    return float(sizes[-1])
+
+
+def tables(lines: list[dict[str, Any]], ours: str = "robust") -> dict[str, Any]:
+    """Per method the mean of every number with its 95 % confidence interval over photos.
+
+    Of an order: the mean size at which it holds in 80 % of the judges, how much of it lies on the object at the size of
+    the group of `ours`, and by photo what that group is in players beside the size at which the order holds as often as
+    the group does (the geometric mean of the ratios).
+    """
+    by_method: dict[str, dict[str, dict[str, Any]]] = {}
+    for line in lines:
+        by_method.setdefault(line["method"], {})[line["file"]] = line
+    base = by_method.get(ours, {})
+    result: dict[str, Any] = {}
+    for method, rows in by_method.items():
+        entry: dict[str, Any] = {"kind": next(iter(rows.values()))["kind"], "photos": len(rows)}
+        entry["forwards"] = interval([row["forwards"] for row in rows.values()])
+        entry["seconds"] = interval([row["seconds"] for row in rows.values()])
+        if entry["kind"] == "group":
+            for name in ("size", *SHARES, "pieces", "inside", "searched"):
+                values = [row[name] for row in rows.values() if name in row]
+                if values:
+                    entry[name] = interval(values)
+        else:
+            entry["size at 80 %"] = interval([size_at(row, LEVEL) for row in rows.values()])
+            inside = [
+                np.interp(base[f]["size"], row["sizes"], row["inside"])
+                for f, row in rows.items()
+                if f in base and "inside" in row
+            ]
+            if inside:
+                entry["inside"] = interval(inside)
+            pairs = [(base[f]["size"], size_at(rows[f], base[f]["share"])) for f in rows if f in base]
+            if pairs:
+                logs = interval([np.log(max(a, 1) / max(b, 1)) for a, b in pairs])
+                ends = [logs["mean"] - logs["half"], logs["mean"], logs["mean"] + logs["half"]]
+                entry[f"{ours} / its size at the same share"] = [round(float(np.exp(x)), 3) for x in ends]
+        result[method] = entry
+    rivals = [m for m in by_method if m in RIVALS]
+    shared = [f for f in base if all(f in by_method[m] for m in rivals)]
+    if rivals and shared:
+        best = [min(size_at(by_method[m][f], base[f]["share"]) for m in rivals) for f in shared]
+        logs = interval([np.log(max(base[f]["size"], 1) / max(b, 1)) for f, b in zip(shared, best, strict=True)])
+        ends = [logs["mean"] - logs["half"], logs["mean"], logs["mean"] + logs["half"]]
+        result["the best rival of each photo"] = {
+            "kind": "order",
+            "photos": len(shared),
+            f"{ours} / its size at the same share": [round(float(np.exp(x)), 3) for x in ends],
+        }
+    return result
+
+
+def markdown(table: dict[str, Any], ours: str = "robust") -> str:
+    """The groups, then the orders."""
+
+    def told(entry: dict[str, Any], name: str, scale: float = 1.0, digits: int = 0) -> str:
+        if name not in entry:
+            return ""
+        mean, half = scale * entry[name]["mean"], scale * entry[name]["half"]
+        return f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+    rows = [
+        "| group | photos | players | holds in unseen removals | other draws | other kinds | pieces | on the object | "
+        "forwards |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in table.items():
+        if entry["kind"] == "group":
+            shares = [told(entry, share, 100) + " %" if share in entry else "" for share in SHARES]
+            cells = [name, str(entry["photos"]), told(entry, "size", digits=1), *shares]
+            inside = told(entry, "inside", 100) + " %" if "inside" in entry else ""
+            cells += [told(entry, "pieces", digits=1), inside, told(entry, "forwards")]
+            rows.append("| " + " | ".join(cells) + " |")
+    rows += [
+        "",
+        f"| order | photos | players at 80 % | {ours} / players at the same share | forwards |",
+        "|---|---|---|---|---|",
+    ]
+    for name, entry in table.items():
+        if entry["kind"] == "order":
+            ratio = entry.get(f"{ours} / its size at the same share")
+            ends = "" if ratio is None else f"{ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f})"
+            cells = [name, str(entry["photos"]), told(entry, "size at 80 %"), ends]
+            cells += [told(entry, "inside", 100) + " %" if "inside" in entry else "", told(entry, "forwards")]
+            rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
