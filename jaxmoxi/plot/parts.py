@@ -25,7 +25,6 @@ from jaxmoxi.plot.strokes import (
     scene_of,
 )
 from jaxmoxi.regions.pieces import Pieces, group_pieces, percent
-from jaxmoxi.types import AnyArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,9 +36,9 @@ _RISING, _DIVERGING = "YlOrRd", "RdYlBu_r"
 def group_parts(
     photo: Any,
     regions: Any,
-    group: Bool[AnyArray, "P"],
+    group: Any,
     *,
-    adds: Float[AnyArray, "P"] | None = None,
+    adds: Any = None,
     quantity: str = "payoff",
     title: str | None = None,
     caption: str | None = None,
@@ -63,7 +62,7 @@ def group_parts(
     pieces = group_pieces(group, scene.regions)
     inside = np.asarray(group)
     worth = None if adds is None else _checked(adds, inside)
-    figure = new_figure(4.6 if worth is None else 9.0, 4.9, title)
+    figure = new_figure(4.6 if worth is None else 9.0, 5.3, title)
     panels = np.atleast_1d(figure.subplots(1, 1 if worth is None else 2))
     _draw_pieces(panels[0], scene, inside, pieces)
     if worth is not None:
@@ -117,7 +116,7 @@ def _draw_worth(
     rising = not (worth[group] < 0).any()
     colours, norm = (_RISING, Normalize(0, most)) if rising else (_DIVERGING, Normalize(-most, most))
     inside = group[scene.regions]
-    draw_photo(axes, fade(scene.photo, 0.35), f"what each adds to the {drawn(quantity, width=2)}")
+    draw_photo(axes, fade(scene.photo, 0.35), f"what each adds to the {drawn(quantity)}")
     heats = np.where(group, worth, 0)[scene.regions]
     axes.imshow(heats, cmap=colours, norm=norm, alpha=np.where(inside, 0.75, 0.0), interpolation="none")
     draw_lines(axes, borders(np.where(inside, scene.regions, -1)), "white", 0.6)

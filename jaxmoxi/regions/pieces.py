@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -132,7 +133,7 @@ def count_pieces(groups: Bool[np.ndarray, "C P"], lists: Lists) -> Int[np.ndarra
 
 
 def _warn_of_parts(group: Bool[np.ndarray, "P"], regions: Int[np.ndarray, "H W"]) -> None:
-    parts = np.asarray(connected_components(regions)).ravel()
+    parts = np.asarray(connected_components(jnp.asarray(regions))).ravel()
     firsts = np.unique(parts)  # a pixel of every part
     counts = np.bincount(regions.ravel()[firsts], minlength=len(group))
     torn = np.flatnonzero(group & (counts > 1)).tolist()

@@ -119,6 +119,8 @@ def connect(oracle: Oracle, group: Group, wish: Wish, limit: int) -> tuple[Group
     oracle.ask(group[None])  # an oracle of several games counts as it is asked
     free, best = Linker(oracle, wish.lists, len(group)), None
     pieces = free.pieces(group)
+    if pieces <= 1:
+        return group, pieces
     if pieces <= wish.max_pieces:
         best = group
     players = math.floor((1 + wish.extra) * int(group.sum()) + 1e-9)
@@ -138,7 +140,7 @@ def connect(oracle: Oracle, group: Group, wish: Wish, limit: int) -> tuple[Group
         )
         return group, pieces
     linker = Linker(oracle, wish.lists, free.pieces(best))
-    best = linker.shrink(best, limit, goal=0)
+    best = linker.smallest(linker.shrink(best, limit, goal=0), limit)
     return best, linker.pieces(best)
 
 
@@ -168,5 +170,4 @@ def _search(linker: Linker, group: Group, limit: int, goal: int, *, needed: bool
     if not found:
         return None
     found.sort(key=lambda one: int(one.sum()))
-    best = linker.shrink(found[0], limit, goal=goal)
-    return best
+    return linker.smallest(linker.shrink(found[0], limit, goal=goal), limit)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,7 @@ from jaxmoxi.search.shared import lots, neighbours, within
 
 Group = Bool[np.ndarray, "P"]
 
+_MOST = 2**13  # groups that are all tried, at the most
 _PAIRS = 12  # pairs of pieces that may be joined in one step, the closest ones
 _APART = SHORTLIST // 2, TRIED // 2  # as SHORTLIST and TRIED, of players that are no neighbours of the group
 
@@ -107,6 +110,24 @@ class Linker:
             group = self.prune(found)
         return group
 
+    def smallest(self, group: Group, limit: int) -> Group:
+        """The best of the smallest groups that are enough and fit, where evaluations up to `limit` pay for all smaller
+        ones; else the group itself."""
+        size, players = int(group.sum()), len(group)
+        if sum(math.comb(players, count) for count in range(1, size)) > _MOST:
+            return group
+        for count in range(1, size):
+            members = np.array(list(itertools.combinations(range(players), count)))
+            rows = np.zeros((len(members), players), bool)
+            np.put_along_axis(rows, members, True, axis=1)
+            rows = rows[self.fits(rows)]
+            told = within(self.oracle, limit, partial(self.oracle.ask, rows)) if len(rows) else None
+            if told is None and len(rows):
+                return group
+            if told is not None and told[1].any():
+                return rows[np.argmax(np.where(told[1], told[0], -np.inf))]
+        return group
+
     def _one_less(self, group: Group) -> Group | None:
         """A group that is enough, fits and is one smaller, if exchanges find it."""
         rows = neighbours(group, np.flatnonzero(group))
@@ -194,7 +215,7 @@ class Linker:
         padded = np.append(group, False)
         return padded[self.lists].any(1) & ~group
 
-    def _blocks(self, group: Group, rows: Groups, count: int) -> Groups:
+    def _blocks(self, group: Group, rows: Groups, count: int) -> Bool[np.ndarray, "K P"]:
         """The group after 1, 2, .. `count` players are taken away, in the order of `rows`, where what is left fits."""
         blocks, start = [], group
         for row in rows:
@@ -206,7 +227,7 @@ class Linker:
                     break
         return np.array(blocks)
 
-    def _bridges(self, group: Group) -> Groups | None:
+    def _bridges(self, group: Group) -> Bool[np.ndarray, "K P"] | None:
         """The group with each of its closest pairs of pieces joined by a shortest path; None if no path does."""
         roots = piece_roots(group[None], self.lists)[0]
         found: dict[tuple[int, int], list[int]] = {}
