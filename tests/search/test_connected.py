@@ -100,7 +100,7 @@ def test_fewer_pieces_are_bought_within_extra_and_the_most_pieces_are_kept_at_an
         (1, 0.0): (1, 7),
     }  # fmt: skip
     for (most, extra), (pieces, size) in price.items():
-        found = search.minimal_group(v, 9, connected=Connected(NEAR, max_pieces=most, extra=extra), budget=2000)
+        found = search.minimal_group(v, 9, connected=Connected(NEAR, max_pieces=most, extra=extra), budget=500)
         assert (int(found.pieces), int(found.size)) == (pieces, size), (most, extra)
 
 
