@@ -217,9 +217,9 @@ class TokenValueFn(ImageGame):
 
     def player_borders(self, num_players: int) -> Int[Array, "P P"]:
         """The borders between the regions of the label map, in pixels; between tokens, where they are the players."""
-        tokens = self.regions is None
-        labels = jnp.reshape(self.players, self.model.token_grid) if tokens else self.regions
-        return region_adjacency(labels, num_players)
+        if self.regions is None:
+            return region_adjacency(jnp.reshape(self.players, self.model.token_grid), num_players)
+        return region_adjacency(self.regions, num_players)
 
 
 @deliberate
