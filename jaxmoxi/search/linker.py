@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmoxi.regions.pieces import Lists, count_pieces, piece_roots
-from jaxmoxi.search.climb import PATIENCE, SHARE, SHORTLIST, TRIED
+from jaxmoxi.search.climb import PATIENCE, SHARE, SHORTLIST
 from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores
 from jaxmoxi.search.shared import lots, neighbours, within
 
@@ -18,7 +18,7 @@ Group = Bool[np.ndarray, "P"]
 
 _MOST = 2**13  # groups that are all tried, at the most
 _PAIRS = 12  # pairs of pieces that may be joined in one step, the closest ones
-_APART = SHORTLIST // 2, TRIED // 2  # as SHORTLIST and TRIED, of players that are no neighbours of the group
+_TRIED = 48  # exchanges that are tried in one step, twice as many before the search gives up
 
 
 class Linker:
@@ -164,20 +164,24 @@ class Linker:
         return group, score, False
 
     def _exchanges(self, group: Group, score: float, *, full: bool) -> tuple[Groups, Scores, Enough]:
-        """(groups, scores, enough) of the same size that fit: the best additions, each with every removal."""
+        """(groups, scores, enough) of the same size that fit: the most promising pairs of an addition and a removal.
+
+        A pair promises what its addition and its removal bring, each alone.
+        """
         near = self._near(group)
-        inside, chosen = np.flatnonzero(group), []
-        for players, shortlist, tried in (
-            (np.flatnonzero(near), SHORTLIST, TRIED),
-            (np.flatnonzero(~group & ~near), *_APART),
-        ):
+        inside = np.flatnonzero(group)
+        lost = self.oracle.ask(neighbours(group, inside))[0]
+        added, gains = [], []
+        for players, shortlist in ((np.flatnonzero(near), SHORTLIST), (np.flatnonzero(~group & ~near), SHORTLIST // 2)):
             if not full:
                 players = np.sort(players[np.argsort(-self.gains[players], kind="stable")[:shortlist]])
-            scores = self._add(group, score, players)[0]
-            chosen.append(players[np.argsort(-scores, kind="stable")[:tried]])
-        rows = [neighbours(row, inside) for row in neighbours(group, np.concatenate(chosen))]
-        groups = np.concatenate(rows) if rows else group[None][:0]
-        groups = groups[self.fits(groups)]
+            added.append(players)
+            gains.append(self._add(group, score, players)[0])
+        promise = (np.concatenate(gains)[:, None] + lost).ravel()
+        best = np.argsort(-np.nan_to_num(promise), kind="stable")[: 8 * _TRIED]
+        groups = neighbours(group, np.concatenate(added)[best // len(inside)])
+        groups[np.arange(len(groups)), inside[best % len(inside)]] = False
+        groups = groups[self.fits(groups)][: _TRIED * (1 + full)]
         return groups, *self.oracle.ask(groups)
 
     def _disturb(self, group: Group) -> tuple[Group, float, bool]:
