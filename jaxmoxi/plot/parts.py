@@ -62,7 +62,7 @@ def group_parts(
     pieces = group_pieces(group, scene.regions)
     inside = np.asarray(group)
     worth = None if adds is None else _checked(adds, inside)
-    figure = new_figure(4.6 if worth is None else 9.0, 5.3, title)
+    figure = new_figure(4.6 if worth is None else 9.0, 5.6, title)
     panels = np.atleast_1d(figure.subplots(1, 1 if worth is None else 2))
     _draw_pieces(panels[0], scene, inside, pieces)
     if worth is not None:
