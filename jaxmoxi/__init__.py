@@ -53,6 +53,7 @@ from jaxmoxi.regions.label_maps import (
     relabel,
     visible_pixels,
 )
+from jaxmoxi.regions.pieces import Pieces, group_pieces
 from jaxmoxi.regions.superpixels import slic_regions, watershed_regions
 from jaxmoxi.types import Curve, Discrimination, GreedyInfo, GreedyResult, Readout, ShapleyEstimate, Stop, TwoClasses
 
@@ -73,6 +74,7 @@ __all__ = [
     "InputError",
     "NaNValueError",
     "OutOfMemoryError",
+    "Pieces",
     "Readout",
     "ShapleyEstimate",
     "ShardedValueFn",
@@ -103,6 +105,7 @@ __all__ = [
     "greedy_insertion",
     "greedy_step",
     "grid_regions",
+    "group_pieces",
     "insertion_curve",
     "interactions",
     "local_mesh",

@@ -15,6 +15,7 @@ from jaxmoxi.cli.groups import (
     GROUP_METHODS,
     ROUNDS,
     WIDTH,
+    check_connected,
     describe_groups,
     draw_groups,
     group_arrays,
@@ -51,6 +52,9 @@ class Explain(PhotoOptions):
     """When to stop: the class takes (insertion) or loses (deletion) the lead; after K regions; when its probability
     passes a level such as 0.9; or not before all regions are in order. For minimal and beam the goal of a group: class
     or a level (beam with K: the best groups of K regions and fewer). Left out: class."""
+    connected: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --method minimal: a group that lies together, in at most three connected pieces, and in fewer where that
+    takes no more than a quarter more regions. The picture then shows what each region adds."""
     warm: tyro.conf.FlagCreatePairsOff[bool] = False
     """Explain nothing: compile what insertion or deletion needs for this model, these regions and this masking, and
     keep it on disk. Explanations of any photo then start at once. Once for each machine, model and setting."""
@@ -69,6 +73,7 @@ class Explain(PhotoOptions):
     def explain(self) -> int:
         """`run` for options that are filled in."""
         _command.start_compilation_cache()
+        check_connected(self.method, self.connected)
         if self.warm and self.method in GROUP_METHODS:
             raise CommandError(
                 f"--warm compiles ahead for --method insertion and deletion; --method {self.method} decides on the way "
@@ -92,7 +97,9 @@ class Explain(PhotoOptions):
         started = time.perf_counter()
         problem = None
         if self.method in GROUP_METHODS:
-            found = search_groups(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
+            found = search_groups(
+                task, self.method, batch_size=self.batch_size, bar=not self.quiet, connected=self.connected
+            )
             answer = describe_groups(found, task.stop, task.name(task.target), task.place)
             seconds, count = time.perf_counter() - started, found.num_evaluations
             outcome = _Outcome(answer, group_record(found), group_arrays(task, found))
@@ -169,6 +176,7 @@ def _length(options: Explain, task: Task) -> str:
     if options.method in GROUP_METHODS:
         size = None if task.stop.size is None else int(task.stop.size)
         count = group_evaluations(options.method, task.num_players, size, width=WIDTH, rounds=ROUNDS)
+        count *= 1 + options.connected
         return tell_length(task.model, task.image, task.v, task.num_players, count, bound="about")
     count = greedy_evaluations(task.num_players, task.stop)
     return tell_length(task.model, task.image, task.v, task.num_players, count, bound="at most")
@@ -193,5 +201,5 @@ def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Fi
 
 def _record(options: Explain, task: Task, outcome: _Outcome, photo: Identity) -> dict[str, Any]:
     """What the search was asked and what it found, for the JSON file."""
-    asked = {"method": options.method, "until": options.until}
+    asked = {"method": options.method, "until": options.until, "connected": options.connected}
     return {"answer": outcome.answer} | record_of(options, task, photo) | asked | outcome.record | _command.versions()

@@ -11,6 +11,7 @@ from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.cli.task import Task
 from jaxmoxi.errors import NaNValueError
 from jaxmoxi.games.evaluation import readouts
+from jaxmoxi.regions.pieces import Pieces, group_pieces
 from jaxmoxi.types import Stop
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Groups(NamedTuple):
     values, probabilities, leads: [G], of each group alone: payoff, probability of the class, whether it is on top.
     sizes:         of a beam search, the best group of every size looked at: bool[S+1, P]; else None.
     num_evaluations: what the search cost.
+    pieces:        of a search for a group that lies together, its connected pieces; else None.
     """
 
     groups: np.ndarray
@@ -37,9 +39,16 @@ class Groups(NamedTuple):
     leads: np.ndarray
     sizes: np.ndarray | None
     num_evaluations: int
+    pieces: Pieces | None = None
 
 
-def search_groups(task: Task, method: str, *, batch_size: int | None, bar: bool) -> Groups:
+def check_connected(method: str, connected: bool) -> None:
+    """Raises CommandError for a search that cannot prefer groups that lie together."""
+    if connected and method != "minimal":
+        raise CommandError(f"--connected is of --method minimal; --method {method} looks for no connected group")
+
+
+def search_groups(task: Task, method: str, *, batch_size: int | None, bar: bool, connected: bool = False) -> Groups:
     """The search under a bar that counts evaluations. Raises CommandError for what the library says is wrong."""
     from tqdm import tqdm
 
@@ -56,7 +65,9 @@ def search_groups(task: Task, method: str, *, batch_size: int | None, bar: bool)
         try:
             with one_line():
                 if method == "minimal":
-                    found = jm.search.minimal_group(v, players, stop=stop, batch_size=batch_size, callback=follow)
+                    found = jm.search.minimal_group(
+                        v, players, stop=stop, batch_size=batch_size, callback=follow, connected=connected
+                    )
                     groups, count = np.asarray(found.group)[None], found.num_evaluations
                 else:
                     goal: dict[str, Any] = (
@@ -77,9 +88,9 @@ def search_groups(task: Task, method: str, *, batch_size: int | None, bar: bool)
         except CommandError as error:
             raise CommandError(str(error).replace("batch_size=", "--batch-size ")) from None
     outs = readouts(v, groups, batch_size=min(len(groups), batch_size or len(groups)))
-    return Groups(
-        groups, np.asarray(outs.values), np.asarray(outs.probabilities), np.asarray(outs.leads), sizes, int(count)
-    )
+    told = (np.asarray(outs.values), np.asarray(outs.probabilities), np.asarray(outs.leads))
+    pieces = group_pieces(groups[0], task.regions) if connected else None
+    return Groups(groups, *told, sizes, int(count), pieces)
 
 
 def describe_groups(found: Groups, stop: Stop, name: str, place: str = TOP) -> str:
@@ -93,6 +104,9 @@ def describe_groups(found: Groups, stop: Stop, name: str, place: str = TOP) -> s
     if size == 0:
         return f"no region is needed: {name!r} is at {chance} with every region hidden"
     left = "" if size == 1 else ", and none of them can be left out"
+    if found.pieces is not None:
+        kept = "" if size == 1 else ", and none of them can be left out without more pieces"
+        left = f", in {found.pieces}{kept}"
     answer = f"{these} {'is' if size == 1 else 'are'} enough for {name!r}, {chance}{left}"
     others = [int(group.sum()) for group in found.groups[1:]]
     if others:
@@ -103,8 +117,14 @@ def describe_groups(found: Groups, stop: Stop, name: str, place: str = TOP) -> s
 
 
 def draw_groups(task: Task, found: Groups, answer: str, caption: str) -> Figure:
-    """The photo with its regions, and beside it each group."""
+    """The photo with its regions, and beside it each group; of a connected group what each region adds."""
     import jaxmoxi as jm
+
+    if found.pieces is not None:
+        group = found.groups[0]
+        adds = jm.search.member_values(task.v, group)
+        title = answer[0].upper() + answer[1:]
+        return jm.plot.group_parts(task.photo, task.regions, group, adds=adds, title=title, caption=caption)
 
     shown = [i for i in range(len(found.groups)) if found.groups[i].any() or i == 0][:_DRAWN]
     titles = [f"{int(found.groups[i].sum())} alone: {percent(found.probabilities[i])}" for i in shown]
@@ -125,6 +145,8 @@ def group_record(found: Groups) -> dict[str, Any]:
     }
     if found.sizes is not None:
         record["best_of_each_size"] = [np.flatnonzero(group) for group in found.sizes]
+    if found.pieces is not None:
+        record |= {"pieces": found.pieces.count, "share_of_image": found.pieces.share}
     return record | {"num_evaluations": found.num_evaluations}
 
 

@@ -114,6 +114,13 @@ class Game:
         """How much of the image each of the players is, int32[P], in pixels or tokens; None where the game has none."""
         return None
 
+    def player_borders(self, num_players: int) -> Int[Array, "P P"] | None:
+        """The length of the border between each two players, int32[P, P], 0 for those that are no neighbours.
+
+        In pixels or tokens; None where the game has no neighbours, or cannot tell inside `jit`.
+        """
+        return None
+
     def with_payoff(self, payoff: Payoff) -> Game | None:
         """The same game under another payoff; None where it has no other."""
         return None
@@ -205,6 +212,10 @@ class GameWrapper(Game):
         """The sizes of the players of the game inside."""
         return self.v.player_sizes(num_players)
 
+    def player_borders(self, num_players: int) -> Int[Array, "P P"] | None:
+        """The borders between the players of the game inside."""
+        return self.v.player_borders(num_players)
+
     def with_payoff(self, payoff: Payoff) -> Game | None:
         """The same wrapper around the game inside under another payoff; None where that game has no other."""
         inner = self.v.with_payoff(payoff)
@@ -224,7 +235,10 @@ class GameWrapper(Game):
         return self.v.replicate(tree)
 
 
-_OFFERS = ("readout", "leads", "logits", "relaxed", "with_payoff", "remainders", "target", "replicate", "player_sizes")
+_OFFERS = (
+    "readout", "leads", "logits", "relaxed", "with_payoff", "remainders", "target", "replicate", "player_sizes",
+    "player_borders",
+)  # fmt: skip
 
 
 @record
@@ -285,6 +299,10 @@ class FunctionGame(Game):
     def player_sizes(self, num_players: int) -> Int[Array, "P"] | None:
         """The sizes that the function tells, where it does."""
         return self._own().player_sizes(num_players) if "player_sizes" in self.offers else None
+
+    def player_borders(self, num_players: int) -> Int[Array, "P P"] | None:
+        """The borders that the function tells, where it does."""
+        return self._own().player_borders(num_players) if "player_borders" in self.offers else None
 
     def with_payoff(self, payoff: Payoff) -> Game | None:
         """The function under another payoff, where it has `with_payoff`."""

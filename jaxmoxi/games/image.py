@@ -43,7 +43,7 @@ from jaxmoxi.games.probe import check_rows
 from jaxmoxi.guards import deliberate
 from jaxmoxi.kernels.select import first_true
 from jaxmoxi.pytrees import Packed, is_concrete, output_shapes, pack, record, static
-from jaxmoxi.regions.label_maps import check_regions, region_sizes, token_players, visible_pixels
+from jaxmoxi.regions.label_maps import check_regions, region_adjacency, region_sizes, token_players, visible_pixels
 from jaxmoxi.types import Readout
 
 Logits = TypeVar("Logits", bound="ImageGame")
@@ -157,6 +157,10 @@ class PixelValueFn(ImageGame):
         """Pixels of each player."""
         return region_sizes(self.regions, num_players)
 
+    def player_borders(self, num_players: int) -> Int[Array, "P P"]:
+        """The borders between the regions, in pairs of adjacent pixels."""
+        return region_adjacency(self.regions, num_players)
+
     def _blended_logits(self, shares: Float[Array, "C H W"]) -> Float[Array, "C K"]:
         image, fill = self.image, self.fill
         if jnp.issubdtype(image.dtype, jnp.integer):  # of which differences would overflow
@@ -180,6 +184,7 @@ class TokenValueFn(ImageGame):
     tokens_per_player: int | None = static()
     foreign: bool = static()
     remainder: bool = static(default=False)
+    regions: Int[Array, "*batch H W"] | None = None  # None where every token is a player
 
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the visible tokens alone."""
@@ -209,6 +214,12 @@ class TokenValueFn(ImageGame):
     def player_sizes(self, num_players: int) -> Int[Array, "P"]:
         """Tokens of each player, which are of one size; a player that owns none hides nothing."""
         return jnp.zeros(num_players, jnp.int32).at[self.players].add(1)
+
+    def player_borders(self, num_players: int) -> Int[Array, "P P"]:
+        """The borders between the regions of the label map, in pixels; between tokens, where they are the players."""
+        if self.regions is None:
+            return region_adjacency(jnp.reshape(self.players, self.model.token_grid), num_players)
+        return region_adjacency(self.regions, num_players)
 
 
 @deliberate
@@ -318,6 +329,7 @@ def token_value_fn(
         num_players=num_players,
         tokens_per_player=tokens_per_player,
         foreign=not getattr(model, "in_evaluation", False),
+        regions=None if regions is None else jnp.asarray(regions, jnp.int32),
     )
     return _checked(v, seek=target is None)
 

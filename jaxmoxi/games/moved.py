@@ -18,7 +18,7 @@ from jaxmoxi.games.fill import of_kind
 from jaxmoxi.games.image import PixelValueFn
 from jaxmoxi.games.imputation import interpolate
 from jaxmoxi.pytrees import record
-from jaxmoxi.regions.label_maps import visible_pixels
+from jaxmoxi.regions.label_maps import region_adjacency, visible_pixels
 from jaxmoxi.types import Readout
 
 ITERATIONS = 8  # of an imputation, see `imputation`
@@ -27,6 +27,12 @@ ITERATIONS = 8  # of an imputation, see `imputation`
 def move(pixels: Shaped[Array, "H W *rest"], by: Int[Array, "3"]) -> Shaped[Array, "H W *rest"]:
     """An image, or a map of one, after a move."""
     return jnp.roll(jnp.where(by[2] > 0, pixels[:, ::-1], pixels), by[:2], (0, 1))
+
+
+def moved_back(pixels: Shaped[Array, "H W *rest"], by: Int[Array, "3"]) -> Shaped[Array, "H W *rest"]:
+    """What `move` was given, from what it made."""
+    pixels = jnp.roll(pixels, -by[:2], (0, 1))
+    return jnp.where(by[2] > 0, pixels[:, ::-1], pixels)
 
 
 @record
@@ -41,6 +47,10 @@ class MovedPixels(PixelValueFn):
     def blended(self, shares: Float[Array, "C H W"]) -> Readout:
         """The readout of blended images; the shares are of the image before the move, and move with it."""
         return PixelValueFn.blended(self, jax.vmap(move, (0, None))(shares, self.by))
+
+    def player_borders(self, num_players: int) -> Int[Array, "P P"]:
+        """The borders before the move, in which what left on one side touches what stood on the other."""
+        return region_adjacency(moved_back(self.regions, self.by), num_players)
 
 
 @record

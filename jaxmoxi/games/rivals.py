@@ -93,6 +93,10 @@ class DifferenceGame(Game):
         """Those of the target's game."""
         return self.rising.player_sizes(num_players)
 
+    def player_borders(self, num_players: int) -> Any:
+        """Those of the target's game."""
+        return self.rising.player_borders(num_players)
+
     def replicate(self, tree: Tree) -> Tree:
         """As the target's game."""
         return self.rising.replicate(tree)

@@ -178,6 +178,10 @@ class RobustValueFn(Game):
         told = (stack.game(0).player_sizes(num_players) for stack in stacks)
         return next((sizes for sizes in told if sizes is not None), None)
 
+    def player_borders(self, num_players: int) -> Int[Array, "P P"] | None:
+        """The borders in the first game that has pixels, or else in the first that tells them."""
+        return borders_of([stack.game(0) for stack in self.stacks], num_players)
+
     def with_payoff(self, payoff: Payoff) -> RobustValueFn | None:
         """The same games under another payoff; None where one of them has no other."""
         return self._changed(lambda game: game.with_payoff(payoff), remainder=False)
@@ -230,6 +234,12 @@ class RobustValueFn(Game):
         stacks = [stack.changed(change) for stack in self.stacks]
         known = tuple(stack for stack in stacks if stack is not None)
         return dataclasses.replace(self, stacks=known, remainder=remainder) if len(known) == len(stacks) else None
+
+
+def borders_of(games: Sequence[Game], num_players: int) -> Int[Array, "P P"] | None:
+    """The borders between players in the first game that has pixels, or else in the first that tells them."""
+    told = (game.player_borders(num_players) for game in sorted(games, key=lambda game: not game.blends))
+    return next((borders for borders in told if borders is not None), None)
 
 
 def robust_value_fn(vs: Sequence[ValueFn], *, reduce: Reduce = "min") -> RobustValueFn:

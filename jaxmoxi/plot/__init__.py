@@ -5,6 +5,7 @@ from jaxmoxi.plot.figures import curves, explanation, group, groups, heatmap
 from jaxmoxi.plot.matrix import heat_map
 from jaxmoxi.plot.network import interaction_network
 from jaxmoxi.plot.pairs import interactions
+from jaxmoxi.plot.parts import group_parts
 from jaxmoxi.plot.pictures import picture
 from jaxmoxi.plot.upset import upset
 from jaxmoxi.plot.waterfall import waterfall
@@ -14,6 +15,7 @@ __all__ = [
     "explanation",
     "flip_size",
     "group",
+    "group_parts",
     "groups",
     "heat",
     "heat_map",

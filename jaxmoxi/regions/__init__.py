@@ -12,11 +12,14 @@ from jaxmoxi.regions.label_maps import (
     relabel,
     visible_pixels,
 )
+from jaxmoxi.regions.pieces import Pieces, group_pieces
 from jaxmoxi.regions.superpixels import slic_regions, watershed_regions
 
 __all__ = [
+    "Pieces",
     "count_regions",
     "grid_regions",
+    "group_pieces",
     "num_regions",
     "pad_regions",
     "pool_regions",

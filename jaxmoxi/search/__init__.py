@@ -16,7 +16,9 @@ search `alternatives`, other fills and small shifts: the result then says how `s
 
 from jaxmoxi.games.removal import alternatives
 from jaxmoxi.search.beam import BeamResult, beam_search
+from jaxmoxi.search.connected import Connected
 from jaxmoxi.search.holding import Stability, stability
+from jaxmoxi.search.members import member_values
 from jaxmoxi.search.minimal import backward_elimination, minimal_group
 from jaxmoxi.search.necessary import necessary_and_sufficient
 from jaxmoxi.search.oracle import GroupResult
@@ -35,6 +37,7 @@ from jaxmoxi.search.together import minimal_groups
 __all__ = [
     "BeamResult",
     "CompletedOrder",
+    "Connected",
     "GroupResult",
     "RobustGroup",
     "ScreenedResult",
@@ -48,6 +51,7 @@ __all__ = [
     "class_attention",
     "complete_order",
     "gate_gradient",
+    "member_values",
     "minimal_group",
     "minimal_groups",
     "necessary_and_sufficient",

@@ -23,6 +23,7 @@ from jaxmoxi.games.evaluation import check_batch_size
 from jaxmoxi.guards import deliberate
 from jaxmoxi.search.asking import reader_of
 from jaxmoxi.search.climb import Climber, Group, refine, search_down
+from jaxmoxi.search.connected import CONNECTED_OUTSIDE, Connected, check_connected, connect, halves
 from jaxmoxi.search.device.doors import either_form
 from jaxmoxi.search.device.found import group_on_device, unreachable
 from jaxmoxi.search.holding import check_alternatives
@@ -44,6 +45,7 @@ def minimal_group(
     batch_size: int | None = None,
     alternatives: Sequence[ValueFn] = (),
     callback: Callable[[int], None] | None = None,
+    connected: Connected | bool = False,
 ) -> GroupResult:
     """A small group that is enough, from which no single player can be taken away.
 
@@ -60,6 +62,12 @@ def minimal_group(
                  `search.alternatives` makes some. They do not count as evaluations.
     callback:    called on the host with the number of evaluations so far, after each question, for a progress bar. The
                  search then decides on the host. Raises ValueError inside `jit`, where there is no host to call.
+    connected:   True prefers a group that lies together: in at most three connected pieces, and in fewer where that
+                 takes no more than a quarter more players. `Connected` says other numbers, and who is whose neighbour
+                 in a game that is not of an image. The search for it decides on the host, outside `jit`, and costs as
+                 much again: the default budget is then P(P+1), half of which is for the group without this wish.
+                 No player can be taken from the result such that the rest is enough in no more pieces; it may be
+                 larger than greedy's group. `pieces` of the result says how many it has.
 
     Under `jit` and `vmap` it is traced along, as one compiled loop. There a goal that no group reaches, and a NaN, are
     told by `enough` (`GroupResult`).
@@ -75,20 +83,27 @@ def minimal_group(
     check_alternatives(alternatives, num_players)
     check_batch_size(batch_size)
     limit = check_budget(budget, num_players)
+    wish = check_connected(connected, [game], num_players)
 
     def on_host() -> GroupResult:
         reader = reader_of(game, goal, greedy=True)
         oracle = Oracle(
             game, num_players, goal=goal, insertion=insertion, batch_size=batch_size, callback=callback, reader=reader
         )
-        return oracle.result(_search_on_host(oracle, limit), alternatives)
+        if wish is None:
+            return oracle.result(_search_on_host(oracle, limit), alternatives)
+        half, whole = halves(limit, budget)
+        group, pieces = connect(oracle, _search_on_host(oracle, half), wish, whole)
+        return oracle.result(group, alternatives, pieces=pieces)
 
     def in_loop() -> GroupResult:
+        if wish is not None:
+            raise InputError(CONNECTED_OUTSIDE)
         if callback is not None:
             raise InputError("callback needs a search outside jit and vmap: there is no host to call inside")
         return group_on_device(game, goal, num_players, insertion, limit, batch_size, alternatives)
 
-    return either_form(game, on_host, in_loop, host=callback is not None)
+    return either_form(game, on_host, in_loop, host=callback is not None or wish is not None)
 
 
 @deliberate

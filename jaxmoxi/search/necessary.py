@@ -11,6 +11,7 @@ from jaxmoxi.games.base import ValueFn
 from jaxmoxi.guards import deliberate
 from jaxmoxi.search.asking import Told
 from jaxmoxi.search.climb import Climber, search_down
+from jaxmoxi.search.connected import Connected, check_connected, connect, halves
 from jaxmoxi.search.holding import check_alternatives
 from jaxmoxi.search.oracle import Enough, GroupResult, Groups, Oracle, Scores, goal_of, how_far
 from jaxmoxi.search.shared import check_budget
@@ -41,6 +42,7 @@ def necessary_and_sufficient(
     budget: int | None = None,
     batch_size: int | None = None,
     alternatives: Sequence[ValueFn] = (),
+    connected: Connected | bool = False,
 ) -> GroupResult:
     """A small group that keeps the class on top when alone *and* loses it when removed; nobody can be taken from it.
 
@@ -52,10 +54,16 @@ def necessary_and_sufficient(
     """
     game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
+    limit = check_budget(budget, num_players)
+    wish = check_connected(connected, [game], num_players)
     oracle = BothOracle(game, num_players, goal=goal, batch_size=batch_size)
-    group = search_down(Climber(oracle), check_budget(budget, num_players))
+    half, whole = (limit, limit) if wish is None else halves(limit, budget)
+    group = search_down(Climber(oracle), half)
     if group is None:
         raise InputError(
             "not even everybody is necessary and sufficient: the goal must be met with all players and missed with none"
         )
-    return oracle.result(group, alternatives)
+    pieces = None
+    if wish is not None:
+        group, pieces = connect(oracle, group, wish, whole)
+    return oracle.result(group, alternatives, pieces=pieces)

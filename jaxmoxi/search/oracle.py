@@ -50,6 +50,7 @@ class GroupResult:
     value:           float32[], the payoff of the coalition it leaves visible (of the group, or of all others).
     num_evaluations: int32[], forward passes, of one coalition each, that the search made.
     stability:       how the group holds in other games, where the search was given some.
+    pieces:          int32[], how many connected pieces it has, where the search was asked for few (`connected`).
     """
 
     group: Bool[Array, "*batch P"]
@@ -58,6 +59,7 @@ class GroupResult:
     value: Float[Array, "*batch"]
     num_evaluations: Int[Array, "*batch"]
     stability: Stability | None = None
+    pieces: Int[Array, ""] | None = None
 
 
 def goal_of(
@@ -209,7 +211,9 @@ class Oracle:
             self._chunks[max_visible] = max(1, min(size, most, self.num_players))
         return self._chunks[max_visible]
 
-    def result(self, group: Bool[np.ndarray, "P"], alternatives: Sequence[ValueFn] = ()) -> GroupResult:
+    def result(
+        self, group: Bool[np.ndarray, "P"], alternatives: Sequence[ValueFn] = (), *, pieces: int | None = None
+    ) -> GroupResult:
         """The record of a group; its payoff is the game's own."""
         return GroupResult(
             group=jnp.asarray(group),
@@ -218,6 +222,7 @@ class Oracle:
             value=jnp.float32(self.readout(group).values),
             num_evaluations=jnp.int32(self.count),
             stability=stability(alternatives, group, insertion=self.insertion) if alternatives else None,
+            pieces=None if pieces is None else jnp.int32(pieces),
         )
 
 

@@ -33,6 +33,7 @@ from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import record
 from jaxmoxi.search.asking import Told, reader_of
 from jaxmoxi.search.climb import Climber, Group, eliminate, refine
+from jaxmoxi.search.connected import Connected, check_connected, connect, halves
 from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.search.minimal import minimal_group
 from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores, goal_of
@@ -56,6 +57,7 @@ class RobustGroup:
     interval:        float32[2], Wilson's 95 % confidence interval of that share, as if the unseen games were drawn
                      independently of each other and of the games searched; None without any.
     stability:       what the unseen games say of the group; None without any.
+    pieces:          int32[], how many connected pieces it has; None where `connected` did not ask for few.
     """
 
     group: Bool[Array, "P"]
@@ -67,6 +69,7 @@ class RobustGroup:
     unseen: Float[Array, ""] | None = None
     interval: Float[Array, "2"] | None = None
     stability: Stability | None = None
+    pieces: Int[Array, ""] | None = None
 
 
 class ShareOracle(Oracle):
@@ -138,6 +141,7 @@ def robust_group(
     budget: int | None = None,
     batch_size: int | None = None,
     unseen: Sequence[ValueFn] = (),
+    connected: Connected | bool = False,
 ) -> RobustGroup:
     """A small group that reaches the goal in at least a share `hold` of the games; no single player can be taken away.
 
@@ -154,6 +158,9 @@ def robust_group(
     batch_size:  coalitions per chunk; None chooses.
     unseen:      other games of the same players, which judge the group that was found: `unseen`, `interval` and
                  `stability` of the result. They are no part of the search, and do not count as evaluations.
+    connected:   True prefers a group that lies together, as `minimal_group` takes it; neighbours are those of the first
+                 game that tells them. It costs as much again: the default budget doubles, half of it is for the group
+                 without this wish. `pieces` of the result says how many pieces the group has.
 
     "Holds" is said of these games, not of every removal there is: the unseen ones tell how far it carries. With one
     game the group is that of `minimal_group`. Where not all groups can be tried it is not always the smallest.
@@ -172,6 +179,7 @@ def robust_group(
     limit = check_budget(budget, num_players)
     if budget is None:
         limit = max(3 * limit, _LEAST * len(vs))
+    wish, pieces = check_connected(connected, games[: len(vs)], num_players), None
     oracles = [
         Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size, reader=reader_of(game, goal))
         for game in games[: len(vs)]
@@ -181,12 +189,18 @@ def robust_group(
     needed = max(1, math.ceil(hold * len(vs) - 1e-9))
     if len(vs) == 1:
         found = minimal_group(
-            games[0], num_players, insertion=insertion, stop=goal, budget=budget, batch_size=batch_size
-        )
+            games[0], num_players, insertion=insertion, stop=goal, budget=budget, batch_size=batch_size,
+            connected=connected,
+        )  # fmt: skip
         group, searched, count = np.asarray(found.group), [0], int(found.num_evaluations)
-        held = np.ones(1, bool)
+        held, pieces = np.ones(1, bool), found.pieces
     else:
-        group, searched = _search(oracles, needed, limit)
+        half, whole = (limit, limit) if wish is None else halves(limit, budget)
+        group, searched = _search(oracles, needed, half)
+        if wish is not None:
+            full = ShareOracle(oracles, needed, searched)
+            group, pieces = connect(full, group, wish, whole)
+            searched = full.first
         held = _met(oracles, group)
         count = sum(oracle.count for oracle in oracles)
     judged = _judge(games[len(vs) :], group, goal, insertion)
@@ -200,6 +214,7 @@ def robust_group(
         unseen=None if judged is None else judged[0],
         interval=None if judged is None else judged[1],
         stability=None if judged is None else judged[2],
+        pieces=None if pieces is None else jnp.int32(pieces),
     )
 
 

@@ -55,6 +55,24 @@ def test_minimal_is_the_librarys_group(run, folder, photo):
         assert picture.width > 800
 
 
+def test_a_connected_group_is_told_in_pieces(run, folder, photo):
+    code, out, err, base = run("--method", "minimal", "--connected", "--until", "0.3")
+    expected = jm.search.minimal_group(game(folder, photo), 16, probability=0.3, connected=True)
+    arrays, record = files(base, "minimal")
+    assert (code, err) == (0, "")
+    np.testing.assert_array_equal(arrays["groups"], expected.group[None])
+    assert record["connected"]
+    assert record["pieces"] == int(expected.pieces)
+    assert record["share_of_image"] == pytest.approx(int(expected.size) / 16)
+    told = jm.group_pieces(expected.group, jm.grid_regions(32, 32, rows=4, cols=4))
+    assert f", in {told}" in out
+    with Image.open(base.with_name("cat-minimal.png")) as picture:
+        assert picture.width > 1200
+    code, _, err, _ = run("--method", "beam", "--connected")
+    assert code != 0
+    assert "--connected is of --method minimal; --method beam looks for no connected group" in err
+
+
 def test_beam_finds_groups_without_a_region_in_common(run, folder, photo, blank):
     code, out, _, base = run("--method", "beam", "--until", "0.3")
     expected = jm.search.beam_search(game(folder, photo), 16, stop=Stop(probability=0.3), num_groups=3)

@@ -59,6 +59,9 @@ class Everything(Game):
     def blended(self, shares):
         return Readout(shares.sum((1, 2)))
 
+    def player_borders(self, num_players):
+        return jnp.full((num_players, num_players), 7)
+
     def with_payoff(self, payoff):
         return Everything(self.weights, payoff=payoff)
 
@@ -102,6 +105,7 @@ def test_wrapped_or_not_the_answers_are_the_same(make):
     np.testing.assert_array_equal(game.logits(masks), plain.logits(masks))
     np.testing.assert_array_equal(game.relaxed(masks * 0.5), plain.relaxed(masks * 0.5))
     np.testing.assert_array_equal(game.blended(jnp.ones((3, 2, 2))).values, [4, 4, 4])
+    np.testing.assert_array_equal(game.player_borders(4), np.full((4, 4), 7))
     assert game.with_payoff("prob").payoff == "prob"
 
 
@@ -117,6 +121,7 @@ def test_a_function_is_wrapped_once():
         None,
     )
     assert game.with_payoff("prob") is None
+    assert game.player_borders(3) is None
     for ask in (game.leads, game.probabilities, game.logits):
         with pytest.raises(jm.InputError, match="this game"):
             ask(jnp.ones((1, 3), bool))
