@@ -101,6 +101,7 @@ class _Distances:
             if not known.all() or told.features is None:
                 return np.zeros(len(candidates))
             self.table = np.arccos(np.clip(told.features @ told.features.T, -1, 1)) / np.pi
+            np.fill_diagonal(self.table, 0)  # rounding aside
         result = []
         for candidate in candidates:
             members = [*group, candidate]
