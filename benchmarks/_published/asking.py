@@ -13,7 +13,7 @@ from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.search.oracle import visible_size
 from jaxmoxi.search.scorers import gate_gradient
 
-CHUNK = 16  # coalitions of one call; questions are padded to it, so that few shapes are compiled
+CHUNK = 8  # coalitions of one call; questions are padded to it, so that few shapes are compiled
 GRADIENT = 3  # forward passes that a forward and a backward pass take
 
 
