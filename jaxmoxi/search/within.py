@@ -1,10 +1,11 @@
 """The best order for a number of forward passes: what is cheap first, and every pass that is left spent on the area.
 
-Three stages. *Descent*: from the whole image, gradients say which players to hide next, several at a time; in an
+Three stages. *Descent*: from the whole image, a few gradients say which players to hide next, many at a time; in an
 insertion those that it costs least to hide, which come last, in a deletion those that it costs most, which come first.
-The model sees nearly whole images for most of it, where gradients tell most. *Front*: from the other end of an
-insertion, greedy search among the next few players of that order. *Polish*: moves of single players that enlarge the
-area under the probability, until the passes are spent or no move helps.
+The model sees nearly whole images for most of it, where gradients tell most. *Front*: greedy search from the other end,
+each step among a shortlist: the players that did best when they were last tried, and the next of the descent's order
+that were not tried yet. *Polish*: moves of single players that enlarge the area under the probability, until the passes
+are spent or no move helps.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from jaxmoxi.search.shared import check_budget, neighbours
 
 # Forward passes that a forward and a backward pass take.
 GRADIENT = 3
+# The front's share of the evaluations, where there are so many for each player; else it takes all of them.
+FRONT, POLISHED = 0.6, 4
+# A shortlist is as wide as lets the front reach this share of the players, and no narrower than LEAST.
+DEPTH, LEAST = 0.4, 4
 
 
 @deliberate
@@ -66,16 +71,13 @@ class _Within:
         return self.budget - GRADIENT * self.gradients
 
     def run(self) -> Int[np.ndarray, "P"]:
-        order = self.ranked()
-        if self.oracle.insertion:
-            order = self.front(order)
-        return polish(self.oracle, order, self.limit)
+        return polish(self.oracle, self.front(self.ranked()), self.limit)
 
     def ranked(self) -> Int[np.ndarray, "P"]:
         """A first order: by gradients where the game has them, else by what each player's absence costs."""
         num_players, game = self.oracle.num_players, self.oracle.game
         if game.gated and self.budget >= GRADIENT:
-            return self.descent(game, max(1, min(num_players // 4, self.budget // (8 * GRADIENT))))
+            return self.descent(game, max(1, min(num_players // 12, self.budget // (8 * GRADIENT))))
         everybody = np.ones(num_players, bool)
         asked = np.arange(min(num_players, self.budget))
         start = everybody if self.oracle.insertion else ~everybody
@@ -99,17 +101,32 @@ class _Within:
         return np.array(gone[::-1] if self.oracle.insertion else gone)
 
     def front(self, order: Int[np.ndarray, "P"]) -> Int[np.ndarray, "P"]:
-        """Greedy search along an order among the next few, as far as the evaluations go."""
+        """Greedy search along an order by shortlists, as far as its share of the evaluations goes."""
         num_players = len(order)
+        spare = self.limit - self.oracle.count
+        # A small budget has nothing left for a polish that first has to ask for the whole curve.
+        stop = self.oracle.count + (round(FRONT * spare) if spare >= POLISHED * num_players else spare)
+        width = round((stop - self.oracle.count) / (DEPTH * num_players))
+        width = min(num_players, max(LEAST, min(width, 2 * math.isqrt(num_players))))
         left, chosen = order.tolist(), []
         group: Bool[np.ndarray, "P"] = np.zeros(num_players, bool)
-        spare = self.limit - self.oracle.count
-        width = max(2, min(num_players, 2 * math.isqrt(num_players), spare))
+        latest = np.full(num_players, -np.inf)
         while len(left) > 1:
-            groups = neighbours(group, np.array(left[:width]))
-            if self.oracle.count + self.oracle.unknown(groups) > self.limit:
+            listed = np.array(_shortlist(left, latest, width))
+            groups = neighbours(group, listed)
+            if self.oracle.count + self.oracle.unknown(groups) > stop:
                 break
-            best = left.pop(int(np.argmax(self.oracle.ask(groups)[0])))
+            latest[listed] = self.oracle.ask(groups)[0]
+            best = int(listed[np.argmax(latest[listed])])
+            left.remove(best)
             chosen.append(best)
             group[best] = True
         return np.array(chosen + left)
+
+
+def _shortlist(left: list[int], latest: Float[np.ndarray, "P"], width: int) -> list[int]:
+    """Half of them those that did best when last tried, the others the next that were not tried; in their order."""
+    tried = sorted((p for p in left if np.isfinite(latest[p])), key=lambda p: -latest[p])
+    fresh = [p for p in left if not np.isfinite(latest[p])]
+    new = fresh[: max(width // 2, width - len(tried))]
+    return tried[: width - len(new)] + new
