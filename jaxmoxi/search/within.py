@@ -1,11 +1,16 @@
 """The best order for a number of forward passes: what is cheap first, and every pass that is left spent on the area.
 
-Three stages. *Descent*: from the whole image, a few gradients say which players to hide next, many at a time; in an
-insertion those that it costs least to hide, which come last, in a deletion those that it costs most, which come first.
-The model sees nearly whole images for most of it, where gradients tell most. *Front*: greedy search from the other end,
-each step among a shortlist: the players that did best when they were last tried, and the next of the descent's order
-that were not tried yet. *Polish*: moves of single players that enlarge the area under the probability, until the passes
-are spent or no move helps.
+Three stages. *Ranking*: of tokens, a few gradients say, from the whole image on, which players to hide next, many at a
+time; in an insertion those that it costs least to hide, which come last, in a deletion those that it costs most, which
+come first. The model sees nearly whole images for most of it, where gradients tell most. Of pixels, and in games
+without gradients, each player is hidden from the whole image once, and ranked by what that costs. *Front*: greedy
+search from the other end, each step among a shortlist: the players that did best when they were last tried, and the
+next of the ranking that were not tried yet. *Polish*: moves of single players that enlarge the area under the
+probability, until the passes are spent or no move helps.
+
+A first ranking and a shortlist along it are also MDA's (Walker, Jha, Ewetz, ICLR 2025); the ranking of pixels by what
+each player's absence costs is the first look of PhaseWin (Gu et al., arXiv 2511.10914) and of LiMA's collaboration
+score (Chen et al., arXiv 2504.00470). `benchmarks/search.py --budgets` measures all of them.
 """
 
 from __future__ import annotations
@@ -74,9 +79,10 @@ class _Within:
         return polish(self.oracle, self.front(self.ranked()), self.limit)
 
     def ranked(self) -> Int[np.ndarray, "P"]:
-        """A first order: by gradients where the game has them, else by what each player's absence costs."""
+        """A first order: by the gradients of a game whose players are tokens, else by what each one's absence costs."""
         num_players, game = self.oracle.num_players, self.oracle.game
-        if game.gated and self.budget >= GRADIENT:
+        # Where players are pixels, the first bit of a fill says little of a whole region of it.
+        if game.gated and not game.blends and self.budget >= GRADIENT:
             return self.descent(game, max(1, min(num_players // 12, self.budget // (8 * GRADIENT))))
         everybody = np.ones(num_players, bool)
         asked = np.arange(min(num_players, self.budget))
