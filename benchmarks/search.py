@@ -15,6 +15,13 @@ cores. `--methods` selects. What a study of the same photos measured at all size
 --masking mean`, or tokens for DeiT) is taken from its shards with `--study FOLDER`: MoXI's orders are the exact ones,
 and every rival has its place in the figure.
 
+    python benchmarks/search.py --model FOLDER --images PHOTOS --lines BUDGETS.jsonl --grid 7 --count 20 \\
+        --budgets 0.1 0.2 1 --out BUDGETS.json
+
+`--budgets` gives the published searches (LiMA, PhaseWin, MDA, written here) and `order_within` the same forward passes,
+shares of a whole greedy order's; the players of any model are then a grid. What is in BUDGETS.jsonl is not measured
+again.
+
 `--together 8` compares the smallest groups of eight images in one loop (`minimal_groups`) with those of one after the
 other; what OUT has of other forms, players and budgets stays.
 """
@@ -28,6 +35,7 @@ from pathlib import Path
 
 import tyro
 from _common import environment, write
+from _search.budgets import NAMES, budget_tables, measure_budgets
 from _search.cases import cases
 from _search.figure import draw
 from _search.methods import METHODS
@@ -53,6 +61,8 @@ class Args:
     together: int = 0
     """Compare the smallest groups of so many images in one loop with those in turn, instead of the methods;
     --methods then names forms."""
+    budgets: tuple[float, ...] = ()
+    """Compare orders found with these shares of a whole greedy order's forward passes; --methods then names theirs."""
     budget: int | None = None
     """Evaluations of each image, with --together; None is that of a whole order."""
     out: Path | None = None
@@ -68,6 +78,21 @@ def together(args: Args) -> None:
     found = [case for _, case in cases(args.model, args.images, count=args.count, grid=args.grid, always=True)]
     vs, num_players = [case.v for case in found], found[0].num_players
     compare(vs, num_players, budget=args.budget, forms=args.methods, out=args.out, name=Path(args.model).name)
+
+
+def by_budget(args: Args) -> None:
+    """The published searches and the package's, each with the same forward passes."""
+    if unknown := [name for name in args.methods if name not in NAMES]:
+        raise SystemExit(f"unknown methods {unknown}; there are: {', '.join(NAMES)}")
+    if wrong := [share for share in args.budgets if not 0 < share <= 1]:
+        raise SystemExit(f"budgets are shares of a whole order's forward passes, in (0, 1]; got {wrong}")
+    found = cases(args.model, args.images, count=args.count, grid=args.grid, always=True)
+    measure_budgets(found, args.lines, args.budgets, args.methods)
+    table = budget_tables(read(args.lines))
+    write(
+        {"model": Path(args.model).name, "players": args.grid**2, "environment": environment(), "orders": table},
+        args.out,
+    )
 
 
 def measure(args: Args) -> None:
@@ -88,6 +113,9 @@ def measure(args: Args) -> None:
 def main(args: Args) -> None:
     if args.together:
         together(dataclasses.replace(args, count=args.together))
+        return
+    if args.budgets:
+        by_budget(args)
         return
     unknown = [name for name in args.methods if name not in METHODS]
     if unknown:

@@ -33,6 +33,7 @@ from jaxmoxi.search.robust import RobustGroup, robust_group
 from jaxmoxi.search.scorers import class_attention, gate_gradient
 from jaxmoxi.search.screened import ScreenedResult, screened_greedy
 from jaxmoxi.search.together import minimal_groups
+from jaxmoxi.search.within import order_within
 
 __all__ = [
     "BeamResult",
@@ -55,6 +56,7 @@ __all__ = [
     "minimal_group",
     "minimal_groups",
     "necessary_and_sufficient",
+    "order_within",
     "robust_group",
     "screened_greedy",
     "stability",

@@ -144,6 +144,16 @@ class Oracle:
         places = self._look_up(groups)
         return self._scores[places], self._enough[places]
 
+    def chances(self, groups: Groups) -> Scores:
+        """The explained class's probability for groups, of a deletion less it; the payoff where none is told."""
+        told = self._told(groups)
+        chances = told.own if told.probabilities is None else told.probabilities
+        return np.asarray(chances, float) * (1 if self.insertion else -1)
+
+    def unknown(self, groups: Groups) -> int:
+        """How many evaluations a question about these groups would cost."""
+        return self.price * len({row.tobytes() for row in np.packbits(groups, axis=1)} - self._rows.keys())
+
     def readout(self, group: Bool[np.ndarray, "P"]) -> Readout:
         """What the game said of a group, scalars, in its own payoff."""
         told = self._told(group[None])
