@@ -3,11 +3,12 @@
     python benchmarks/robust.py --model FOLDER --images PHOTOS --lines ROBUST.jsonl --count 40
     python benchmarks/robust.py --model FOLDER --images PHOTOS --lines ROBUST.jsonl --count 0 --figure ROBUST.png
 
-`robust` searches in eight removals of each photo (`jm.games.removals`: tokens absent, mean, blur and noise, in moved,
-mirrored, brighter or darker images). A group is judged by removals that no search saw: eight other draws of these
-kinds, and eight of kinds that were not searched (zero, another photo's pixels, inpainting). `minimal`, `greedy` and
-`beam` search in the photo's one game; the orders of rivals are by that game too. One line of JSON for each photo and
-method is appended to LINES as soon as it is measured, and is not measured again; `--count 0` measures nothing.
+`robust` searches in eight removals of each photo (`jm.games.removals`: tokens absent, mean, noise and another photo's
+pixels, in moved, mirrored, brighter or darker images). A group is judged by removals that no search saw: eight other
+draws of these kinds (of other photos' pixels too), and eight of kinds that were not searched (zero, blur, inpainting).
+`minimal`, `greedy` and `beam` search in the photo's one game; the orders of rivals are by that game too. One line of
+JSON for each photo and method is appended to LINES as soon as it is measured, and is not measured again; `--count 0`
+measures nothing.
 
 FOLDER may be efficientnet-lite0, for the weights of the `demo` extra. Only photos that the model classifies correctly
 count. A removal in which the whole image is answered otherwise is left out. On two cores a photo of 14 x 14 players

@@ -23,8 +23,8 @@ from jaxmoxi import search
 from jaxmoxi.metrics import box_mask, crop_boxes
 
 # Judges are other draws of the kinds that were searched, and kinds that no search saw.
-KNOWN, STRANGE = ("mean", "blur", "noise"), ("zero", "photo", "inpaint")
-PHOTOS = 6  # whose pixels the kind "photo" takes; none of them is explained
+KNOWN, STRANGE = ("mean", "noise", "photo"), ("zero", "blur", "inpaint")
+PHOTOS = 4  # whose pixels the kind "photo" takes: so many for the search, others for the judges; none is explained
 
 
 @dataclasses.dataclass
@@ -72,7 +72,7 @@ def judged(
     for file, case in cases(name, images, count=count, grid=grid, always=always):
         if not lenders:
             with open(images / "labels.csv", newline="") as f:
-                last = [row["file"] for row in csv.DictReader(f)][-PHOTOS:]
+                last = [row["file"] for row in csv.DictReader(f)][-2 * PHOTOS :]
             lenders = [case.model.preprocess(Image.open(images / other)) for other in last]
         near = (*(() if case.model.token_grid is None else ("tokens",)), *KNOWN)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), int(file[:7], 16)), 3)
@@ -80,9 +80,9 @@ def judged(
             file,
             Judged(
                 **{field.name: getattr(case, field.name) for field in dataclasses.fields(case)},
-                searched=_drawn(keys[0], case, near, searched, lenders),
-                draws=_drawn(keys[1], case, near, unseen, lenders),
-                kinds=_drawn(keys[2], case, STRANGE, unseen, lenders),
+                searched=_drawn(keys[0], case, near, searched, lenders[:PHOTOS]),
+                draws=_drawn(keys[1], case, near, unseen, lenders[PHOTOS:]),
+                kinds=_drawn(keys[2], case, STRANGE, unseen, []),
                 object=_object(case, images / file),
             ),
         )

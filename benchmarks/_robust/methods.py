@@ -24,9 +24,9 @@ def group_line(case: Judged, group: Any, forwards: Any) -> dict[str, Any]:
     group = np.asarray(group)
     told = case.shares(group[None]) | case.inside(group[None])
     shares = {name: values[0] for name, values in told.items()}
-    pieces = jm.search.describe(group, case.regions).pieces if hasattr(jm.search, "describe") else None
-    told = {"kind": "group", "size": int(group.sum()), **shares, "forwards": int(forwards)}
-    return told | ({} if pieces is None else {"pieces": pieces}) | {"group": np.flatnonzero(group).tolist()}
+    pieces = jm.group_pieces(group, case.regions).count
+    told = {"kind": "group", "size": int(group.sum()), **shares, "forwards": int(forwards), "pieces": pieces}
+    return told | {"group": np.flatnonzero(group).tolist()}
 
 
 def order_line(case: Judged, order: Any, forwards: Any) -> dict[str, Any]:
@@ -95,6 +95,7 @@ METHODS: dict[str, Callable[[Judged], dict[str, Any]]] = {
     "robust": robust,
     "robust, 4 removals": partial(robust, count=4),
     "robust, 2 removals": partial(robust, count=2),
+    "robust, connected": partial(robust, connected=True),
     "robust, no exchanges": partial(robust, share=0.0),
     "minimal": minimal,
     "greedy": greedy,
