@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.differences import greedy_best
 from jaxmoxi.games.evaluation import OUTSIDE, TracedError, check_batch_size, choose_batch_size, read_rows, tells
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.pytrees import is_concrete, record
