@@ -225,12 +225,18 @@ def p2p_train(devices: list[Any]) -> Iterator[Program]:
 
 
 def searches(devices: list[Any]) -> Iterator[Program]:
-    """The smallest group, as one program, of DeiT-Tiny."""
+    """The smallest group of DeiT-Tiny, and the best of every size up to 16, each as one program."""
     game = tokens_game(TINY)
     run = jax.jit(lambda game: jm.search.minimal_group(game, PLAYERS, budget=1000))
     yield Program(
         "minimal_group, DeiT-Tiny, 196 players",
         partial(run.lower, shapes(game, on(devices[0]))),
+        note="one round of its loop: it decides by itself how many",
+    )
+    beam = jax.jit(lambda game: jm.search.beam_search(game, PLAYERS, max_size=16))
+    yield Program(
+        "beam_search, 8 wide, DeiT-Tiny, 196 players",
+        partial(beam.lower, shapes(game, on(devices[0]))),
         note="one round of its loop: it decides by itself how many",
     )
 
