@@ -19,12 +19,10 @@ class Chip:
     """One device, by its maker's figures. peak: bfloat16 FLOP/s; hbm: bytes; bandwidth: bytes/s; topology: of four.
 
     per_cycle: FLOP a cycle of all matrix units together, by which cycles become a share of the peak.
-    accelerator: what `TPU_ACCELERATOR_TYPE` calls a host of four.
     """
 
     name: str
     topology: str
-    accelerator: str
     peak: float
     per_cycle: int
     hbm: int
@@ -39,9 +37,9 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v5e", "v5e:2x2", "v5litepod-4", 197e12, 4 * 2 * 128**2, 16 * GIB, 819e9),
-        Chip("v6e", "v6e:2x2", "v6e-4", 918e12, 4 * 2 * 256**2, 32 * GIB, 1640e9),
-        Chip("v5p", "v5p:2x2x1", "v5p-8", 459e12, 8 * 2 * 128**2, 95 * GIB, 2765e9),
+        Chip("v5e", "v5e:2x2", 197e12, 4 * 2 * 128**2, 16 * GIB, 819e9),
+        Chip("v6e", "v6e:2x2", 918e12, 4 * 2 * 256**2, 32 * GIB, 1640e9),
+        Chip("v5p", "v5p:2x2x1", 459e12, 8 * 2 * 128**2, 95 * GIB, 2765e9),
     )
 }
 
@@ -50,12 +48,11 @@ CHIPS = {
 class Program:
     """Something to compile.
 
-    name:    of the entry point, and of the size.
-    lower:   makes the lowered program; all of its arrays are shapes on the chip.
-    flops:   of the model's matrix products in one run, without padding; None where there is no model.
-    rounds:  how often loops run whose number the program decides, by their depth.
-    repeats: how many such programs' runs the whole takes (another stage is another program).
-    note:    what to know about the row.
+    name:   of the entry point, and of the size.
+    lower:  makes the lowered program; all of its arrays are shapes on the chip.
+    flops:  of the model's matrix products in one run, without padding; None where there is no model.
+    rounds: how often loops run whose number the program decides, by their depth.
+    note:   what to know about the row.
     """
 
     name: str

@@ -13,17 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _aot import Program, on, shapes
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxmoxi as jm
 import jaxmoxi.models.networks.resnet  # registers itself
+from jaxmoxi.cli.rates import forward_flops, random_classifier
 from jaxmoxi.games.base import Game, as_game, read
 from jaxmoxi.games.evaluation import choose_batch_size
 from jaxmoxi.games.sharding import ShardedValueFn
-from jaxmoxi.models.classifier import Classifier
-from jaxmoxi.models.networks.base import sides
-from jaxmoxi.models.networks.registry import family_of
 from jaxmoxi.models.networks.resnet_config import ResNetConfig
 from jaxmoxi.models.networks.vit_config import VisionTransformerConfig
 from jaxmoxi.moxi import batched
@@ -42,24 +39,9 @@ PLAYERS = 196
 Entry = Callable[[list[Any]], Iterator[Program]]
 
 
-def random_classifier(config: Any) -> Classifier:
-    """A bfloat16 classifier of this shape with random weights."""
-    network = family_of(config).network(config, rngs=nnx.Rngs(0))
-    state = nnx.state(network, (nnx.Param, nnx.BatchStat))
-    names = tuple(f"class {i}" for i in range(config.num_classes))
-    preprocessing = jm.models.Preprocessing(resize=sides(config.image_size))
-    return Classifier(state, config, preprocessing, names, "random").astype("bfloat16")
-
-
 def tokens_game(config: VisionTransformerConfig, form: Any = None) -> Game:
-    model = random_classifier(dataclasses.replace(config, attention=form))
+    model = random_classifier(dataclasses.replace(config, attention=form)).astype("bfloat16")
     return as_game(jm.token_value_fn(model, np.zeros((224, 224, 3), np.float32), 0))
-
-
-def forward_flops(config: VisionTransformerConfig, tokens: int) -> int:
-    from jaxmoxi.cli.bench import forward_flops
-
-    return forward_flops(config, tokens)
 
 
 def read_program(name: str, game: Game, device: Any, rows: int, visible: int | None, per_row: float | None) -> Program:
@@ -168,7 +150,7 @@ def pixels(devices: list[Any]) -> Iterator[Program]:
     """A CNN whose hidden pixels are filled: a chunk, and the one stage of an insertion."""
     model = random_classifier(ResNetConfig(
         depths=(2, 2, 2, 2), widths=(64, 128, 256, 512), inner=(64, 128, 256, 512), image_size=224
-    ))  # fmt: skip
+    )).astype("bfloat16")  # fmt: skip
     regions = jm.grid_regions(224, 224, rows=14, cols=14)
     game = as_game(jm.pixel_value_fn(model.logits, np.zeros((224, 224, 3), np.float32), 0, regions))
     rows = choose_batch_size(game, PLAYERS)
@@ -207,41 +189,54 @@ def superpixels(devices: list[Any]) -> Iterator[Program]:
     yield Program("slic, 64 images of 224 x 224, 196 superpixels", partial(run.lower, images, compactness))
 
 
-def p2p(devices: list[Any]) -> Iterator[Program]:
-    """A step of P2P's training, and both halves of its prediction, at 224 pixels and a batch of 64."""
-    config, count, place = jm.p2p.Config(num_classes=10), 64, on(devices[0])
-    model = jm.p2p.init(jax.random.key(0), config)
-    optimizer = optax.adamw(1e-3)
-    state = shapes(init_state(model, optimizer), place)
-    size = config.image_size
-    batch = shapes(
-        Batch(
-            np.zeros((count, size, size, 3), np.uint8),
-            np.zeros((count, size, size), np.int32),
-            np.zeros(count, np.int32),
-        ),
-        place,
+P2P_IMAGES = 64
+
+
+def _p2p_batch(config: jm.p2p.Config, place: Any) -> Batch:
+    count, size = P2P_IMAGES, config.image_size
+    images, regions = np.zeros((count, size, size, 3), np.uint8), np.zeros((count, size, size), np.int32)
+    return shapes(Batch(images, regions, np.zeros(count, np.int32)), place)
+
+
+def p2p_predict(devices: list[Any]) -> Iterator[Program]:
+    """Both halves of P2P's prediction, at 224 pixels and a batch of 64."""
+    config, place = jm.p2p.Config(num_classes=10), on(devices[0])
+    model = shapes(jm.p2p.init(jax.random.key(0), config), place)
+    batch, taus = _p2p_batch(config, place), shapes(threshold_grid(config), place)
+    yield Program(
+        f"p2p predict, selector, {P2P_IMAGES} images", partial(_select.lower, model, batch.images, batch.regions, taus)
     )
+    groups = jax.ShapeDtypeStruct((P2P_IMAGES, config.num_groups), bool, sharding=place)
+    yield Program(
+        f"p2p predict, classifier, {P2P_IMAGES} images",
+        partial(classify_kept.lower, model, batch.images, groups, batch.regions),
+    )
+
+
+def p2p_train(devices: list[Any]) -> Iterator[Program]:
+    """A step of P2P's training, at 224 pixels and a batch of 64."""
+    config, place = jm.p2p.Config(num_classes=10), on(devices[0])
+    optimizer = optax.adamw(1e-3)
+    state = shapes(init_state(jm.p2p.init(jax.random.key(0), config), optimizer), place)
     step = partial(train_step, objective=jm.p2p.TrainConfig(), optimizer=optimizer, steps_per_epoch=100)
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype, sharding=place)
-    yield Program("p2p train_step, 64 images of 224", partial(jax.jit(step, donate_argnums=0).lower, state, batch, key))
-    taus = shapes(threshold_grid(config), place)
-    own = shapes(model, place)
-    yield Program("p2p predict, selector, 64 images", partial(_select.lower, own, batch.images, batch.regions, taus))
-    groups = jax.ShapeDtypeStruct((count, config.num_groups), bool, sharding=place)
-    yield Program(
-        "p2p predict, classifier, 64 images",
-        partial(classify_kept.lower, own, batch.images, groups, batch.regions),
-    )
+    lower = jax.jit(step, donate_argnums=0).lower
+    yield Program(f"p2p train_step, {P2P_IMAGES} images of 224", partial(lower, state, _p2p_batch(config, place), key))
 
 
 def searches(devices: list[Any]) -> Iterator[Program]:
-    """The smallest group, as one program, of DeiT-Tiny."""
+    """The smallest group of DeiT-Tiny, and the best of every size up to 16, each as one program."""
     game = tokens_game(TINY)
     run = jax.jit(lambda game: jm.search.minimal_group(game, PLAYERS, budget=1000))
     yield Program(
         "minimal_group, DeiT-Tiny, 196 players",
         partial(run.lower, shapes(game, on(devices[0]))),
+        note="one round of its loop: it decides by itself how many",
+    )
+    beam = jax.jit(lambda game: jm.search.beam_search(game, PLAYERS, max_size=16))
+    yield Program(
+        "beam_search, 8 wide, DeiT-Tiny, 196 players",
+        partial(beam.lower, shapes(game, on(devices[0]))),
         note="one round of its loop: it decides by itself how many",
     )
 
@@ -255,6 +250,7 @@ ENTRIES: dict[str, Entry] = {
     "pixels": pixels,
     "pairs": pairs,
     "slic": superpixels,
-    "p2p": p2p,
+    "p2p_predict": p2p_predict,
+    "p2p_train": p2p_train,
     "searches": searches,
 }

@@ -27,7 +27,8 @@ from typing import Any
 # One process for each kind of chip: the compiler reads these when it is loaded.
 ACCELERATORS = {"v5e": "v5litepod-4", "v6e": "v6e-4", "v5p": "v5p-8"}
 NAMES = (
-    "forward", "sharded", "insertion", "deletion", "greedy_images", "pixels", "pairs", "slic", "p2p", "searches",
+    "forward", "sharded", "insertion", "deletion", "greedy_images", "pixels", "pairs", "slic", "p2p_predict",
+    "p2p_train", "searches",
 )  # fmt: skip
 
 

@@ -114,8 +114,7 @@ def output_shapes(fn: Callable[..., Any], tree: Any, *static_args: Any) -> Any:
 
     Checks before a search would otherwise trace the model once more for every image. `fn` is a module-level function.
     """
-    leaves, treedef = jax.tree.flatten(tree)
-    avals = tuple((np.shape(leaf), jax.numpy.result_type(leaf)) for leaf in leaves)
+    treedef, avals = signature(tree)
     return _output_shapes(fn, treedef, avals, static_args)
 
 
@@ -146,6 +145,12 @@ class Merge:
         is_shared, treedef = self.key
         shared_leaves, own_leaves = iter(shared), iter(own)
         return jax.tree.unflatten(treedef, [next(shared_leaves if s else own_leaves) for s in is_shared])
+
+
+def signature(tree: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A tree's structure, and its leaves' shapes and dtypes: trees with the same one share a compiled program."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, tuple((np.shape(leaf), jax.numpy.result_type(leaf)) for leaf in leaves)
 
 
 def split_games(games: Sequence[Any]) -> tuple[list[Any], list[Any], Merge]:

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _common import summary
 
-from _accelerator.measure import halving, seconds, spread
+from _accelerator.measure import halving, seconds
 from _accelerator.run import Run
 
 _MOST = 6.0  # seconds of the repeats of one row
@@ -43,7 +44,7 @@ def _product(run: Run, dtype: str, side: int, *, precision: str | None = None) -
             multiply = jax.jit(jnp.matmul)
             times = seconds(lambda: multiply(a, b), repeats=run.sizes.repeats, most=_MOST)
         flops = 2 * side**3 / min(times)
-        return {"seconds": spread(times), "rate": flops / 1e12, "unit": "TFLOP/s", "flops_per_second": flops}
+        return {"seconds": summary(times), "rate": flops / 1e12, "unit": "TFLOP/s", "flops_per_second": flops}
 
     return halving(side, once)
 
@@ -61,10 +62,10 @@ def _copy(run: Run, *, back: bool) -> dict[str, Any]:
     # A copy is kept with the array that it is of, so every run needs an array of its own, made before the clock runs.
     fresh = [jax.block_until_ready(add(there, i)) for i in range(run.sizes.repeats + 1)] if back else []
     times = seconds(once, repeats=run.sizes.repeats, most=_MOST)
-    return {"seconds": spread(times), "rate": run.sizes.copied / spread(times)["median"] / 1e9, "unit": "GB/s"}
+    return {"seconds": summary(times), "rate": run.sizes.copied / summary(times)["median"] / 1e9, "unit": "GB/s"}
 
 
 def _call(run: Run) -> dict[str, Any]:
     add, one = jax.jit(lambda x: x + 1), jnp.float32(1)
     times = seconds(lambda: add(one), repeats=20 * run.sizes.repeats, most=_MOST)
-    return {"seconds": spread(times), "rate": 1e6 * spread(times)["median"], "unit": "microseconds"}
+    return {"seconds": summary(times), "rate": 1e6 * summary(times)["median"], "unit": "microseconds"}

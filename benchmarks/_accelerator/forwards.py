@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _common import summary
 
 import jaxmoxi as jm
-from _accelerator.measure import halving, seconds, spread, temporary_bytes
+from _accelerator.measure import halving, seconds, temporary_bytes
 from _accelerator.run import Run
 from _accelerator.sizes import Forward
 from _accelerator.subjects import coalition_flops, random_image, random_vit
@@ -80,7 +81,7 @@ def coalitions(
     compiled = evaluate.lower(v, masks).compile()
     first = time.perf_counter() - start
     times = seconds(lambda: compiled(v, masks), repeats=run.sizes.repeats, most=_MOST)
-    row: dict[str, Any] = {"seconds": spread(times), "trace_and_compile_seconds": first}
+    row: dict[str, Any] = {"seconds": summary(times), "trace_and_compile_seconds": first}
     row |= {"rate": batch / row["seconds"]["median"], "unit": "coalitions/s"}
     return row | temporary_bytes(compiled) | against_matmul(run, flops * row["rate"], dtype)
 

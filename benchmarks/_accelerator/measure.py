@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -44,11 +43,6 @@ def seconds(run: Callable[[], Any], *, repeats: int, most: float, warm: bool = F
         jax.block_until_ready(run())
         times.append(time.perf_counter() - start)
     return times
-
-
-def spread(times: list[float]) -> dict[str, Any]:
-    """Median, least, most and number of runs."""
-    return {"median": statistics.median(times), "least": min(times), "most": max(times), "runs": len(times)}
 
 
 def temporary_bytes(compiled: Any) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+from _common import summary
 
 import jaxmoxi as jm
 from _accelerator.forwards import coalitions
-from _accelerator.measure import halving, seconds, spread
+from _accelerator.measure import halving, seconds
 from _accelerator.run import Run
 from _accelerator.subjects import batch_of, random_image, random_resnet, resnet_flops
 from jaxmoxi.models.networks.base import sides
@@ -45,7 +46,7 @@ def measure(run: Run) -> None:
 def _slic(run: Run, count: int, pixels: int) -> dict[str, Any]:
     photos = jnp.asarray(batch_of(run.subjects.photos, count, pixels))
     times = seconds(lambda: jm.slic_regions(photos, num_segments=_SEGMENTS), repeats=run.sizes.repeats, most=_MOST)
-    return {"seconds": spread(times), "rate": count / spread(times)["median"], "unit": "photos/s"}
+    return {"seconds": summary(times), "rate": count / summary(times)["median"], "unit": "photos/s"}
 
 
 def _on_host(run: Run, count: int, pixels: int) -> dict[str, Any]:
@@ -55,4 +56,4 @@ def _on_host(run: Run, count: int, pixels: int) -> dict[str, Any]:
         repeats=min(run.sizes.repeats, 2),
         most=_MOST,
     )
-    return {"seconds": spread(times), "rate": count / spread(times)["median"], "unit": "photos/s"}
+    return {"seconds": summary(times), "rate": count / summary(times)["median"], "unit": "photos/s"}

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from _common import summary
 
-from _accelerator.measure import Compilations, PeakMemory, seconds, spread
+from _accelerator.measure import Compilations, PeakMemory, seconds
 from _accelerator.sizes import Sizes
 from _accelerator.subjects import Subjects
 from _accelerator.table import as_markdown
@@ -113,7 +114,7 @@ class Run:
         if again > self.left:
             return result, {"first_seconds": first, "warm runs": NO_TIME}
         times = seconds(once, repeats=self.sizes.searches, most=min(most, self.left), warm=True)
-        return result, {"first_seconds": first, "seconds": spread(times)}
+        return result, {"first_seconds": first, "seconds": summary(times)}
 
     def _add(self, row: dict[str, Any]) -> None:
         with self._lock:

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _common import summary
 
 import jaxmoxi as jm
-from _accelerator.measure import halving, seconds, spread, temporary_bytes
+from _accelerator.measure import halving, seconds, temporary_bytes
 from _accelerator.run import Run
 from _accelerator.subjects import batch_of
 from jaxmoxi import p2p
@@ -63,7 +64,7 @@ def _step(run: Run, count: int) -> dict[str, Any]:
         return metrics.loss
 
     times = seconds(once, repeats=run.sizes.repeats, most=_MOST)
-    row: dict[str, Any] = {"seconds": spread(times), "trace_and_compile_seconds": first}
+    row: dict[str, Any] = {"seconds": summary(times), "trace_and_compile_seconds": first}
     row |= temporary_bytes(compiled) | {"rate": count / row["seconds"]["median"], "unit": "images/s"}
     return row | {"loss of the first step": float(losses[0]), "of the last": float(losses[-1])}
 
@@ -79,5 +80,5 @@ def _predict(run: Run, count: int) -> dict[str, Any]:
         return found.logits
 
     times = seconds(once, repeats=run.sizes.repeats, most=_MOST)
-    row: dict[str, Any] = {"seconds": spread(times), "rate": count / spread(times)["median"], "unit": "images/s"}
+    row: dict[str, Any] = {"seconds": summary(times), "rate": count / summary(times)["median"], "unit": "images/s"}
     return row | {"images through the classifier": runs[-1]}

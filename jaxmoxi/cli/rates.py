@@ -16,7 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.networks.base import sides
-from jaxmoxi.models.networks.vit import VisionTransformerConfig, ViT
+from jaxmoxi.models.networks.registry import family_of
+from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.models.preprocess import Preprocessing
 
 SIZES = {
@@ -26,12 +27,13 @@ SIZES = {
 }
 
 
-def random_classifier(config: VisionTransformerConfig) -> Classifier:
-    """A vision transformer of this shape with random weights, which is as fast as a trained one."""
+def random_classifier(config: Any) -> Classifier:
+    """A classifier of this shape, of any family, with random weights, which is as fast as a trained one."""
+    network = family_of(config).network
     # One program, where without `jit` each array would be one.
-    state = jax.jit(lambda: nnx.state(ViT(config, rngs=nnx.Rngs(0)), nnx.Param))()
+    state = jax.jit(lambda: nnx.state(network(config, rngs=nnx.Rngs(0)), (nnx.Param, nnx.BatchStat)))()
     names = tuple(f"class {i}" for i in range(config.num_classes))
-    return Classifier(state, config, Preprocessing(resize=sides(config.image_size)), names, f"random ViT {config}")
+    return Classifier(state, config, Preprocessing(resize=sides(config.image_size)), names, f"random {config}")
 
 
 def forward_flops(config: VisionTransformerConfig, num_tokens: int) -> int:

@@ -58,6 +58,18 @@ def as_probabilities(readout: Readout) -> Readout:
     return readout._replace(values=whole + rest)
 
 
+def greedy_best(finer: Any, valid: Any, insertion: bool, remainders: bool, xp: Any) -> Any:
+    """The index of the candidate that MoXI's greedy step chooses; the first of equals. NumPy's arrays or JAX's.
+
+    Of remainders, those above a half (insertion; below, in a deletion) come before all others.
+    """
+    merit, eligible = finer if insertion else -finer, valid
+    if remainders:
+        nearer_end = xp.signbit(finer) == insertion
+        eligible = valid & (nearer_end | ~xp.any(valid & nearer_end))
+    return xp.argmax(xp.where(eligible, merit, -xp.inf))
+
+
 def warn_of_rounding(parts: Parts, differences: Float[Array, "D"], what: str, *, terms: int) -> None:
     """Warns that differences mean nothing, where they can be looked at.
 

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, Tree, ValueFn, as_game, read
 from jaxmoxi.games.payoff import Link, Payoff
-from jaxmoxi.pytrees import Merge, is_concrete, record, split_games, static
+from jaxmoxi.pytrees import Merge, is_concrete, record, signature, split_games, static
 from jaxmoxi.types import Readout
 
 Reduce = Literal["min", "mean", "max"]
@@ -269,7 +269,7 @@ def robust_value_fn(vs: Sequence[ValueFn], *, reduce: Reduce = "min") -> RobustV
     agree = check_together(games)
     alike: list[list[int]] = []
     for i, game in enumerate(games):
-        same = next((numbers for numbers in alike if _describe(games[numbers[0]]) == _describe(game)), None)
+        same = next((numbers for numbers in alike if signature(games[numbers[0]]) == signature(game)), None)
         if same is None:
             alike.append([i])
         else:
@@ -311,10 +311,6 @@ def check_together(games: Sequence[Game]) -> Bool[Array, ""] | None:
             raise InputError(f"expected games of one class; they explain the classes {classes}")
         return None
     return jnp.all(jnp.stack(targets) == targets[0])
-
-
-def _describe(game: Game) -> Any:
-    return jax.tree.structure(game), [(np.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(game)]
 
 
 def _reduced_remainders(remainders: Float[Array, "G C"], reduce: Reduce) -> Float[Array, "C"]:

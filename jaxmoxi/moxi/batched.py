@@ -24,7 +24,7 @@ from jaxmoxi.guards import deliberate
 from jaxmoxi.moxi.greedy import GreedyState, finish, greedy_init, last_size, raise_nan, run_stage, stages_of
 from jaxmoxi.moxi.overlap import ahead
 from jaxmoxi.moxi.stages import Stage
-from jaxmoxi.pytrees import Merge, split_games
+from jaxmoxi.pytrees import Merge, signature, split_games
 from jaxmoxi.types import GreedyResult, Stop
 
 
@@ -116,13 +116,9 @@ def _run_images(
 
 def check_alike(games: list[Game]) -> None:
     """Raises InputError for games that differ in structure or shapes."""
-
-    def describe(v: Game) -> Any:
-        return jax.tree.structure(v), [(np.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(v)]
-
-    first = describe(games[0])
+    first = signature(games[0])
     for i, v in enumerate(games):
-        if describe(v) != first:
+        if signature(v) != first:
             raise InputError(
                 f"expected value functions of one structure and the same shapes; number {i} differs from number 0: "
                 "make all of them with one model, one payoff, images of one size and as many players"

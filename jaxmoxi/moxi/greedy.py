@@ -44,7 +44,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
-from jaxmoxi.games.differences import as_probabilities
+from jaxmoxi.games.differences import as_probabilities, greedy_best
 from jaxmoxi.games.evaluation import check_batch_size, memory_advice, read, tells
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate, without_gradient
@@ -156,13 +156,10 @@ def step(
 
     valid = jnp.arange(padded) < count
     broken = valid & jnp.isnan(scores.values)
-    merit = scores.values if state.insertion else -scores.values
-    eligible = valid
+    # Candidates ascend: the first of equals is the lowest.
+    best = greedy_best(scores.values, valid, state.insertion, finer is not None, jnp)
     if finer is not None:
-        nearer_end = jnp.signbit(scores.values) == state.insertion  # above a half (insertion), or below (deletion)
-        eligible = valid & (nearer_end | ~jnp.any(valid & nearer_end))
         scores = as_probabilities(scores)
-    best = jnp.argmax(jnp.where(eligible, merit, -jnp.inf))  # candidates ascend: the first of equals is the lowest
     failed = jnp.any(broken)
     player = jnp.where(starting | failed, -1, candidates[best]).astype(jnp.int32)
     chosen = jax.tree.map(lambda x: x[best], scores)

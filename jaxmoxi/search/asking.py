@@ -7,7 +7,7 @@ that one forward pass answers every question that a search has about a coalition
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float
 
@@ -54,15 +54,3 @@ def reader_of(game: Game, goal: Stop | None, *, greedy: bool = False) -> Reader:
     """How a search for this goal reads the game; `greedy`: whether it takes MoXI's steps."""
     margin = goal is not None and bool(goal.flip) and game.with_payoff("margin") is not None
     return Reader(margin=margin, finer=greedy and game.remainders() is not None)
-
-
-def greedy_best(finer: Any, valid: Any, insertion: bool, remainders: bool, xp: Any) -> Any:
-    """The index of the candidate that MoXI's greedy step chooses; the first of equals. NumPy's arrays or JAX's.
-
-    Of remainders, those above a half (insertion; below, in a deletion) come before all others.
-    """
-    merit, eligible = finer if insertion else -finer, valid
-    if remainders:
-        nearer_end = xp.signbit(finer) == insertion
-        eligible = valid & (nearer_end | ~xp.any(valid & nearer_end))
-    return xp.argmax(xp.where(eligible, merit, -xp.inf))

@@ -2,7 +2,7 @@
 
 Beam search over groups (Lowerre 1976, as for feature subsets), widened by exchanges: at every size the beam first grows
 by one player, then its groups exchange players with the outside until the best group stays the same. A group that is
-reached in several ways is kept once.
+reached in several ways is kept once. `device.beam` makes the same moves in a compiled loop.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.games.base import ValueFn, as_game
-from jaxmoxi.games.evaluation import OUTSIDE
+from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.evaluation import OUTSIDE, TracedError, check_batch_size
+from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import is_concrete, record
-from jaxmoxi.search.climb import Climber, refine
+from jaxmoxi.search.asking import reader_of
+from jaxmoxi.search.climb import SHORTLIST, TRIED, Climber, refine
+from jaxmoxi.search.device.beam import BeamMachine
+from jaxmoxi.search.device.doors import either_form, run_machine
 from jaxmoxi.search.holding import Stability, check_alternatives, stability
 from jaxmoxi.search.minimal import minimal_group
-from jaxmoxi.search.oracle import Groups, Oracle, goal_of
+from jaxmoxi.search.oracle import GroupResult, Groups, Oracle, goal_of
 from jaxmoxi.search.shared import neighbours
 from jaxmoxi.types import Stop
 
@@ -37,6 +41,10 @@ class BeamResult:
                      with one another; nobody can be taken from any of them. No row without a goal.
     num_evaluations: int32[], forward passes, of one coalition each.
     stability:       how each row of `minimal` holds in A other games, [G] and [G, A], where the search was given some.
+
+    Inside `jit` and `vmap`, where shapes are fixed before anything is known, S is `max_size`, or P with a goal, and G
+    is `num_groups`. Rows past the last size are nobody with the value NaN, and rows without a group are nobody. Where
+    no group reaches the goal, `enough` is False throughout; where a value was NaN, all values are NaN as well.
     """
 
     groups: Bool[Array, "S P"]
@@ -74,7 +82,7 @@ def beam_search(
     rounds:     exchanges at every size, at most; 0 is the plain beam search.
 
     A size costs about width * (P + rounds * (32 + 8 * size)) evaluations. Where there is a goal, `minimal_group` runs
-    first, with its default budget. Deterministic.
+    first, with its default budget. Deterministic. Under `jit` and `vmap` it is traced along, as one compiled loop.
     Raises ValueError for arguments that do not fit, and what `minimal_group` raises.
     """
     for name, number, least in (("width", width, 1), ("num_groups", num_groups, 1), ("rounds", rounds, 0)):
@@ -92,18 +100,84 @@ def beam_search(
     if max_size is None:
         game, goal = goal_of(v, num_players, stop, probability=probability, value=value)
     check_alternatives(alternatives, num_players)
-    oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
-    last, smallest, spent = max_size or 0, None, 0
-    if goal is not None:
-        found = minimal_group(
+    check_batch_size(batch_size)
+    check_players(game, num_players)
+
+    def smallest_known() -> GroupResult | None:
+        if goal is None:
+            return None
+        return minimal_group(
             game, num_players, insertion=insertion, stop=goal, batch_size=batch_size, callback=callback
         )
+
+    def on_host() -> BeamResult:
+        found = smallest_known()
         if not is_concrete(found):  # the game closes over what is being traced
-            raise InputError(OUTSIDE)
-        smallest, spent = np.asarray(found.group), int(found.num_evaluations)
-        last = int(found.size) - 1
+            raise TracedError(OUTSIDE)
+        oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
+        spent = 0 if found is None else int(found.num_evaluations)
         if callback is not None:
             oracle.callback = lambda count: callback(spent + count)
+        return _search_on_host(oracle, found, max_size, width, rounds, num_groups, alternatives)
+
+    def in_loop() -> BeamResult:
+        if callback is not None:
+            raise InputError("callback needs a search outside jit and vmap: there is no host to call inside")
+        machine = BeamMachine(int(num_players), insertion, width, rounds, num_groups)
+        return _search_in_loop(game, goal, machine, smallest_known(), max_size, batch_size, alternatives)
+
+    return either_form(game, on_host, in_loop, host=callback is not None)
+
+
+def _search_in_loop(
+    game: Game,
+    goal: Stop | None,
+    machine: BeamMachine,
+    found: GroupResult | None,
+    max_size: int | None,
+    batch_size: int | None,
+    alternatives: Sequence[ValueFn],
+) -> BeamResult:
+    players, insertion, spent = machine.num_players, machine.insertion, jnp.int32(0)
+    given = (jnp.int32(max_size or 0), jnp.zeros(players, bool), jnp.asarray(False))
+    if found is not None:
+        # Where there is no such group, the search ends with nobody.
+        given = (jnp.where(found.enough, found.size - 1, -1).astype(jnp.int32), found.group, found.enough)
+        spent = found.num_evaluations
+    sizes = players if max_size is None else max_size
+    most = machine.width * (sizes + 1) * (players + machine.rounds * (SHORTLIST + TRIED * sizes))
+    ended = run_machine(machine, reader_of(game, goal), game, goal, most, batch_size, given)
+    told, broken = ended.outcome, ended.broken
+    if found is not None:
+        broken |= jnp.isnan(found.value)
+    rows, count = sizes + 1, 0 if goal is None else machine.num_groups
+    if is_concrete(ended):
+        rows, count = int(told.sizes), int(told.found)
+    minimal = told.minimal[:count] & ~broken
+    return BeamResult(
+        groups=told.best[:rows] & ~broken,
+        values=jnp.where(broken, jnp.nan, told.values[:rows]),
+        enough=told.enough[:rows] & ~broken,
+        minimal=minimal,
+        num_evaluations=ended.evaluations + spent,
+        stability=stability(alternatives, minimal, insertion=insertion) if alternatives and count else None,
+    )
+
+
+def _search_on_host(
+    oracle: Oracle,
+    found: GroupResult | None,
+    max_size: int | None,
+    width: int,
+    rounds: int,
+    num_groups: int,
+    alternatives: Sequence[ValueFn],
+) -> BeamResult:
+    num_players, insertion = oracle.num_players, oracle.insertion
+    last, smallest, spent = max_size or 0, None, 0
+    if found is not None:
+        smallest, spent = np.asarray(found.group), int(found.num_evaluations)
+        last = int(found.size) - 1
 
     climber = Climber(oracle)
     beam = np.zeros((1, num_players), bool)

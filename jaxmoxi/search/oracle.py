@@ -20,10 +20,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import Game, ValueFn, as_game
+from jaxmoxi.games.differences import greedy_best
 from jaxmoxi.games.evaluation import OUTSIDE, TracedError, check_batch_size, choose_batch_size, read_rows, tells
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.pytrees import is_concrete, record
-from jaxmoxi.search.asking import Reader, Told, greedy_best, reader_of
+from jaxmoxi.search.asking import Reader, Told, reader_of
 from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.types import Readout, Stop
 

@@ -53,7 +53,7 @@ BAD = {
         "leave out .*and alternatives",
     ),
     "closure": (
-        lambda v: jax.jit(lambda b: search.beam_search(lambda m: m.sum(1) + b, 3, value=2.0).values)(0.0),
+        lambda v: jax.jit(lambda b: search.necessary_and_sufficient(lambda m: m.sum(1) + b, 3, value=2.0).value)(0.0),
         "outside jit, vmap and grad",
     ),
     "jit": (lambda v: jax.jit(lambda v: search.necessary_and_sufficient(v, 3).size)(v), "outside jit, vmap and grad"),

@@ -17,7 +17,6 @@ from jaxtyping import Array, Bool, Float
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, GameWrapper, read
 from jaxmoxi.games.evaluation import OUTSIDE
-from jaxmoxi.games.payoff import Payoff
 from jaxmoxi.pytrees import record, static
 from jaxmoxi.types import Readout
 
@@ -52,10 +51,6 @@ class Opened(GameWrapper):
     def blended(self, shares: Float[Array, "C H W"]) -> Readout:
         """The readout of blended images of the game inside."""
         return self._call(lambda game, rows: game.blended(rows), shares)
-
-    def with_payoff(self, payoff: Payoff) -> Game | None:
-        """The game inside under another payoff."""
-        return super().with_payoff(payoff)
 
     def _call(self, ask: Any, rows: Array) -> Any:
         closed, shape = jax.make_jaxpr(ask, return_shape=True)(self.v, rows)

@@ -62,7 +62,9 @@ def run_machine(
     Raises NaNValueError that names the group, outside `jit`; OutOfMemoryError with the batch size to try.
     """
     check_batch_size(batch_size)
-    plan = Plan(machine, reader, batch_size, capacity(budget, machine.num_players))
+    # Room is made for a whole question, known or not: with that much more nothing is forgotten before it must be.
+    rows = capacity(budget, machine.num_players) + machine.rows
+    plan = Plan(machine, reader, batch_size, rows)
     levels = None if goal is None else goal.as_arrays()
     given = Given(jnp.int32(min(budget, 2**31 - 1)), more)
     with memory_advice(game, machine.num_players, None, batch_size):

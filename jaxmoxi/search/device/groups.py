@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmoxi.search.asking import greedy_best
+from jaxmoxi.games.differences import greedy_best
 from jaxmoxi.search.climb import PATIENCE, SHARE, SHORTLIST, TRIED
 from jaxmoxi.search.device.engine import Question
 from jaxmoxi.search.device.reading import Answer
@@ -168,7 +168,7 @@ class GroupMachine:
     def digest(self, s: State, question: Question, answer: Answer, spent: Any, count: Any) -> State:
         """The state after an answer."""
         steps = [
-            self._nobody, self._everybody, self._take, self._block, self._add, self._swap, self._disturbed,
+            self._nobody, self._everybody, self.take, self.block, self._add, self._swap, self._disturbed,
             self._refilled, self._greedy, self._found, lambda s, question, answer: s,
         ]  # fmt: skip
         if self.eliminate:
@@ -197,7 +197,8 @@ class GroupMachine:
         nobody = s._replace(event=jnp.int32(END), sufficient=jnp.asarray(True))  # of the empty group
         return either(s.enough, nobody, either(sufficient, down, forward))
 
-    def _take(self, s: State, question: Question, answer: Answer) -> State:
+    def take(self, s: State, question: Question, answer: Answer) -> State:
+        """After the scores of the group less each of its players."""
         scores, valid = answer.score[: self.num_players], question.asked[: self.num_players]
         enough = answer.enough[: self.num_players] & valid
         order = ranked(scores, valid)
@@ -222,7 +223,8 @@ class GroupMachine:
         )
         return either(jnp.any(enough), going, over)
 
-    def _block(self, s: State, question: Question, answer: Answer) -> State:
+    def block(self, s: State, question: Question, answer: Answer) -> State:
+        """After the score of the group less several: fewer are taken where it is not enough."""
         take = s.take // 2
         done = answer.enough[0] | (take <= 1)
         return s._replace(
