@@ -11,6 +11,7 @@ import pkgutil
 
 from jaxmoxi.games.imputation import noisy_linear_imputation
 from jaxmoxi.games.removal import value_fns
+from jaxmoxi.metrics.adversarial import AdversarialCurve, adversarial_curve
 from jaxmoxi.metrics.agreement import (
     OrderAgreement,
     order_agreement,
@@ -18,6 +19,8 @@ from jaxmoxi.metrics.agreement import (
     top_k_overlap,
     top_k_score_overlap,
 )
+from jaxmoxi.metrics.corruption_curves import CorruptionCurves, corruption_curve
+from jaxmoxi.metrics.corruptions import CORRUPTIONS, corrupt
 from jaxmoxi.metrics.curves import (
     Confidence,
     CurveBand,
@@ -48,10 +51,13 @@ for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
 
 __all__ = [
+    "CORRUPTIONS",
     "METRICS",
+    "AdversarialCurve",
     "Column",
     "Completeness",
     "Confidence",
+    "CorruptionCurves",
     "CurveBand",
     "Explained",
     "Line",
@@ -61,11 +67,14 @@ __all__ = [
     "Panels",
     "Randomisation",
     "RoadCurve",
+    "adversarial_curve",
     "aggregate_curves",
     "bootstrap_curves",
     "box_mask",
     "completeness",
     "complexity",
+    "corrupt",
+    "corruption_curve",
     "crop_boxes",
     "curve_at",
     "energy_inside",

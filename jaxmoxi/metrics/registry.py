@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, Num
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt8
 
 from jaxmoxi.attribution.game import Problem
 from jaxmoxi.errors import InputError
@@ -49,6 +49,7 @@ class Explained:
     batch_size: coalitions in one forward pass, all devices together; None chooses.
     share:      what the horizontal axis of curves counts: "pixels" of the image, or "players".
     problem:    what the methods explained; None: not told, and nothing that needs it is measured.
+    photo:      uint8[H, W, channels], what the model sees of the photo, before it was normalised; None: not told.
     """
 
     key: Key[Array, ""]
@@ -65,6 +66,7 @@ class Explained:
     batch_size: int | None = None
     share: Literal["players", "pixels"] = "pixels"
     problem: Problem | None = None
+    photo: UInt8[np.ndarray, "H W channels"] | None = None
 
 
 class Number(NamedTuple):

@@ -140,7 +140,8 @@ def measure_photo(
     if config.only_correct and not answers_class(logits[None], label, model.link)[0]:
         raise NotCorrectError(model.class_names[top])
     target = label if config.target == "label" else top
-    regions = parse_regions(config.regions).label_map(model.crop(photo))
+    cropped = model.crop(photo)
+    regions = parse_regions(config.regions).label_map(cropped)
     problem = _problem(model, image, target, regions, task.masking, config)
     if task.mesh is not None:
         problem = dataclasses.replace(problem, v=shard_coalitions(problem.v, task.mesh))
@@ -161,6 +162,7 @@ def measure_photo(
         batch_size=task.batch_size,
         problem=problem,
         share=config.share,
+        photo=cropped,
     )
     found: list[Number | Line] = []
     for metric in task.metrics:
