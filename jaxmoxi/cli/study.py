@@ -43,6 +43,12 @@ class Study:
     model: tyro.conf.UseAppendAction[Annotated[tuple[Path, ...], _OPTION(metavar="FOLDER|NAME")]] = ()
     """A checkpoint folder, or a name of the Hugging Face hub; give --model several times to compare under each. Left
     out: EfficientNet-Lite0 of the `demo` extra."""
+    models: Annotated[tuple[Path, ...], _OPTION(metavar="FOLDER|NAME [FOLDER|NAME ...]")] = ()
+    """Several models at once, as --model given several times. The report tells how far they agree on the photos that
+    are measured under each, and what one model's order is worth under another."""
+    classes: Annotated[tuple[int, ...] | None, _OPTION(metavar="N [N ...]", help_behavior_hint="")] = None
+    """Study each model with its head restricted to so many of its classes, once for each number: those of the photos
+    first, others drawn by the seed. Photos of a class that a head does not have are left out under it."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --model, for all of them: how a photo becomes the network's input, by name or as a preprocessor_config.json.
     Left out: as the folder says."""
@@ -106,6 +112,7 @@ class Study:
         from etils import epath
 
         from jaxmoxi.study import PRESETS, has_results, run_study
+        from jaxmoxi.study.heads import restricted_heads
         from jaxmoxi.study.photos import as_text
         from jaxmoxi.study.report import is_finished
 
@@ -114,6 +121,8 @@ class Study:
         with one_line():
             config = dataclasses.replace(PRESETS[self.preset](), seed=self.seed, **self._changes())
             models = self._models()
+            if self.classes is not None:
+                models = restricted_heads(self.photos, models, self.classes, config)
         started = time.perf_counter()
         if others is not None:
             others.check_folder(epath.Path(self.out))
@@ -150,11 +159,11 @@ class Study:
         return changes
 
     def _models(self) -> dict[str, Classifier]:
-        if self.hub.revision is not None and len(self.model) > 1:
+        if self.hub.revision is not None and len(self.model) + len(self.models) > 1:
             raise CommandError("--revision needs a single --model; for several write each as hf-hub:ORG/NAME@REVISION")
         models = [
             _command.load_model(folder, self.preprocessing, self.image_size, hub=self.hub, quiet=self.quiet)
-            for folder in self.model or (None,)
+            for folder in (*self.model, *self.models) or (None,)
         ]
         names = [model.name for model in models]
         if len(set(names)) < len(names):

@@ -44,7 +44,7 @@ def tables(quality: int) -> Int[np.ndarray, "2 8 8"]:
 
 
 def there_and_back(image: Int[Array, "H W channels"], divisors: Int[Array, "2 8 8"]) -> Int[Array, "H W channels"]:
-    """Levels 0 .. 255 of an image of one or three channels after compression by these divisors; int32[H, W, channels]."""
+    """An image of one or three channels, levels 0 .. 255, after compression by these divisors."""
     height, width, channels = image.shape
     if channels == 1:
         return _blocks(image[..., 0], divisors[0])[:height, :width, None]

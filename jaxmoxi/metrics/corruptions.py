@@ -72,7 +72,7 @@ def corrupt(
 
 
 def check_photo(photo: Num[AnyArray, "H W channels"]) -> Num[Array, "H W channels"]:
-    """A photo of levels 0 .. 255 as an array, looked at as far as its numbers are there. Raises and warns as `corrupt`."""
+    """A photo as an array, looked at as far as its numbers are there. Raises and warns as `corrupt`."""
     if not hasattr(photo, "shape") or not hasattr(photo, "dtype"):
         raise InputError(
             f"expected a photo as an array [H, W, channels]; got {type(photo).__name__}: model.crop(photo) makes one"

@@ -7,21 +7,24 @@ from jaxmoxi.models.checkpoints.demo import demo
 from jaxmoxi.models.checkpoints.folder import load
 from jaxmoxi.models.checkpoints.torch_file import read_torch
 from jaxmoxi.models.checkpoints.weights import read_tensors
-from jaxmoxi.models.classifier import Classifier, imagenet_classes
+from jaxmoxi.models.classifier import Classifier, Restriction, imagenet_classes
 from jaxmoxi.models.networks.cnn import InvertedResidualConfig
 from jaxmoxi.models.networks.vit import VisionTransformerConfig
 from jaxmoxi.models.preprocess import Preprocessing
+from jaxmoxi.models.restriction import restrict
 
 __all__ = [
     "Classifier",
     "InvertedResidualConfig",
     "Preprocessing",
+    "Restriction",
     "VisionTransformerConfig",
     "demo",
     "imagenet_classes",
     "load",
     "read_tensors",
     "read_torch",
+    "restrict",
 ]
 
 # `p2p` has configs of these names, which are other classes.

@@ -7,7 +7,7 @@ import difflib
 import functools
 from collections.abc import Callable
 from importlib import resources
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,17 @@ from jaxmoxi.models.preprocess import Photo, Preprocessing, crop_photo, preproce
 from jaxmoxi.pytrees import record, static
 
 
+class Restriction(NamedTuple):
+    """Which classes of a network's head a classifier keeps (`jaxmoxi.models.restrict`).
+
+    classes:     the indices of its classes among those of the network's own head.
+    class_names: the names of all classes of that head.
+    """
+
+    classes: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+
 @record
 class Classifier:
     """A loaded image classifier. A pytree: `params` are its leaves, the rest is structure, so a function jitted over
@@ -43,6 +54,7 @@ class Classifier:
     class_names:   K names; a name may list synonyms, separated by commas.
     name:          what to call it in print.
     link:          what its logits were trained for: "softmax", one class of K, or "sigmoid", each class for itself.
+    restriction:   which of the network's classes the K are; None: all of them.
     """
 
     in_evaluation: ClassVar[bool] = True  # a network here answers for each row alone: games need not try it
@@ -53,6 +65,7 @@ class Classifier:
     class_names: tuple[str, ...] = static()
     name: str = static(default="classifier")
     link: Literal["softmax", "sigmoid"] = static(default="softmax")
+    restriction: Restriction | None = static(default=None)
 
     def astype(self, dtype: DTypeLike) -> Classifier:
         """The same classifier computing in "bfloat16" or "float32", its final norm and head always in float32.
@@ -70,7 +83,7 @@ class Classifier:
 
     def logits(self, images: Float[Array, "B H W channels"]) -> Float[Array, "B K"]:
         """Class logits, float32[B, K], of preprocessed images float32[B, H, W, C]. Pure."""
-        return self.network()(images)
+        return self._kept(self.network()(images))
 
     def preprocess(self, photo: Photo) -> Float[Array, "H W channels"]:
         """A photo (PIL image of any mode, or uint8 array) as the network's input, float32[H, W, C], normalised.
@@ -136,7 +149,7 @@ class Classifier:
         Numbers in [0, 1] for `present` are gates: they multiply the attention weights on each token.
         Raises ValueError for a network without tokens.
         """
-        return self.network().encode(tokens, present)
+        return self._kept(self.network().encode(tokens, present))
 
     def features(self, images: Float[Array, "B H W channels"]) -> Features:
         """What the network makes of preprocessed images before it decides (see `Features`): of a CNN the last
@@ -145,7 +158,7 @@ class Classifier:
 
     def classify(self, features: Features) -> Float[Array, "B K"]:
         """Logits from `features`: `classify(features(images))` is `logits(images)`. Differentiable in them."""
-        return self.network().classify(features)
+        return self._kept(self.network().classify(features))
 
     def scan_attention(
         self,
@@ -171,6 +184,10 @@ class Classifier:
     def network(self) -> ClassifierNetwork:
         """The NNX module with these parameters in it."""
         return nnx.merge(_structure(self.config), self.params)
+
+    def _kept(self, logits: Float[Array, "B N"]) -> Float[Array, "B K"]:
+        """The logits of the classes that are kept."""
+        return logits if self.restriction is None else logits[:, np.asarray(self.restriction.classes)]
 
     def _check_size(self, image: Array) -> None:
         shape = image_shape(self.config)

@@ -117,7 +117,8 @@ def fingerprint(model: Classifier, photos: Sequence[Photo]) -> dict[str, str]:
 
     These are the model (its weights, architecture, preprocessing and classes) and the list of photos.
     """
-    weights = hashlib.sha256(repr((model.config, model.preprocessing, model.class_names)).encode())
+    known = (model.config, model.preprocessing, model.class_names)
+    weights = hashlib.sha256(repr(known if model.restriction is None else (*known, model.restriction)).encode())
     for leaf in jax.tree.leaves(model):
         array = np.asarray(leaf)
         weights.update(f"{array.dtype}{array.shape}".encode())

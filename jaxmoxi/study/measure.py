@@ -223,6 +223,13 @@ def _objects(
     return box_mask(height, width, inside)
 
 
+def curve_game(task: Setting, photo: AnyPhoto, target: int) -> ValueFn:
+    """The game of a photo that the model's methods play, on all devices of the setting, for any class."""
+    model = task.model
+    regions = parse_regions(task.config.regions).label_map(model.crop(photo))
+    return _curve_game(task, model.preprocess(photo), target, regions, task.masking)
+
+
 def _curve_game(task: Setting, image: Float[Array, "H W 3"], target: int, regions: Labels, removal: Removal) -> ValueFn:
     v = _game(task.model, image, target, regions, removal, task.config.payoff)
     return v if task.mesh is None else shard_coalitions(v, task.mesh)

@@ -102,6 +102,14 @@ def find_listed(root: epath.PathLike, class_names: Sequence[str], *, need_labels
     return found
 
 
+def chosen_photos(photos: Sequence[Photo], count: int | None) -> list[Photo]:
+    """So many of the photos, spread evenly over the list; None: all."""
+    if count is None or count >= len(photos):
+        return list(photos)
+    places = np.linspace(0, len(photos) - 1, count).round().astype(int)
+    return [photos[i] for i in sorted(set(places.tolist()))]
+
+
 def photo_folder(root: epath.PathLike) -> epath.Path:
     """The folder to which the names of `list_photos` are relative."""
     root = epath.Path(root)

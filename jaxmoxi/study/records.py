@@ -19,7 +19,7 @@ from jaxmoxi.metrics.registry import Line, Number
 # checksum, nor what was in the photos' files.
 FORMAT = 3
 
-Status = Literal["ok", "unreadable", "not classified correctly", "failed"]
+Status = Literal["ok", "unreadable", "not classified correctly", "of another class", "failed"]
 
 
 class Measured(NamedTuple):

@@ -22,7 +22,8 @@ from jaxmoxi.escape import markdown, printable, shorten
 from jaxmoxi.files import write_whole
 from jaxmoxi.games.removal import Removal
 from jaxmoxi.metrics.registry import Column, all_columns
-from jaxmoxi.study import figures
+from jaxmoxi.models.classifier import Restriction
+from jaxmoxi.study import across_report, figures
 from jaxmoxi.study.measure import Setting
 from jaxmoxi.study.photos import Photo
 from jaxmoxi.study.records import Measured, Result
@@ -81,13 +82,20 @@ def is_finished(report: epath.PathLike) -> bool:
 _UNFINISHED = "**Not finished**"
 
 
-def table_rows(name: str, photos: Sequence[Photo], results: Iterable[Result]) -> list[Row]:
-    """The tidy table of one model: photo after photo, method after method, the numbers in the order of the metrics."""
+def table_rows(
+    name: str, photos: Sequence[Photo], results: Iterable[Result], restriction: Restriction | None = None
+) -> list[Row]:
+    """The tidy table of one model: photo after photo, method after method, the numbers in the order of the metrics.
+
+    Labels and targets are among the classes of the whole head, also of a model that is restricted.
+    """
     rows = []
     for result in results:
         if result.measured is not None:
             place = {method: i for i, method in enumerate(result.measured.methods)}
-            head = (name, result.photo, photos[result.index].label, result.measured.target)
+            target = result.measured.target
+            target = target if restriction is None else restriction.classes[target]
+            head = (name, result.photo, photos[result.index].label, target)
             for number in sorted(result.measured.numbers, key=lambda n: place[n.method]):
                 rows.append(Row(*head, number.method, number.removal, number.column, number.value))
     return rows
@@ -118,7 +126,7 @@ def write_report(study: Study, made_of: str) -> None:
     for m, (name, task) in enumerate(study.settings):
         results = _results(study, m)
         measured += len(results)
-        own = table_rows(name, study.photos, results)
+        own = table_rows(name, study.photos, results, task.model.restriction)
         rows += own
         good = [(study.photos[r.index], r.measured) for r in results if r.measured is not None]
         drawn = _draw(stems[m], task, good, study.folder)
@@ -134,6 +142,7 @@ def write_report(study: Study, made_of: str) -> None:
     for name, data in files.items():
         write_whole(study.out / name, data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    sections += across_report.section(study, _UNFINISHED)
     text = "\n".join([_head(study, measured), *sections, _MADE_OF.format(json.dumps({"shards": made_of, **hashes}))])
     write_whole(report_path(study.out), text.encode())
 
@@ -145,6 +154,8 @@ def _made_of(study: Study) -> str:
     """A hash of what is in the shards."""
     known = [(pair, study.path(pair)) for pair in study.shards]
     found = [(*pair, study.is_done(pair), results_in(path)) for pair, path in known if path is not None]
+    if len(study.settings) > 1:
+        found.append((-1, -1, True, across_report.made_of(study)))
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
@@ -256,6 +267,10 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
     if broken:
         lines += ["", f"Photos without a result ({len(broken)}):", ""]
         lines += [f"- {_text(r.photo, 120)}: {r.status}: {_text(r.reason, 300)}" for r in broken]
+    absent = [r for r in results if r.status == "of another class"]
+    if absent:
+        names = ", ".join(_text(r.photo, 120) for r in absent[:8]) + (", ..." if len(absent) > 8 else "")
+        lines += ["", f"Left out, as this head does not have their classes ({len(absent)}): {names}."]
     cited = [f"- {m}: {METHODS[m].source}" for m in task.methods]
     return "\n".join([*lines, "", "Methods:", "", *cited, ""])
 

@@ -8,12 +8,12 @@ follow from the photo, the settings and the seed alone, so it makes no differenc
 from __future__ import annotations
 
 import math
+import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -22,7 +22,7 @@ from jaxmoxi.errors import InputError, NaNValueError, warn
 from jaxmoxi.escape import printable
 from jaxmoxi.files import PhotoWarning, sweep_drafts
 from jaxmoxi.models.classifier import Classifier
-from jaxmoxi.study import contents
+from jaxmoxi.study import across, contents
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
 from jaxmoxi.study.photos import (
@@ -30,6 +30,7 @@ from jaxmoxi.study.photos import (
     UnreadableError,
     as_text,
     box_array,
+    chosen_photos,
     find_listed,
     photo_folder,
     read_mask,
@@ -58,7 +59,9 @@ def run_study(
     """Runs a study, or what is left of it, and returns the path of its report.
 
     photos:     see `photos.list_photos`.
-    models:     classifiers (`jaxmoxi.models.load`) by the name they have in the report; of the same classes.
+    models:     classifiers (`jaxmoxi.models.load`) by the name they have in the report; of the same classes, or
+                restricted to some of them (`jaxmoxi.models.restrict`): photos of a class that a restricted head does
+                not have are left out under it. Of several the report tells how far they agree.
     out:        the study's folder, any `etils.epath` path.
     shard_size: photos in a shard, which is the unit of work, of loss, and of sharing among processes; part of the
                 settings.
@@ -90,14 +93,14 @@ def run_study(
         raise InputError(f"expected a process (index, count) with index in 0 .. count - 1; got {process}")
     if not models:
         raise InputError("expected at least one model; got none")
-    names = {model.class_names for model in models.values()}
+    names = {m.restriction.class_names if m.restriction else m.class_names for m in models.values()}
     if len(names) > 1:
         raise InputError("expected models of the same classes; their class names differ")
     need_labels = config.only_correct or config.target == "label"
     found = find_listed(photos, names.pop(), need_labels=need_labels)
     if found.left_out:
         warn(f"{as_text(str(photos))}: {found.told}", PhotoWarning)
-    listed = _chosen(found.photos, config)
+    listed = chosen_photos(found.photos, config.num_photos)
     if all(photo.label < 0 for photo in listed) and need_labels:
         raise InputError(
             f"{photos} does not tell what its photos show, and the study asks for it: put them into class folders, "
@@ -142,6 +145,12 @@ def run_study(
             done = lambda: all(map(study.is_done, missing)) or (deadline is not None and time.monotonic() > deadline)  # noqa: E731
             _wait(done, poll_seconds, "the other processes", progress)
         sweep_drafts(out / "shards")
+        if finished and len(models) > 1 and all(map(study.is_done, study.shards)):
+            photos_of_several = across.measured_photos(study)
+            if progress and photos_of_several:
+                tqdm.write("one model's orders under another's game", file=sys.stderr)
+            in_time = lambda: deadline is None or time.monotonic() < deadline  # noqa: E731
+            across.measure_across(study, photos_of_several, in_time)
         update_report(study)
     elif finished and deadline is None:
         _wait(report_path(out).exists, poll_seconds, "the report", progress)
@@ -222,13 +231,6 @@ def _estimate(
     bar.say(f"about {duration(seconds)} in all, and compiling once")
 
 
-def _chosen(photos: Sequence[Photo], config: StudyConfig) -> list[Photo]:
-    if config.num_photos is None or config.num_photos >= len(photos):
-        return list(photos)
-    places = np.linspace(0, len(photos) - 1, config.num_photos).round().astype(int)
-    return [photos[i] for i in sorted(set(places.tolist()))]
-
-
 def _wait(done: Callable[[], bool], seconds: float, what: str, progress: bool) -> None:
     if done():
         return
@@ -249,6 +251,8 @@ def _one(task: Setting, study: Study, index: int, bar: Progress) -> Result:
         measured = _measure(task, study, photo, bar)
     except UnreadableError as error:
         status, reason = "unreadable", error.reason
+    except _AnotherClassError as error:
+        status, reason = "of another class", str(error)
     except NotCorrectError as error:
         status, reason = "not classified correctly", f"seen as {error}"
     except (InputError, NaNValueError) as error:
@@ -256,9 +260,24 @@ def _one(task: Setting, study: Study, index: int, bar: Progress) -> Result:
     return Result(index, as_text(photo.name), status, reason, time.perf_counter() - started, measured, content)
 
 
+class _AnotherClassError(Exception):
+    """A restricted head does not have the photo's class."""
+
+
+def _own_label(task: Setting, label: int) -> int:
+    """A photo's label among the classes of the model's own head; -1 where it is not known."""
+    restriction = task.model.restriction
+    if restriction is None or label < 0:
+        return label
+    if label not in restriction.classes:
+        raise _AnotherClassError(f"{restriction.class_names[label]} is none of the {len(restriction.classes)} classes")
+    return restriction.classes.index(label)
+
+
 def _measure(task: Setting, study: Study, photo: Photo, bar: Progress) -> Measured:
+    label = _own_label(task, photo.label)
     picture = read_photo(study.folder / photo.name)
     own = zlib.crc32(photo.name.encode("utf-8", "surrogateescape"))
     key = jax.random.fold_in(jax.random.key(task.config.seed), own)
     mask = read_mask(study.folder / photo.mask, picture.size) if photo.mask and study.reads_masks else None
-    return measure_photo(key, task, picture, label=photo.label, boxes=box_array(photo), mask=mask, watch=bar.step)
+    return measure_photo(key, task, picture, label=label, boxes=box_array(photo), mask=mask, watch=bar.step)
