@@ -6,8 +6,8 @@ besides, the coding of the numbers in bits, loses nothing.
 
 Source: ITU-T T.81 (1992), its annexes A and K; the tables' scaling, the chroma's averages and the triangle filter that
 takes chroma back to full resolution are those of the Independent JPEG Group's library.
-Deviation: the cosine transforms are computed in float32, where the library computes in whole numbers; a level may
-differ by rounding. Images of one channel are greys, without chroma.
+Deviation: the cosine transforms are computed in float32, where the library computes in whole numbers; a level, or a
+quotient next to a half, may be rounded to the other side. Images of one channel are greys, without chroma.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ class StudyConfig:
     methods:    names of `jaxmoxi.attribution.METHODS`. Methods that do not apply to a model are left out for it.
     metrics:    names of `jaxmoxi.metrics.METRICS`: "curves" (insertion, deletion, smallest group to flip, highest
                 confidence), "agreement" (of each order with MoXI's), "localisation" (of photos with boxes or masks),
-                "road" (imputation, which no method optimises).
+                "road" (imputation, which no method optimises), "corruption" (players corrupted instead of hidden),
+                "adversarial" (patches found by PGD), and the others that are listed there.
     regions:    the players: "grid:RxC" or "slic:N".
     masking:    how the game that methods play hides players: "tokens", "zero", "mean", "blur"; None: "tokens" where the
                 model has them, else "zero".

@@ -1,6 +1,7 @@
 """`jaxmoxi study`: what it prints and writes, and how it ends when an input is wrong."""
 
 import json
+import shutil
 
 import pytest
 from safetensors.numpy import save_file
@@ -132,3 +133,21 @@ def test_its_help_names_every_method_and_every_metric(capsys):
     printed = "".join(capsys.readouterr().out.replace("│", "").split())  # lines break at hyphens, too
     for name, entry in {**METHODS, **METRICS}.items():
         assert f"{name} ({entry.help})".replace(" ", "") in printed
+
+
+def test_several_models_and_heads_of_few_classes(photos, folder, tmp_path, capsys):
+    other = tmp_path / "other-vit"
+    shutil.copytree(folder, other)
+    words = [
+        photos, "--out", tmp_path / "out", "--methods", "random", "--metrics", "sparseness", "--regions", "grid:2x2",
+        "--only-correct", "False", "--quiet", "--models", folder, other, "--classes", "2", "4",
+    ]  # fmt: skip
+    assert run(*words) == 0
+    told = capsys.readouterr().err
+    assert "heads of 2 classes leave out 1 of 3 photos, which show 3 classes" in told
+    report = (tmp_path / "out" / "report.md").read_text()
+    for name, counts in (("tiny-vit, 2 classes", "2 ok, 1 of another class"), ("other-vit, 4 classes", "3 ok")):
+        assert f"## {name}\n\nPhotos: {counts}." in report
+    assert "| tiny-vit, 2 classes and other-vit, 4 classes | 2 |" in report
+    assert run(*words, "--classes", "1") == 2
+    assert "expected numbers of classes from 2 to the model's 4, each once; got 1" in capsys.readouterr().err
