@@ -10,7 +10,8 @@ Photos are levels 0 .. 255, before any normalisation: what `model.crop(photo)` g
 Deviations. The published files were saved as JPEG of quality 85 once more, which is not done here. Motion blur is
 ImageMagick's formula in float32, which ImageMagick computes in its own whole numbers. JPEG is computed without a file
 (see `_jpeg`): nearly all numbers are those that Pillow decodes, to a level, and a quotient that lies next to a half may
-be rounded to the other side, by which its block differs a little. Draws are JAX's: the same distributions, not NumPy's numbers.
+be rounded to the other side, by which its block differs a little. Draws are JAX's: the same distributions, other
+numbers than NumPy's.
 """
 
 from __future__ import annotations
