@@ -130,7 +130,7 @@ def adversarial_curve(
     ]
     found = jax.tree.map(lambda *x: jnp.concatenate(x)[: len(patches)].reshape(len(orders), len(at)), *parts)
     if jnp.isnan(found.log_odds).any():
-        raise nan_error(f"in an attack on {at[int(jnp.argmax(jnp.isnan(found.log_odds).any(0)))]} players")
+        raise nan_error(f"in an attack on {at[int(jnp.argmax(jnp.isnan(found.log_odds).any(0)))]} of the players")
     pixels = jnp.ones(orders.shape[1]) if share == "players" else region_sizes(v.regions, orders.shape[1])
     shares = shares_along(orders, pixels)[:, jnp.asarray(at)]
     fooled = ~found.leads
@@ -252,7 +252,9 @@ register(
         ),
         help="how few players an adversarial patch needs",
         by_default=False,
-        removals=(("attack", f"pixels attacked (PGD, {_STEPS} steps) in up to half of the players"),),
+        removals=(
+            ("attack", f"pixels attacked (PGD, {_STEPS} steps) in up to half of the players of the deletion orders"),
+        ),
         cost=lambda methods, sizes, removals: 3 * _STEPS * methods * len(_SHARES),
         place=44,
     )

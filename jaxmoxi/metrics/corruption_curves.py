@@ -228,15 +228,6 @@ def _measure(explained: Explained) -> Iterator[Number | Line]:
                 yield Line("corruption", method, "corruption", panel, quantity, shares[i], mean)
 
 
-def _note(sizes: Sequence[int]) -> str:
-    del sizes
-    return (
-        f"Corruption curves are measured at {_POINTS} sizes, along the deletion orders; areas are means over ten kinds "
-        "and five severities, the columns named by a kind over its five severities. Pixels are corrupted under every "
-        "model, and no tokens removed."
-    )
-
-
 register(
     Metric(
         "corruption",
@@ -248,13 +239,18 @@ register(
         ),
         help="the prediction while players are corrupted, as ImageNet-C does it, instead of hidden",
         by_default=False,
-        removals=(("corruption", "pixels corrupted (ImageNet-C), probability areas"),),
+        removals=(
+            (
+                "corruption",
+                "pixels corrupted as in ImageNet-C, along the deletion orders: areas under the probability, "
+                f"of curves of {_POINTS} sizes, means over five severities and the kind named or all ten",
+            ),
+        ),
         panels=Panels(
             quantities=(("leads", "accuracy"), ("probabilities", "probability of the class")),
             directions=tuple((name, f"{name} (lower is better)", "corrupted, %") for name in _PANELS),
         ),
         cost=lambda methods, sizes, removals: len(CORRUPTIONS) * len(SEVERITIES) * methods * _POINTS,
-        note=_note,
         place=42,
     )
 )

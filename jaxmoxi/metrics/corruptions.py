@@ -70,6 +70,13 @@ def corrupt(
     level = np.asarray(severity) if is_concrete(severity) else None
     if level is not None and (level.shape != () or level.dtype.kind not in "iu" or not 1 <= level <= 5):
         raise InputError(f"expected a severity from 1 to 5, a whole number; got {severity!r}")
+    try:
+        jax.random.fold_in(key, 0)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"expected a JAX random key first, such as jax.random.key(0); got {type(key).__name__} "
+            f"({str(error).splitlines()[0]})"
+        ) from None
     return _corrupted(key, check_photo(photo), kind, jnp.asarray(severity, jnp.int32))
 
 

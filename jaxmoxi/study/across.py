@@ -131,6 +131,11 @@ def transfers(study: Study, photos: Mapping[int, Mapping[int, Measured]]) -> dic
     return {p: kept[p][1] for p, models in photos.items() if p in kept and kept[p][0] == _digest(study, p, models)}
 
 
+def contents_hash(out: epath.Path) -> str:
+    """A hash of what `across.npz` holds; of nothing where it is missing or damaged."""
+    return hashlib.sha256(repr(sorted(_read(out).items())).encode()).hexdigest()
+
+
 def across_path(out: epath.Path) -> epath.Path:
     """Where the curves of one model's order under another's game are."""
     return out / "across.npz"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -17,11 +16,8 @@ Rows = Sequence[tuple[str, Mapping[str, Sequence[float]]]]  # (name of the row, 
 
 
 def made_of(study: Study) -> str:
-    """A hash of the file that the section follows from, beside the shards."""
-    try:
-        return hashlib.sha256(across.across_path(study.out).read_bytes()).hexdigest()
-    except OSError:
-        return ""
+    """A hash of what the section follows from, beside the shards."""
+    return across.contents_hash(study.out)
 
 
 def section(study: Study, unfinished: str) -> list[str]:

@@ -186,6 +186,8 @@ def test_errors_and_warnings():
     for severity in (0, 6, 1.5, True, "2"):
         with pytest.raises(ValueError, match="a severity from 1 to 5"):
             corrupt(KEY, PHOTO, "fog", severity)
+    with pytest.raises(ValueError, match=r"a JAX random key first, such as jax.random.key\(0\); got NoneType"):
+        corrupt(None, PHOTO, "fog", 1)
     with pytest.raises(ValueError, match="expected a corruption of gaussian_noise, .*; got 'snow'"):
         corrupt(KEY, PHOTO, "snow", 1)
     with pytest.warns(UserWarning, match="give 255 \\* photo"):
