@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxmoxi.errors import InputError
+from jaxmoxi.games.base import Game
 from jaxmoxi.games.fill import fill_image
 from jaxmoxi.games.image import pixel_value_fn
 from jaxmoxi.games.imputation import RandomKey
@@ -31,7 +32,7 @@ from jaxmoxi.models.preprocess import Preprocessing
 from jaxmoxi.moxi.curves import Share, area_under, check_order, curve_readouts, shares_along
 from jaxmoxi.pytrees import is_concrete, record, static
 from jaxmoxi.regions.label_maps import region_sizes
-from jaxmoxi.types import AnyArray
+from jaxmoxi.types import AnyArray, Readout
 
 
 @record
@@ -122,7 +123,8 @@ def corruption_curve(
                 that logits_fn belongs to; a function of another kind has to say it.
     payoff, link, batch_size: as `pixel_value_fn` and `curve_readouts` take them.
 
-    It evaluates len(kinds) * len(severities) * M * S coalitions, all of one compiled program. Called from the host.
+    It evaluates about len(kinds) * len(severities) * M * (S - 2) coalitions by one compiled program; what all orders
+    share, the photo and the corrupted ones, is evaluated once. Called from the host.
     Raises ValueError for what `corrupt`, `pixel_value_fn` and `curve_readouts` refuse, for kinds or severities that are
     unknown, repeated or none, and for a photo that is not of the model's size.
     """
@@ -138,15 +140,16 @@ def corruption_curve(
     orders = jnp.stack([check_order(row) for row in (orders[None] if single else orders)])
     num_players = orders.shape[1]
     at = list(range(num_players + 1)) if sizes is None else [int(k) for k in sizes]
-    if len(at) < 2:
-        raise InputError(f"expected at least two sizes, between which there is a curve; got {sizes}")
+    if len(at) < 2 or at[0] < 0 or at[-1] > num_players or (np.diff(at) <= 0).any():
+        raise InputError(f"expected at least two ascending sizes in 0 .. {num_players}; got {sizes}")
+    clean = curve_readouts(v, orders[:1], insertion=False, sizes=[0], batch_size=batch_size) if at[0] == 0 else None
     found = []
     for name in kinds:
         own = jax.random.fold_in(key, CORRUPTIONS.index(name))
         for severity in severities:
             fill = fill_image(v.image, normalize(corrupt(own, photo, name, severity)))
             game = dataclasses.replace(v, fill=fill)
-            found.append(curve_readouts(game, orders, insertion=False, sizes=at, batch_size=batch_size))
+            found.append(_readouts(game, orders, at, clean, batch_size))
     pixels = jnp.ones(num_players) if share == "players" else region_sizes(v.regions, num_players)
     shares = shares_along(orders, pixels)[:, jnp.asarray(at)]
     shape = (len(orders), len(kinds), len(severities), len(at))
@@ -154,6 +157,24 @@ def corruption_curve(
     if single:
         shares, values, leads, probabilities = shares[0], values[0], leads[0], probabilities[0]
     return CorruptionCurves(jnp.asarray(at, jnp.int32), shares, values, leads, probabilities, kinds, severities)
+
+
+def _readouts(
+    game: Game, orders: Int[Array, "M P"], sizes: list[int], clean: Readout | None, batch_size: int | None
+) -> Readout:
+    """What `curve_readouts` says along orders of deletion, [M, S]; the ends, which all orders share, once.
+
+    clean: the readout of the photo, [1, 1], where the sizes begin with 0.
+    """
+    count, num_players = orders.shape
+    inner = [k for k in sizes if 0 < k < num_players]
+    parts = [] if clean is None else [jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), clean)]
+    if inner:
+        parts.append(curve_readouts(game, orders, insertion=False, sizes=inner, batch_size=batch_size))
+    if sizes[-1] == num_players:
+        end = curve_readouts(game, orders[:1], insertion=False, sizes=[num_players], batch_size=batch_size)
+        parts.append(jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), end))
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
 
 
 def _checked(names: Sequence[Any], allowed: Sequence[Any], what: str) -> tuple[Any, ...]:
@@ -184,11 +205,11 @@ def _normalizer(owner: Any, photo: Num[Array, "H W channels"]) -> Callable[[Arra
     return normalize
 
 
-_POINTS = 9  # sizes of a study's curves, between which they are straight
+_POINTS = 7  # sizes of a study's curves, between which they are straight; denser where orders differ most
 
 
 def _points(num_players: int) -> list[int]:
-    return sorted({round(p * num_players) for p in np.linspace(0, 1, _POINTS)})
+    return sorted({round(p**1.7 * num_players) for p in np.linspace(0, 1, _POINTS)})
 
 
 _PANELS = {"severity 1": (1,), "severity 3": (3,), "severity 5": (5,)}
@@ -250,7 +271,7 @@ register(
             quantities=(("leads", "accuracy"), ("probabilities", "probability of the class")),
             directions=tuple((name, f"{name} (lower is better)", "corrupted, %") for name in _PANELS),
         ),
-        cost=lambda methods, sizes, removals: len(CORRUPTIONS) * len(SEVERITIES) * methods * _POINTS,
+        cost=lambda methods, sizes, removals: len(CORRUPTIONS) * len(SEVERITIES) * (methods * (_POINTS - 2) + 1),
         place=42,
     )
 )

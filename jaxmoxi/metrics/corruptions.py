@@ -149,7 +149,7 @@ def impulse_noise(key: RandomKey, image: Image, severity: Severity) -> Image:
     return jnp.where(jax.random.uniform(hit, image.shape) <= share, salted, image)
 
 
-def _disk(radius: int, sigma: float) -> Float[np.ndarray, "21 21"]:
+def _disk(radius: int, sigma: int | float) -> Float[np.ndarray, "21 21"]:
     """A disk of a lens out of focus, its edge softened by a Gaussian of 3 (radius up to 8) or 5 pixels."""
     reach, taps = (8, 3) if radius <= 8 else (radius, 5)
     places = np.arange(-reach, reach + 1)
@@ -177,7 +177,7 @@ def defocus_blur(key: RandomKey, image: Image, severity: Severity) -> Image:
     return jnp.moveaxis(out[:, 0], 0, -1)
 
 
-def _trail(radius: int, sigma: float) -> Float[np.ndarray, "41"]:
+def _trail(radius: int, sigma: int | float) -> Float[np.ndarray, "41"]:
     """Half a Gaussian: how much each place of the way that a pixel comes counts."""
     width = 2 * radius + 1
     weights = np.exp(-0.5 * (np.arange(width) / sigma) ** 2)

@@ -80,7 +80,7 @@ def test_the_metric_of_a_study():
     found = list(metric.measure(explained))
     numbers = {(n.method, n.column): n.value for n in found if hasattr(n, "value")}
     assert {column for _, column in numbers} == {column.name for column in metric.columns}
-    curves = corruption_curve(KEY, MODEL.logits, PHOTO, 2, REGIONS, orders[:, 1])
+    curves = corruption_curve(KEY, MODEL.logits, PHOTO, 2, REGIONS, orders[:, 1], sizes=[0, 1, 2, 3, 4])
     for i, method in enumerate(explained.methods):
         wanted = float(curves.probability_area[i])
         np.testing.assert_allclose(numbers[method, "corruption probability area"], wanted, rtol=1e-5)
@@ -101,7 +101,7 @@ def test_errors():
         ({"kinds": ()}, "expected kinds among"),
         ({"severities": (0,)}, "expected severities among 1, 2"),
         ({"severities": (2, 2)}, "each once"),
-        ({"sizes": [2]}, "at least two sizes"),
+        ({"sizes": [2]}, "at least two ascending sizes"),
         ({"sizes": [0, 5]}, r"ascending sizes in 0 .. 4"),
         ({"order": np.array([0, 1, 2, 2])}, "permutation"),
         ({"photo": PHOTO[:12]}, r"of shape \[16, 16, 3\]; got \[12, 16, 3\]: model.crop\(photo\)"),
