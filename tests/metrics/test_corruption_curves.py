@@ -38,7 +38,7 @@ def test_is_the_model_of_photos_whose_first_players_are_corrupted():
     np.testing.assert_allclose(found.shares, [[0, 0.25, 0.75, 1]] * 2)
     assert (found.kinds, found.severities) == (kinds, severities)
     one = corruption_curve(
-        KEY, MODEL.logits, PHOTO, 1, REGIONS, orders[1], kinds="jpeg", severities=[5], sizes=sizes, payoff="prob"
+        KEY, MODEL.logits, PHOTO, 1, REGIONS, orders[1], kinds=["jpeg"], severities=[5], sizes=sizes, payoff="prob"
     )
     np.testing.assert_allclose(one.values[0, 0], found.probabilities[1, 1, 1], rtol=1e-5)
     assert one.probability_area.shape == one.accuracy_area.shape == ()
@@ -73,7 +73,7 @@ def test_all_orders_meet_the_same_draws_and_a_function_says_its_own_normalisatio
 def test_the_metric_of_a_study():
     orders = np.tile(np.array([[[0, 1, 2, 3]], [[3, 1, 0, 2]]], np.int32), (1, 2, 1))
     explained = Explained(
-        key=KEY, model=MODEL, image=model_image(PHOTO), target=2, regions=REGIONS, methods=("moxi", "random"),
+        key=KEY, model=MODEL, image=jnp.asarray(model_image(PHOTO)), target=2, regions=REGIONS, methods=("moxi", "random"),
         scores=-orders.astype(np.float32), orders=orders, games={}, sizes=[0, 4], photo=PHOTO,
     )  # fmt: skip
     metric = METRICS["corruption"]

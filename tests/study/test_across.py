@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from etils import epath
 
 import jaxmoxi as jm
 from jaxmoxi.study import across, heads, run_study, store
@@ -59,7 +60,7 @@ def test_areas_of_one_models_orders_are_those_of_its_curves_under_the_other(done
 
 def test_is_made_once_and_again_where_it_is_damaged(done):
     folder, out, report = done
-    path = across.across_path(out)
+    path = across.across_path(epath.Path(out))
     before = path.stat().st_mtime_ns
     run_study(folder, TWO, out, CONFIG, shard_size=2, progress=False)
     assert path.stat().st_mtime_ns == before
@@ -97,6 +98,7 @@ def test_heads_of_few_classes_leave_out_the_other_photos(tmp_path):
         heads.restricted_heads(folder, models, (2,), config)
 
 
+@pytest.mark.slow
 def test_superpixels_of_photos_cut_differently_are_not_compared(done, tmp_path):
     import dataclasses
 
