@@ -73,8 +73,9 @@ def test_all_orders_meet_the_same_draws_and_a_function_says_its_own_normalisatio
 def test_the_metric_of_a_study():
     orders = np.tile(np.array([[[0, 1, 2, 3]], [[3, 1, 0, 2]]], np.int32), (1, 2, 1))
     explained = Explained(
-        key=KEY, model=MODEL, image=jnp.asarray(model_image(PHOTO)), target=2, regions=REGIONS, methods=("moxi", "random"),
-        scores=-orders.astype(np.float32), orders=orders, games={}, sizes=[0, 4], photo=PHOTO,
+        key=KEY, model=MODEL, image=jnp.asarray(model_image(PHOTO)), target=2, regions=REGIONS,
+        methods=("moxi", "random"), scores=-orders.astype(np.float32), orders=orders, games={}, sizes=[0, 4],
+        photo=PHOTO,
     )  # fmt: skip
     metric = METRICS["corruption"]
     found = list(metric.measure(explained))
