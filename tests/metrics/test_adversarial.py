@@ -53,11 +53,11 @@ def test_a_classifier_knows_its_bounds_and_the_metric_measures():
     model = tiny_classifier()
     photo = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     image, regions = model.preprocess(photo), jm.grid_regions(16, 16, rows=2, cols=4)
-    target = int(model.logits(image[None]).argmax())
+    target = int(jax.jit(model.logits)(image[None]).argmax())
     orders = np.stack([np.arange(8), np.arange(8)[::-1]]).astype(np.int32)
     found = adversarial_curve(model.logits, image, target, regions, orders, sizes=[0, 1, 2, 4])
     assert (np.diff(np.asarray(found.log_odds[:, [0, 3]])) < 0).all()
-    whole = jm.pixel_value_fn(model.logits, image, target, regions)(jnp.ones((1, 8), bool))
+    whole = jm.evaluate(jm.pixel_value_fn(model.logits, image, target, regions), jnp.ones((1, 8), bool))
     np.testing.assert_allclose(found.log_odds[:, 0], np.repeat(whole, 2), rtol=1e-4)
     explained = Explained(
         key=jax.random.key(0), model=model, image=image, target=target, regions=regions, methods=("moxi", "random"),

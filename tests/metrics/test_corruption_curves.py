@@ -23,13 +23,14 @@ def test_is_the_model_of_photos_whose_first_players_are_corrupted():
     found = corruption_curve(
         KEY, MODEL.logits, PHOTO, 1, REGIONS, orders, kinds=kinds, severities=severities, sizes=sizes
     )
+    logits = jax.jit(MODEL.logits)
     for i, order in enumerate(orders):
         for c, kind in enumerate(kinds):
             for s, severity in enumerate(severities):
                 photo = np.asarray(corrupt(KEY, PHOTO, kind, severity))  # neither of these kinds draws
                 gone = np.stack([np.isin(REGIONS, order[:k]) for k in sizes])[..., None]
                 images = jnp.stack([model_image(p) for p in np.where(gone, photo, PHOTO)])
-                chances = jax.nn.softmax(MODEL.logits(images))
+                chances = jax.nn.softmax(logits(images))
                 np.testing.assert_allclose(found.probabilities[i, c, s], chances[:, 1], rtol=2e-4, atol=1e-6)
                 np.testing.assert_array_equal(found.leads[i, c, s], chances.argmax(1) == 1)
                 area = np.trapezoid(chances[:, 1], [0, 0.25, 0.75, 1])

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from etils import epath
 
 import jaxmoxi as jm
 from jaxmoxi.study import across, heads, run_study, store
@@ -60,7 +59,7 @@ def test_areas_of_one_models_orders_are_those_of_its_curves_under_the_other(done
 
 def test_is_made_once_and_again_where_it_is_damaged(done):
     folder, out, report = done
-    path = across.across_path(epath.Path(out))
+    path = out / "across.npz"
     before = path.stat().st_mtime_ns
     run_study(folder, TWO, out, CONFIG, shard_size=2, progress=False)
     assert path.stat().st_mtime_ns == before
