@@ -175,7 +175,8 @@ def _areas(
         out = curve_readouts(
             v, orders[:, d], insertion=direction == "insertion", sizes=sizes, batch_size=task.batch_size
         )
-        found.append(np.asarray(area_under(out.probabilities, np.asarray(sizes) / players)))
+        chances = np.asarray(out.probabilities, np.float32)  # which every game of an image tells
+        found.append(np.asarray(area_under(chances, np.asarray(sizes) / players)))
     return np.stack(found, axis=1)
 
 
