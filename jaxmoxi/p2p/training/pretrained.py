@@ -23,12 +23,16 @@ def pretrained_classifier(
     """`(classifier, config)` from a checkpoint folder of a ViT, as `models.load(folder, preprocessing=...)` reads them.
 
     The classifier is an NNX state for `fit(classifier=...)`; where the numbers of classes differ, it has a new head,
-    drawn from `seed`. The returned configuration has the folder's normalisation.
+    drawn from `seed`. The returned configuration has the folder's normalisation. Where its image size is not the
+    folder's, the position embedding is interpolated, as `models.load(folder, image_size=...)` does it.
     Raises FileNotFoundError, and ValueError for a network that is not the configuration's, listing what differs.
     """
-    loaded = model_folder.load(folder, preprocessing=preprocessing)
-    if not isinstance(config.classifier, ViTConfig) or not isinstance(loaded.config, vit.VisionTransformerConfig):
-        raise InputError(f"{folder}: expected a vision transformer, for a classifier that is one")
+    expected = f"{folder}: expected a vision transformer, for a classifier that is one"
+    if not isinstance(config.classifier, ViTConfig):
+        raise InputError(expected)
+    loaded = model_folder.load(folder, preprocessing=preprocessing, image_size=config.image_size)
+    if not isinstance(loaded.config, vit.VisionTransformerConfig):
+        raise InputError(expected)
     ours, theirs = (
         dataclasses.asdict(c) for c in (config.classifier.full(config.image_size, config.num_classes), loaded.config)
     )

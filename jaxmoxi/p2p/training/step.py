@@ -28,6 +28,7 @@ from jaxmoxi.p2p.model import (
     normalize,
     structures,
 )  # fmt: skip
+from jaxmoxi.p2p.training.computing import Computing, averaged, in_parts, lowered, run
 from jaxmoxi.p2p.training.config import Objective
 from jaxmoxi.p2p.training.losses import mean_log_probs, p2p_loss, regulariser_weight, temperature
 from jaxmoxi.pytrees import record
@@ -42,11 +43,18 @@ class TrainState:
     model:     the parameters and statistics.
     optimizer: the state of Optax's optimizer.
     step:      int32[], the number of steps taken.
+    average:   the average of the models of the steps (`TrainConfig.ema`); None without.
     """
 
     model: P2P
     optimizer: optax.OptState
     step: Int[Array, ""]
+    average: P2P | None = None
+
+    @property
+    def result(self) -> P2P:
+        """What is validated and kept: the average, where there is one."""
+        return self.model if self.average is None else self.average
 
 
 @record
@@ -69,10 +77,10 @@ class Metrics:
     hard_share: Float[Array, ""]
 
 
-def init_state(model: P2P, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+def init_state(model: P2P, optimizer: optax.GradientTransformation, *, average: bool = False) -> TrainState:
+    """The state before the first step. average: keeps an average of the models, as `TrainConfig.ema` needs it."""
     params, _ = _split(model)
-    return TrainState(model, optimizer.init(params), jnp.int32(0))
+    return TrainState(model, optimizer.init(params), jnp.int32(0), model if average else None)
 
 
 def learning_rates(peak: float, schedule: str, warmup: float, total: int) -> optax.Schedule:
@@ -93,6 +101,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     steps_per_epoch: int,
     select: bool = True,
+    computing: Computing = Computing(),  # noqa: B008
 ) -> tuple[TrainState, Metrics]:
     """One step of the published training: `(state, metrics)`. Pure; jit it with `state` donated.
 
@@ -100,19 +109,26 @@ def train_step(
     objective: what is minimised; a `TrainConfig` is one.
     select:    False trains the classifier alone on whole images, by its cross entropy: the black-box twin, and the
                first `whole_epochs` of a model. The shares are then 1, and the selector gets no gradient.
+    computing: how the step computes.
     """
     key = jax.random.fold_in(key, state.step)
     epoch = state.step // steps_per_epoch
     params, statistics = _split(state.model)
     loss = functools.partial(_selected_loss, objective=objective) if select else _whole_loss
-    gradients, (statistics, metrics) = jax.grad(loss, has_aux=True)(
-        params, statistics, batch, key, epoch, state.model.config
-    )
+    loss = functools.partial(loss, precision=computing.precision)
+
+    def gradient(statistics: _Pair, batch: Batch, key: Key[Array, ""]) -> tuple[_Pair, tuple[_Pair, Metrics]]:
+        return jax.grad(loss, has_aux=True)(params, statistics, batch, key, epoch, state.model.config)
+
+    gradients, (statistics, metrics) = in_parts(gradient, computing.accumulate, statistics, batch, key)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, params)
     trained: Any = optax.apply_updates(params, updates)
     selector, classifier = (nnx.merge_state(p, s) for p, s in zip(trained, statistics, strict=True))
     model = P2P(selector, classifier, state.model.config)
-    return TrainState(model, optimizer_state, state.step + 1), metrics
+    average = None
+    if state.average is not None and computing.ema is not None:
+        average = averaged(state.average, model, computing.ema, state.step)
+    return TrainState(model, optimizer_state, state.step + 1, average), metrics
 
 
 def _selected_loss(
@@ -124,8 +140,9 @@ def _selected_loss(
     config: Config,
     *,
     objective: Objective,
+    precision: str,
 ) -> tuple[Array, tuple[_Pair, Metrics]]:
-    selector, classifier = modules = _modules(config, params, statistics)
+    selector, classifier = modules = _modules(config, params, statistics, precision)
     tau_key, sample_key, relax_key = jax.random.split(key, 3)
     images, regions, labels = normalize(batch.images, config), jnp.asarray(batch.regions), jnp.asarray(batch.labels)
     count = len(images)
@@ -134,7 +151,7 @@ def _selected_loss(
         tau = jax.random.uniform(tau_key, (count,), minval=config.min_threshold, maxval=config.max_threshold)
     epoch, num_epochs = epoch - objective.whole_epochs, objective.num_epochs - objective.whole_epochs
 
-    means, shares = group_means(selector(images), regions, config.num_groups)
+    means, shares = group_means(run(selector, images, precision), regions, config.num_groups)
     mu, embeddings = at_threshold(selector, means, shares, tau, config)
     if config.embedding_size:
         logits = sample_logits(sample_key, mu, embeddings, objective.num_samples)
@@ -151,7 +168,7 @@ def _selected_loss(
     masks = over_pixels(kept, regions)[..., None]  # [S, B, H, W, 1]
     fill = fill_colour(config)
     seen = (fill + (images - fill) * masks).reshape(-1, *images.shape[1:])
-    log_probs = mean_log_probs(classifier(seen).reshape(objective.num_samples, count, -1))
+    log_probs = mean_log_probs(run(classifier, seen, precision).reshape(objective.num_samples, count, -1))
 
     probs = jax.nn.sigmoid(mu)
     weight = regulariser_weight(
@@ -179,11 +196,18 @@ def _selected_loss(
 
 
 def _whole_loss(
-    params: _Pair, statistics: _Pair, batch: Batch, key: Key[Array, ""], epoch: Int[Array, ""], config: Config
+    params: _Pair,
+    statistics: _Pair,
+    batch: Batch,
+    key: Key[Array, ""],
+    epoch: Int[Array, ""],
+    config: Config,
+    *,
+    precision: str,
 ) -> tuple[Array, tuple[_Pair, Metrics]]:
     del key, epoch  # this loss draws nothing and follows no schedule
-    modules = _modules(config, params, statistics)
-    logits = modules[1](normalize(batch.images, config))
+    modules = _modules(config, params, statistics, precision)
+    logits = run(modules[1], normalize(batch.images, config), precision)
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
     accuracy = jnp.mean(jnp.argmax(logits, -1) == batch.labels)
     none, whole = jnp.zeros(()), jnp.ones(())
@@ -202,12 +226,13 @@ def _split(model: P2P) -> tuple[_Pair, _Pair]:
     return tuple(p for p, _ in pairs), tuple(s for _, s in pairs)  # type: ignore[return-value]
 
 
-def _modules(config: Config, params: _Pair, statistics: _Pair) -> tuple[Selector, Classifier]:
+def _modules(config: Config, params: _Pair, statistics: _Pair, precision: str) -> tuple[Selector, Classifier]:
     """Selector and classifier in training mode."""
     # A new tree in the trace of this call, because `jax.grad` forbids changing its auxiliary inputs in place.
     statistics = jax.tree.map(lambda x: x, statistics)
     modules = tuple(
-        nnx.merge(structure, p, s) for structure, p, s in zip(structures(config), params, statistics, strict=True)
+        nnx.merge(structure, lowered(p, precision), s)
+        for structure, p, s in zip(structures(config), params, statistics, strict=True)
     )
     for module in modules:
         module.train()
