@@ -56,8 +56,8 @@ class Train:
     ] = None
     """What classifies. small: a convolutional network for images of up to about 96 pixels."""
     init: Annotated[Path | None, _OPTION(metavar="FOLDER|NAME", help_behavior_hint="")] = None
-    """A checkpoint folder of a vision transformer, or a name of the Hugging Face hub, to start the classifier from. Its
-    position embedding is interpolated to --image-size."""
+    """A checkpoint folder of a vision transformer, or a name of the Hugging Face hub, to start the classifier from (its
+    position embedding is interpolated to --image-size); or the folder of another run, whose classifier is taken."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --init: the mean and standard deviation of its images, by name or as a preprocessor_config.json. Left out:
     as the folder says."""
@@ -106,8 +106,15 @@ class Train:
     """shift: a higher threshold keeps more of the same order, as published; rerank: it can change the order."""
     exact_budget: tyro.conf.FlagCreatePairsOff[bool] = False
     """Never keep more pixels than the threshold allows."""
+    method: Annotated[
+        Literal["p2p", "blackbox", "blackbox-pixel-mask", "real-x", "comet", "comet-inverse"] | None,
+        _OPTION(metavar="p2p|blackbox|blackbox-pixel-mask|real-x|comet|comet-inverse", help_behavior_hint=""),
+    ] = None
+    """p2p, or a method to compare it with, on the same data and networks: whole images; an evenly spaced share of the
+    pixels (--threshold); a selector trained against a classifier of random masks; a continuous mask whose hidden part
+    tells a frozen classifier nothing, and the same read the other way round. These have a fixed --threshold, of 0.2."""
     black_box: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Train the same classifier on whole images instead, for comparison."""
+    """The same as --method blackbox."""
     num_scenes: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """Synthetic scenes to train on; a fifth as many test the model. Left out: 12000."""
     augment: Annotated[bool | None, _OPTION(help_behavior_hint="")] = None

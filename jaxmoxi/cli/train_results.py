@@ -42,16 +42,9 @@ def evaluate(options: Train, task: Task, model: P2P, mesh: Mesh | None) -> tuple
     from jaxmoxi import p2p
     from jaxmoxi.p2p.data import Loader
     from jaxmoxi.p2p.inference.fidelity import SHARES
-    from jaxmoxi.p2p.training.validation import validate
 
     config = task.config
     loader = Loader(task.test, image_size=config.image_size, num_groups=config.num_groups, batch_size=32, train=False)
-    if not task.train.select:
-        accuracy = validate(model, loader, select=False, mesh=mesh)["accuracy"]
-        return f"| accuracy % |\n| ---: |\n| {100 * accuracy:.1f} |", {
-            "accuracy": accuracy,
-            "num_images": len(task.test),
-        }
     evaluation = p2p.evaluate(
         model,
         loader,
@@ -59,5 +52,10 @@ def evaluate(options: Train, task: Task, model: P2P, mesh: Mesh | None) -> tuple
         shares=SHARES if options.fidelity_shares is None else options.fidelity_shares,
         progress=not options.quiet,
         mesh=mesh,
+        whole=not task.train.select,
+        inverse=task.train.method == "comet-inverse",
     )
-    return evaluation.table(), evaluation.to_dict()
+    record = evaluation.to_dict()
+    if not task.train.select:  # as it was before other methods had numbers too
+        record["accuracy"] = float(evaluation.accuracy[0])
+    return evaluation.table(), record | {"method": task.train.method}

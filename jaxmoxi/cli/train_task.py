@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other 
     from jaxmoxi.p2p.model import State
 
 
+_COMPARED_SHARE = 0.2  # of the pixels, of the methods that P2P is compared with; COMET's own
+
+
 class Task(NamedTuple):
     """The checked inputs.
 
@@ -36,7 +39,7 @@ def prepare(options: Train) -> Task:
     """What the options name, checked before anything long starts."""
     from jaxmoxi.p2p.data import Subset
     from jaxmoxi.p2p.training.presets import CLASSIFIERS, PRESETS
-    from jaxmoxi.p2p.training.pretrained import pretrained_classifier
+    from jaxmoxi.p2p.training.pretrained import classifier_of_run, is_run, pretrained_classifier
 
     _check(options)
     kind = options.data.partition(":")[0]
@@ -52,7 +55,12 @@ def prepare(options: Train) -> Task:
         changes["dynamic_threshold"] = False
     with one_line():
         config = dataclasses.replace(config, **changes)
-        train = dataclasses.replace(train, select=not options.black_box, **_typed(options, train))
+        if options.black_box and options.method not in (None, "blackbox"):
+            raise CommandError(f"--black-box is --method blackbox; --method is {options.method}: leave one out")
+        method = {"method": "blackbox"} if options.black_box else {}
+        train = dataclasses.replace(train, **_typed(options, train) | method)
+        if options.threshold is None and train.method not in ("p2p", "blackbox"):
+            config = dataclasses.replace(config, threshold=_COMPARED_SHARE)
     with one_line("--data: "):
         data, test = sources(
             options.data, image_size=config.image_size, num_scenes=options.num_scenes, seed=options.seed
@@ -62,7 +70,11 @@ def prepare(options: Train) -> Task:
         config = dataclasses.replace(config, num_classes=len(data.class_names))
         if options.preprocessing is not None and options.init is None:
             raise CommandError("--preprocessing needs --init, whose images it describes")
-        if options.init is not None:
+        if options.init is not None and is_run(options.init):
+            if options.preprocessing is not None:
+                raise CommandError("--preprocessing is about a checkpoint folder; --init names a run: leave it out")
+            classifier, config = classifier_of_run(options.init, config)
+        elif options.init is not None:
             classifier, config = pretrained_classifier(
                 options.init, config, seed=options.seed, preprocessing=options.preprocessing
             )
@@ -88,11 +100,18 @@ def _check(options: Train) -> None:
     levels = options.certainties
     if levels is not None and not (levels and all(0 < level <= 1 for level in levels)):
         raise CommandError(f"--certainties: expected probabilities in (0, 1], such as 0.9; got {levels}")
-    if options.black_box:
+    if options.black_box or options.method == "blackbox":
         for name in ("threshold", "threshold_input", "exact_budget", "certainties", "max_threshold", "fidelity_shares"):
             if getattr(options, name):
                 raise CommandError(
                     f"--{name.replace('_', '-')} is about what is selected; with --black-box nothing is: leave one out"
+                )
+    if options.method not in (None, "p2p", "blackbox"):
+        for name in ("threshold_input", "exact_budget", "certainties", "max_threshold"):
+            if getattr(options, name):
+                raise CommandError(
+                    f"--{name.replace('_', '-')} is about P2P's thresholds; --method {options.method} has a fixed one, "
+                    "--threshold: leave one out"
                 )
     shares = options.fidelity_shares
     if shares is not None and not (shares and all(0 <= share <= 1 for share in shares)):

@@ -35,7 +35,7 @@ def compiled(train: TrainConfig, *, total: int, per_epoch: int) -> Compiled:
         name: getattr(default, name)
         for name in (
             "augment", "seed", "certainty", "validation_share", "eval_every", "goal_accuracy", "goal_share",
-            "save_every", "log_every", "select",
+            "save_every", "log_every",
         )
     }  # fmt: skip
     return _compiled(dataclasses.replace(train, **apart), total, per_epoch)
@@ -55,7 +55,7 @@ def _compiled(train: TrainConfig, total: int, per_epoch: int) -> Compiled:
     ) -> tuple[TrainState, Metrics, Float[Array, ""]]:
         state, metrics = train_step(
             state, batch, key, objective=objective, optimizer=optimizer, steps_per_epoch=per_epoch, select=select,
-            computing=computing,
+            computing=computing, method=train.method,
         )  # fmt: skip
         return state, jax.tree.map(jnp.add, sums, metrics), metrics.loss
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.augment import Augmentation
+
+Method = Literal["p2p", "blackbox", "blackbox-pixel-mask", "real-x", "comet", "comet-inverse"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +75,10 @@ class TrainConfig(Objective):
     batch_size:       images per step, over all devices together.
     learning_rate, weight_decay, schedule, warmup: AdamW's. The rate rises from 0 over the first `warmup`, a share of
                       the steps in [0, 1), and then falls to 0 ("cosine") or stays ("constant").
-    select:           False trains the black-box twin: the same classifier on whole images.
+    select:           False trains the black-box twin: the same classifier on whole images; method="blackbox" is the
+                      same.
+    method:           "p2p", or a method that it is compared with, "blackbox", "blackbox-pixel-mask", "real-x", "comet"
+                      or "comet-inverse" (see `methods`).
     augment:          augmentation of a source's images; True for the published one (see `data.Loader`).
     seed:             seed of the weights, the order, the augmentation and the samples.
     certainty:        certainty of the predictions in validation, in (0, 1].
@@ -99,6 +105,7 @@ class TrainConfig(Objective):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = 0.05
     select: bool = True
+    method: Method = "p2p"
     augment: bool | Augmentation = True
     seed: int = 0
     certainty: float = 0.95
@@ -115,6 +122,13 @@ class TrainConfig(Objective):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.method not in METHODS:
+            raise InputError(f"expected a method of {', '.join(METHODS)}; got {self.method!r}")
+        if not self.select and self.method not in ("p2p", "blackbox"):
+            raise InputError(f"select=False is the method blackbox; it is given with {self.method!r}: leave one out")
+        if not self.select or self.method == "blackbox":
+            object.__setattr__(self, "select", False)
+            object.__setattr__(self, "method", "blackbox")
         for name in ("batch_size", "learning_rate", "selector_rate", "eval_every", "save_every", "log_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -166,10 +180,11 @@ class TrainConfig(Objective):
         fields = dataclasses.asdict(self) | {"augment": repr(self.augment)}
         default = TrainConfig()
         later = {name for name in _LATER if fields[name] == getattr(default, name)}
+        later |= {"method"} if self.method == "blackbox" else set()  # `select` says it
         return {name: value for name, value in fields.items() if name not in later | {"save_every", "log_every"}}
 
 
-_LATER = ("selector_rate", "accumulate", "precision", "ema", "goal_accuracy", "goal_share")
+_LATER = ("method", "selector_rate", "accumulate", "precision", "ema", "goal_accuracy", "goal_share")
 OBJECTIVE = tuple(field.name for field in dataclasses.fields(Objective))  # these were once fields of `Config`
 _KEYWORDS = tuple(f.name for f in dataclasses.fields(TrainConfig) if f.name not in OBJECTIVE)  # and these of `fit`
 

@@ -36,6 +36,7 @@ from jaxmoxi.p2p.training.config import TrainConfig, with_moved
 from jaxmoxi.p2p.training.curves import Curves, describe_epoch, means_of
 from jaxmoxi.p2p.training.feed import feed, make_batches, size_of
 from jaxmoxi.p2p.training.lock import only_one
+from jaxmoxi.p2p.training.methods import for_method
 from jaxmoxi.p2p.training.pretrained import fingerprint, start_from
 from jaxmoxi.p2p.training.run_folder import claim, finish, read_history, write_history
 from jaxmoxi.p2p.training.step import Metrics, TrainState, init_state
@@ -112,10 +113,15 @@ def fit(
     mesh, team = team_of(mesh)
     with team.agreeing():
         train = with_moved(train, config.moved or {}, deprecated, stacklevel=2)
-        config = dataclasses.replace(config, moved=None)
+        config = for_method(dataclasses.replace(config, moved=None), train.method)
         names = getattr(data, "class_names", None)
         if names and len(names) != config.num_classes:
             raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
+        if train.method in ("comet", "comet-inverse") and classifier is None and not train.whole_epochs:
+            raise InputError(
+                f"the method {train.method} needs a trained classifier of whole images, which stays frozen; start from "
+                "one (classifier=...), or train it first (whole_epochs)"
+            )
         place = placement(mesh, train.batch_size)
         folder = None if directory is None else local_folder(directory)
         if folder is not None and team.count < jax.process_count():
@@ -147,7 +153,8 @@ def fit(
         # The state, and the step that makes the next one.
         optimizer, step_and_add = compiled(train, total=total, per_epoch=per_epoch)
         init_key, run_key = jax.random.split(jax.random.key(train.seed))
-        state = init_state(start_from(init(init_key, config), classifier), optimizer, average=train.ema is not None)
+        model = start_from(init(init_key, config), classifier)
+        state = init_state(model, optimizer, average=train.ema is not None, method=train.method)
         sums = Metrics(*([jnp.zeros(())] * 7))
 
         kept = None if folder is None else closing.enter_context(Checkpoints(folder, team=team))
