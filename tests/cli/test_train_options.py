@@ -72,8 +72,8 @@ def test_a_budget_of_no_minutes_is_any_time():
 def test_options_reach_the_settings(tmp_path):
     task = prepared(
         out=tmp_path, num_scenes=30, test_images=3, max_threshold=0.2, whole_epochs=3, goal_accuracy=0.9,
-        goal_share=0.1, certainty=0.99, accumulate=4, precision="bfloat16", ema=0.99, selector_rate=2.0, regulariser_weight=5.0,
-        save_every=7,
+        goal_share=0.1, certainty=0.99, accumulate=4, precision="bfloat16", ema=0.99, selector_rate=2.0,
+        regulariser_weight=5.0, save_every=7,
     )  # fmt: skip
     found = task.train
     assert (found.whole_epochs, found.goal_accuracy, found.goal_share, found.certainty) == (3, 0.9, 0.1, 0.99)
