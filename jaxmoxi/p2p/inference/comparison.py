@@ -49,8 +49,7 @@ def judge_pixels(
     for batch in batches:
         images, _ = check_images(batch.images, batch.regions, model)
         labels.append(check_labels(batch.labels, len(images), model.config.num_classes))
-        size = size or len(images)
-        size, place = place_batches(size, mesh)
+        size, place = place_batches(max(size, len(images)), mesh)
         rows.append(_judge(place.everywhere(model), np.asarray(images), batch, shares, size, place, inverse, whole))
     return rows, labels
 

@@ -186,7 +186,9 @@ class TrainConfig(Objective):
 
 _LATER = ("method", "selector_rate", "accumulate", "precision", "ema", "goal_accuracy", "goal_share")
 OBJECTIVE = tuple(field.name for field in dataclasses.fields(Objective))  # these were once fields of `Config`
-_KEYWORDS = tuple(f.name for f in dataclasses.fields(TrainConfig) if f.name not in OBJECTIVE)  # and these of `fit`
+_KEYWORDS = tuple(  # and these of `fit`
+    f.name for f in dataclasses.fields(TrainConfig) if f.name not in {*OBJECTIVE, *_LATER, "log_every"}
+)
 
 
 def warn_moved(call: str, names: Iterable[str], *, stacklevel: int) -> None:
@@ -205,7 +207,7 @@ def with_moved(
     """
     for name in keywords:
         if name not in _KEYWORDS:
-            hint = "; it is a setting of p2p.TrainConfig" if name in OBJECTIVE else ""
+            hint = "; it is a setting of p2p.TrainConfig" if hasattr(TrainConfig, name) else ""
             raise TypeError(f"fit() got an unexpected keyword argument {name!r}{hint}")
     if keywords:
         warn_moved("p2p.fit", keywords, stacklevel=stacklevel + 1)
