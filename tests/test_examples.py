@@ -37,6 +37,7 @@ def run(name, tmp_path, *arguments):
 
 def test_every_example_is_tested():
     named = {"explain_photo.py", "draw_interactions.py", "scenes_report.py", "shapiq_indices.py", "torch_module.py"}
+    named |= {"methods_report.py"}
     names = {*named, *MODELS, *MADE, "training.py"}  # the last is what those of made-up data share
     assert {p.name for p in EXAMPLES.glob("*.py")} == names
 
@@ -112,3 +113,21 @@ def test_scenes_report(tmp_path):
     assert printed.count("| run |") == 5  # four certainties, and its masks
     for name in ("history", "selected", "prediction"):
         assert Image.open(tmp_path / "report" / f"{name}.png").size > (300, 300)
+
+
+def test_the_methods_are_one_table(tmp_path):
+    fidelity = {"shares": [0.1, 0.2], "deletion": [[1, 1], [1, 1]], "insertion": [[0.25, 0.5], [0.375, 0.625]]}
+    found = {
+        "p2p": dict(method="p2p", certainty=[0.8, 0.99], accuracy=[0.9, 0.95], hard_share=[0.1, 0.2], fidelity=fidelity,
+                    precision=[0.8, 0.7], pixel_ap=[0.6, 0.5]),
+        "twin": dict(method="blackbox", certainty=None, accuracy=0.97, hard_share=[1.0], fidelity=None,
+                     precision=None, pixel_ap=None),
+    }  # fmt: skip
+    for name, record in found.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(record | {"seconds": 90.0}))
+    assert run("methods_report.py", tmp_path, *found).splitlines()[2:] == [
+        "| p2p | p2p | 0.8 | 90.0 | 10.0 | 25.0 | 50.0 | 80.0 | 0.600 | 1.5 |",
+        "| p2p | p2p | 0.99 | 95.0 | 20.0 | 37.5 | 62.5 | 70.0 | 0.500 | 1.5 |",
+        "| twin | blackbox |  | 97.0 | 100.0 |  |  |  |  | 1.5 |",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -72,3 +73,19 @@ class Stopping:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+class Budget:
+    """The time that a command may take, from now on. over: whether `passed` has answered True.
+
+    minutes: None for any time.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+        self.over = False
+
+    def passed(self) -> bool:
+        """Whether the time is over."""
+        self.over = self.over or (self._end is not None and time.monotonic() >= self._end)
+        return self.over

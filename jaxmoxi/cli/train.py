@@ -9,51 +9,35 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from jaxmoxi.cli import shared as _command
-from jaxmoxi.cli.shared import CommandError, one_line
-from jaxmoxi.cli.signals import StoppedError, Stopping
+from jaxmoxi.cli.shared import CommandError
+from jaxmoxi.cli.signals import Budget, StoppedError, Stopping
 from jaxmoxi.cli.together import ALONE, Others, Together
-from jaxmoxi.cli.train_data import sources
+from jaxmoxi.cli.train_results import draw_curves
+from jaxmoxi.cli.train_results import evaluate as _evaluate
+from jaxmoxi.cli.train_results import print_epoch as _print_epoch
+from jaxmoxi.cli.train_task import prepare as _prepare
 from jaxmoxi.errors import InputError
 from jaxmoxi.files import write_whole
 
 if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other command needs them
     from jax.sharding import Mesh
 
-    from jaxmoxi.p2p import P2P, Config, TrainConfig
-    from jaxmoxi.p2p.data import Source
-    from jaxmoxi.p2p.model import State
-
 _OPTION = tyro.conf.arg
-_CERTAINTIES = (0.8, 0.9, 0.95, 0.99)
-
-
-class _Task(NamedTuple):
-    """The checked inputs.
-
-    config, train: what the model is, and how it is trained.
-    data, test:    what it is trained on, and what the trained model is judged by.
-    classifier:    the weights to start from, or None.
-    """
-
-    config: Config
-    train: TrainConfig
-    data: Source
-    test: Source
-    classifier: State | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
     """Train a classifier that sees only the superpixels its own selector keeps (P2P), and evaluate it.
 
-    The same command goes on with a run that was interrupted. After SIGTERM, as a machine that is preempted gets it, and
-    after Ctrl-C it saves where it is. Writes into --out: the model, history.jsonl (a line for
-    each epoch), evaluation.json and evaluation.md. Without --data it trains on synthetic scenes, from nothing.
+    The same command goes on with a run that was interrupted. After SIGTERM, as a machine that is preempted gets it,
+    after Ctrl-C and after --max-minutes it saves where it is. Writes into --out: the model, history.jsonl (a line for
+    each epoch), curves.jsonl (for every 50 steps) and curves.png, evaluation.json and evaluation.md. Without --data it
+    trains on synthetic scenes, from nothing.
     """
 
     out: Annotated[Path, _OPTION(metavar="DIR")]
@@ -62,17 +46,18 @@ class Train:
     """scenes, imagenet:DIR (train/ and val/), imagenet9:DIR, bam:DIR (object labels), bam-scene:DIR, coco10:DIR,
     cifar10:PATH, or folder:DIR with a folder of images for each class (or such folders in train/ and val/)."""
     preset: Annotated[
-        Literal["scenes", "imagenet", "cifar10"] | None,
-        _OPTION(metavar="scenes|imagenet|cifar10", help_behavior_hint=""),
+        Literal["scenes", "imagenet", "cifar10", "cifar10-96"] | None,
+        _OPTION(metavar="scenes|imagenet|cifar10|cifar10-96", help_behavior_hint=""),
     ] = None
-    """Settings that go together; the options below change single ones. Left out: by the data."""
+    """Settings that go together; the options below change single ones. Left out: by the data. cifar10-96: for CPUs."""
     classifier: Annotated[
         Literal["vit-tiny", "vit-base", "resnet18", "resnet34", "small"] | None,
         _OPTION(metavar="vit-tiny|vit-base|resnet18|resnet34|small", help_behavior_hint=""),
     ] = None
     """What classifies. small: a convolutional network for images of up to about 96 pixels."""
     init: Annotated[Path | None, _OPTION(metavar="FOLDER|NAME", help_behavior_hint="")] = None
-    """A checkpoint folder of a vision transformer, or a name of the Hugging Face hub, to start the classifier from."""
+    """A checkpoint folder of a vision transformer, or a name of the Hugging Face hub, to start the classifier from (its
+    position embedding is interpolated to --image-size); or the folder of another run, whose classifier is taken."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --init: the mean and standard deviation of its images, by name or as a preprocessor_config.json. Left out:
     as the folder says."""
@@ -81,9 +66,31 @@ class Train:
     )
     """What selects. small: for images of up to about 96 pixels."""
     epochs: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    whole_epochs: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """How many of them come first and train the classifier alone, on whole images. Left out: the preset's share."""
+    max_minutes: Annotated[float | None, _OPTION(metavar="MINUTES", help_behavior_hint="")] = None
+    """Stop training after this time, save, and say how to go on. The evaluation comes when all epochs are trained."""
+    goal_accuracy: Annotated[float | None, _OPTION(metavar="SHARE", help_behavior_hint="")] = None
+    """End the training after the first validation with at least this accuracy, and (with --goal-share) at most that
+    share of the pixels."""
+    goal_share: Annotated[float | None, _OPTION(metavar="SHARE", help_behavior_hint="")] = None
+    certainty: Annotated[float | None, _OPTION(metavar="PROBABILITY", help_behavior_hint="")] = None
+    """Of the predictions in validation. Left out: the preset's, 0.95 or 0.99."""
     batch_size: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """Images a step, of all devices together."""
+    accumulate: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Compute each batch in N parts, one after the other, which takes as many times less memory."""
+    precision: Annotated[
+        Literal["float32", "bfloat16"] | None, _OPTION(metavar="float32|bfloat16", help_behavior_hint="")
+    ] = None
+    """bfloat16: mixed precision, which pays on accelerators. Weights and losses stay float32."""
+    ema: Annotated[float | None, _OPTION(metavar="DECAY", help_behavior_hint="")] = None
+    """Validate and keep an average of the weights over the steps, of this decay, such as 0.999."""
     learning_rate: Annotated[float | None, _OPTION(metavar="RATE", help_behavior_hint="")] = None
+    selector_rate: Annotated[float | None, _OPTION(metavar="FACTOR", help_behavior_hint="")] = None
+    """The selector's learning rate as a multiple of --learning-rate."""
+    regulariser_weight: Annotated[float | None, _OPTION(metavar="WEIGHT", help_behavior_hint="")] = None
+    """Of the sparsity term."""
     weight_decay: Annotated[float | None, _OPTION(metavar="RATE", help_behavior_hint="")] = None
     image_size: Annotated[int | None, _OPTION(metavar="PIXELS", help_behavior_hint="")] = None
     """Pixels of a side."""
@@ -91,20 +98,35 @@ class Train:
     """Superpixels an image is cut into."""
     threshold: Annotated[float | None, _OPTION(metavar="SHARE", help_behavior_hint="")] = None
     """Always keep about this share of the pixels. Left out: what each image needs."""
+    max_threshold: Annotated[float | None, _OPTION(metavar="SHARE", help_behavior_hint="")] = None
+    """The largest share of the pixels that an image may need; it is classified there even if uncertain."""
     threshold_input: Annotated[
         Literal["shift", "rerank"] | None, _OPTION(metavar="shift|rerank", help_behavior_hint="")
     ] = None
     """shift: a higher threshold keeps more of the same order, as published; rerank: it can change the order."""
     exact_budget: tyro.conf.FlagCreatePairsOff[bool] = False
     """Never keep more pixels than the threshold allows."""
+    method: Annotated[
+        Literal["p2p", "blackbox", "blackbox-pixel-mask", "real-x", "comet", "comet-inverse"] | None,
+        _OPTION(metavar="p2p|blackbox|blackbox-pixel-mask|real-x|comet|comet-inverse", help_behavior_hint=""),
+    ] = None
+    """p2p, or a method to compare it with, on the same data and networks: whole images; an evenly spaced share of the
+    pixels (--threshold); a selector trained against a classifier of random masks; a continuous mask whose hidden part
+    tells a frozen classifier nothing, and the same read the other way round. These have a fixed --threshold, of 0.2."""
     black_box: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Train the same classifier on whole images instead, for comparison."""
+    """The same as --method blackbox."""
     num_scenes: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
     """Synthetic scenes to train on; a fifth as many test the model. Left out: 12000."""
     augment: Annotated[bool | None, _OPTION(help_behavior_hint="")] = None
     """Random crops, mirroring and colours. Left out: yes, but for scenes, which are mirrored and turned."""
     certainties: Annotated[tuple[float, ...] | None, _OPTION(metavar="PROBABILITY...", help_behavior_hint="")] = None
     """Certainties at which the trained model is evaluated. Left out: 0.8 0.9 0.95 0.99."""
+    fidelity_shares: Annotated[tuple[float, ...] | None, _OPTION(metavar="SHARE...", help_behavior_hint="")] = None
+    """Shares of the pixels at which the evaluation draws its fidelity curves; fewer take less time. Left out: 19."""
+    test_images: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="")] = None
+    """Judge the trained model by N of the test images, evenly spaced among them. Left out: by all."""
+    save_every: Annotated[int | None, _OPTION(metavar="STEPS", help_behavior_hint="")] = None
+    """Steps between checkpoints. Left out: an epoch."""
     seed: int = 0
     one_device: tyro.conf.FlagCreatePairsOff[bool] = False
     """Train on one device of each process. Otherwise on as many of this process's as share a batch evenly (its
@@ -118,9 +140,15 @@ class Train:
         with self.together.joined() as others:
             return self._train(others)
 
+    def _follow(self, line: dict[str, Any]) -> None:
+        """What is said and drawn after an epoch."""
+        if not self.quiet:
+            _print_epoch(line)
+        draw_curves(self.out)
+
     def _train(self, others: Others | None) -> int:
         """Of several processes, the first one prints, and evaluates the trained model."""
-        first = others is None or others.first
+        first, budget = others is None or others.first, Budget(self.max_minutes)
         with Stopping() as stopping:
             where = "before the training"
             try:
@@ -150,16 +178,22 @@ class Train:
                         classifier=task.classifier,
                         mesh=mesh,
                         progress=not self.quiet,
-                        callback=None if self.quiet else _print_epoch,
-                        should_stop=stopping.requested,
+                        callback=self._follow,
+                        should_stop=lambda: stopping.requested() or budget.passed(),
                     )
                     where = f"after step {int(result.state.step):,}, which is saved in {self.out}"
-                    if others is not None and stopping.heard_by(team_of(mesh)[1].largest):
+                    largest = (lambda number: number) if others is None else team_of(mesh)[1].largest
+                    if others is not None and stopping.heard_by(largest):
                         return _told(stopping, where) if first else stopping.code
+                    if largest(int(budget.over)) and stopping.signal is None:
+                        return _out_of_time(self.max_minutes, where) if first else 0
                     stopping.work_is_saved()
                     if not first:
                         return 0
                     seconds = time.perf_counter() - started
+                    ended = result.history[-1]["epoch"] if result.history else task.train.num_epochs
+                    if ended < task.train.num_epochs and not self.quiet:
+                        print(f"the goal is reached after epoch {ended} of {task.train.num_epochs}", flush=True)
                     table, record = _evaluate(self, task, result.model, devices if several else mesh)
                     record |= {"seconds": round(seconds, 1), "data": self.data, **_command.versions()}
                     write_whole(self.out / "evaluation.json", json.dumps(record, indent=1))
@@ -175,6 +209,14 @@ class Train:
         return 0
 
 
+def _out_of_time(minutes: float | None, where: str) -> int:
+    print(
+        f"jaxmoxi: the {minutes:g} minutes are over: stopped {where}; the same command goes on from there",
+        file=sys.stderr,
+    )
+    return 0
+
+
 def _told(stopping: Stopping, where: str) -> int:
     print(f"jaxmoxi: stopped {where}; the same command goes on from there", file=sys.stderr)
     return stopping.code
@@ -187,49 +229,6 @@ def _errors_made_for_users() -> Iterator[None]:
         yield
     except (InputError, FloatingPointError, MemoryError, OSError) as error:
         raise CommandError(str(error)) from error
-
-
-def _prepare(options: Train) -> _Task:
-    """What the options name, checked before anything long starts."""
-    from jaxmoxi.p2p.training.presets import CLASSIFIERS, PRESETS
-    from jaxmoxi.p2p.training.pretrained import pretrained_classifier
-
-    _check(options)
-    kind = options.data.partition(":")[0]
-    preset = PRESETS[options.preset or (kind if kind in PRESETS else "imagenet")]
-    config, train = preset()
-    if options.epochs is not None:  # the same share of the epochs is on whole images
-        whole = train.whole_epochs * options.epochs // train.num_epochs
-        train = dataclasses.replace(train, num_epochs=options.epochs, whole_epochs=whole)
-    changes = _typed(options, config)
-    if options.classifier is not None:
-        changes["classifier"] = CLASSIFIERS[options.classifier]
-    if options.threshold is not None:
-        changes["dynamic_threshold"] = False
-    with one_line():
-        config = dataclasses.replace(config, **changes)
-        train = dataclasses.replace(train, select=not options.black_box, **_typed(options, train))
-    with one_line("--data: "):
-        data, test = sources(
-            options.data, image_size=config.image_size, num_scenes=options.num_scenes, seed=options.seed
-        )
-    classifier = None
-    with one_line():
-        config = dataclasses.replace(config, num_classes=len(data.class_names))
-        if options.preprocessing is not None and options.init is None:
-            raise CommandError("--preprocessing needs --init, whose images it describes")
-        if options.init is not None:
-            classifier, config = pretrained_classifier(
-                options.init, config, seed=options.seed, preprocessing=options.preprocessing
-            )
-    return _Task(config, train, data, test, classifier)
-
-
-def _typed(options: Train, settings: Config | TrainConfig) -> dict[str, Any]:
-    """The options that were typed and are settings by the same name. (A classifier is typed as the name of one.)"""
-    names = {field.name for field in dataclasses.fields(settings)} - {"classifier"}
-    typed = {name: value for name, value in vars(options).items() if value is not None}
-    return {name: typed[name] for name in names & typed.keys()}
 
 
 def _shared(mesh: Mesh | None, batch_size: int) -> Mesh | None:
@@ -252,50 +251,3 @@ def _of_all(one_device: bool) -> Mesh | None:
         return None
     firsts = {device.process_index: device for device in reversed(jax.devices())}
     return Mesh(np.array([firsts[i] for i in sorted(firsts)]), ("data",))
-
-
-def _check(options: Train) -> None:
-    for name in ("epochs", "batch_size", "learning_rate", "num_scenes"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise CommandError(f"--{name.replace('_', '-')}: expected a number above 0; got {value}")
-    levels = options.certainties
-    if levels is not None and not (levels and all(0 < level <= 1 for level in levels)):
-        raise CommandError(f"--certainties: expected probabilities in (0, 1], such as 0.9; got {levels}")
-    if options.black_box:
-        for name in ("threshold", "threshold_input", "exact_budget", "certainties"):
-            if getattr(options, name):
-                raise CommandError(
-                    f"--{name.replace('_', '-')} is about what is selected; with --black-box nothing is: leave one out"
-                )
-    if options.num_scenes is not None and options.data != "scenes":
-        raise CommandError(
-            f"--num-scenes is about synthetic scenes; --data {options.data} brings its own images: leave one out"
-        )
-
-
-def _print_epoch(line: dict[str, Any]) -> None:
-    from tqdm import tqdm
-
-    from jaxmoxi.p2p.training.loop import describe_epoch
-
-    tqdm.write(describe_epoch(line))
-
-
-def _evaluate(options: Train, task: _Task, model: P2P, mesh: Mesh | None) -> tuple[str, dict[str, Any]]:
-    """How the trained model does on the test images: a Markdown table, and a record."""
-    from jaxmoxi import p2p
-    from jaxmoxi.p2p.data import Loader
-    from jaxmoxi.p2p.training.validation import validate
-
-    config = task.config
-    loader = Loader(task.test, image_size=config.image_size, num_groups=config.num_groups, batch_size=32, train=False)
-    if options.black_box:
-        accuracy = validate(model, loader, select=False, mesh=mesh)["accuracy"]
-        return f"| accuracy % |\n| ---: |\n| {100 * accuracy:.1f} |", {
-            "accuracy": accuracy,
-            "num_images": len(task.test),
-        }
-    levels = options.certainties or _CERTAINTIES
-    evaluation = p2p.evaluate(model, loader, certainty=levels, progress=not options.quiet, mesh=mesh)
-    return evaluation.table(), evaluation.to_dict()

@@ -108,7 +108,8 @@ def load(directory: str | os.PathLike[str], *, best: bool = False) -> P2P:
     if not (folder / STEPS).is_dir():
         raise InputError(f"{folder} holds no checkpoints; expected a folder of a training run")
     source, arrays = _of_run(folder, best=best)
-    prefix = "state/model/"
+    averaged = any(name.startswith("state/average/") for name in arrays)  # which is then the run's model
+    prefix = "state/average/" if averaged else "state/model/"
     model = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
     return unflatten(expected, model, str(source))
 

@@ -99,6 +99,8 @@ class Config:
                        at the latest, even where the classifier is less certain than asked for.
     mean, std:         normalisation of the images, for each channel.
     fill:              value of a hidden pixel in every channel, in [0, 1], before the normalisation; 0 is black.
+    masking:           what the classifier sees: "groups", P2P's way; or that of a method it is compared with, "soft" or
+                       "even" (see `masking`). `fit` sets it by `TrainConfig.method`.
     moved:             settings of `TrainConfig` that were given here, which is deprecated; not part of the model.
     """
 
@@ -117,6 +119,7 @@ class Config:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     fill: float = 0.0
+    masking: Literal["groups", "soft", "even"] = "groups"
     moved: Mapping[str, Any] | None = dataclasses.field(default=None, compare=False, repr=False, kw_only=True)
 
     def __post_init__(self):
@@ -146,6 +149,8 @@ class Config:
                 raise InputError(f"expected a {name} of three finite numbers, a std's above 0; got {numbers}")
         if not 0 <= self.fill <= 1:
             raise InputError(f"fill must lie in [0, 1]; got {self.fill!r}")
+        if self.masking not in ("groups", "soft", "even"):
+            raise InputError(f'expected a masking of "groups", "soft" or "even"; got {self.masking!r}')
         if isinstance(self.classifier, ViTConfig):
             self.classifier.full(self.image_size, self.num_classes)
         elif not isinstance(self.classifier, ResNetConfig | CNNConfig):
@@ -161,6 +166,8 @@ class Config:
         kind = next(name for name, made in _KINDS.items() if isinstance(self.classifier, made))
         fields = dataclasses.asdict(self) | {"classifier": {"kind": kind, **dataclasses.asdict(self.classifier)}}
         del fields["moved"]
+        if self.masking == "groups":  # as it was before there were others
+            del fields["masking"]
         return json.dumps(fields, indent=1)
 
     @classmethod

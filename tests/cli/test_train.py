@@ -36,7 +36,7 @@ def test_a_small_run_and_a_prediction_with_it(tmp_path, capsys):
     assert "training on 20 images of 6 classes" in printed
     assert "epoch 2: loss" in printed
     assert sorted(path.name for path in run.iterdir() if "arrays" not in path.name) == [
-        "checkpoints", "config.json", "evaluation.json", "evaluation.md", "history.jsonl",
+        "checkpoints", "config.json", "curves.jsonl", "curves.png", "evaluation.json", "evaluation.md", "history.jsonl",
     ]  # fmt: skip
     assert json.loads((run / "evaluation.json").read_text())["num_images"] == 4
     Image.fromarray(p2p.data.scene_source(jax.random.key(1), 1, image_size=32).images[0]).save(photo)

@@ -44,3 +44,24 @@ class Grid:
         rows = order[at * self.batch_size :][: self.batch_size]
         regions = np.broadcast_to(self.regions, (len(rows), *self.regions.shape))
         return Batch(self.images[rows], regions, self.labels[rows])
+
+
+class After:
+    """Answers True from the call of this number on."""
+
+    def __init__(self, calls):
+        self.left = calls
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def equal(a, b):
+    """Whether two trees have the same bits."""
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def timeless(history):
+    """The records of a history without what depends on the clock."""
+    return [{name: value for name, value in line.items() if name not in ("seconds", "throughput")} for line in history]

@@ -22,6 +22,7 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.example import Batch
 from jaxmoxi.p2p.inference import metrics
 from jaxmoxi.p2p.inference.batches import check_batch_size, check_images
+from jaxmoxi.p2p.inference.comparison import judge_pixels
 from jaxmoxi.p2p.inference.fidelity import SHARES, Fidelity, agreements, check_shares
 from jaxmoxi.p2p.inference.predict import Prediction, check_certainty, predict_levels
 from jaxmoxi.p2p.model import P2P
@@ -47,6 +48,9 @@ class Evaluation:
     precision, recall, iou, pixel_ap: the selected pixels against the object's, see `metrics.Localisation`; means over
                       the images where each is defined. None where no image has a mask.
     fidelity:         curves float[L, T]; None where no shares were asked for.
+
+    Of a model whose masks are over pixels (`Config.masking`), and of a black box, L = 1 and both shares are the mean of
+    the mask.
     """
 
     certainty: _Level | None
@@ -99,7 +103,12 @@ class Evaluation:
                 ("pixel AP", self.pixel_ap, ".3f"),
             ]
         if self.fidelity is not None:
-            for name in ("deletion", "insertion"):
+            for share in (0.1, 0.2):  # what is recovered from the pixels that are ranked first
+                here = np.flatnonzero(self.fidelity.shares == np.float32(share))
+                if len(here):
+                    columns.append((f"from top {100 * share:g} %", 100 * self.fidelity.insertion[:, here[0]], ".1f"))
+            reaches = len(self.fidelity.shares) > 1 and self.fidelity.shares[0] == 0 and self.fidelity.shares[-1] == 1
+            for name in ("deletion", "insertion") if reaches else ():
                 area = np.trapezoid(getattr(self.fidelity, name), self.fidelity.shares, axis=-1)
                 columns.append((f"{name} area", area, ".3f"))
         rows = [[name for name, _, _ in columns], ["---:"] * len(columns)]
@@ -116,6 +125,8 @@ def evaluate(
     batch_size: int = 32,
     progress: bool = False,
     mesh: Mesh | None = None,
+    whole: bool = False,
+    inverse: bool = False,
 ) -> Evaluation:
     """Judges a model's answers to labelled images, for several certainties in one pass over the data.
 
@@ -125,6 +136,8 @@ def evaluate(
     batch_size: images that go through a network together.
     progress:   shows a bar.
     mesh:       shares every batch among its devices, see `predict`.
+    whole:      True judges a black box on whole images: no fidelity, and nothing is localised.
+    inverse:    True ranks the pixels of a soft mask the other way round (the method comet-inverse).
 
     Raises ValueError for no batch at all, and for impossible images (see `predict`), labels, masks, shapes or levels.
     """
@@ -132,9 +145,14 @@ def evaluate(
 
     levels = check_certainty(certainty if model.config.dynamic_threshold else 1.0)
     at = check_shares(shares)
+    if whole or model.config.masking != "groups":
+        shown = tqdm(batches, desc="evaluation", unit="batch", leave=False, disable=not progress)
+        rows, labels = judge_pixels(model, shown, at, inverse=inverse, whole=whole, mesh=mesh)
+        return _joined(rows, labels, None, at)
+    if inverse:
+        raise InputError("inverse=True is about the soft masks of comet; this model chooses groups")
     most, size = check_batch_size(batch_size, batch_size), 0
-    rows: list[dict[str, np.ndarray]] = []  # of each batch, [L, B, ...]
-    labels: list[np.ndarray] = []
+    rows, labels = [], []  # of each batch, [L, B, ...] and [B]
     for batch in tqdm(batches, desc="evaluation", unit="batch", leave=False, disable=not progress):
         images, regions = check_images(batch.images, batch.regions, model)
         size = size or min(most, len(images))
@@ -146,13 +164,20 @@ def evaluate(
             deletion, insertion = agreements(model, images, regions, found, at, size=size, mesh=mesh)
             row |= {"deletion": deletion.swapaxes(1, 2), "insertion": insertion.swapaxes(1, 2)}
         rows.append(row)
+    return _joined(rows, labels, levels if model.config.dynamic_threshold else None, at)
+
+
+def _joined(
+    rows: list[dict[str, np.ndarray]], labels: list[np.ndarray], levels: np.ndarray | None, shares: np.ndarray
+) -> Evaluation:
+    """The rows of all batches as one evaluation."""
     if not rows:
         raise InputError("expected at least one batch to evaluate; got none")
     everything = {
         name: np.concatenate([row[name] for row in rows if name in row], axis=1)
         for name in {name: None for row in rows for name in row}
     }
-    return _summary(everything, np.concatenate(labels), levels if model.config.dynamic_threshold else None, at)
+    return _summary(everything, np.concatenate(labels), levels, shares)
 
 
 def _row(found: Prediction, regions: np.ndarray, masks: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -112,6 +112,11 @@ def predict(
     Raises ValueError for impossible shapes, labels or certainties, and for images outside [0, 1] or not finite;
     FloatingPointError if the classifier answers NaN, as it does with weights that are not finite.
     """
+    if model.config.masking != "groups":
+        raise InputError(
+            f'the model masks pixels (masking="{model.config.masking}"), it chooses no groups; expected a model of the '
+            "method p2p, blackbox or real-x. p2p.evaluate judges it"
+        )
     images, regions = check_images(images, regions, model)
     size = check_batch_size(batch_size, len(images))
     levels = check_certainty(certainty)

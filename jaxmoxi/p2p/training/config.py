@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.augment import Augmentation
+
+Method = Literal["p2p", "blackbox", "blackbox-pixel-mask", "real-x", "comet", "comet-inverse"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +75,28 @@ class TrainConfig(Objective):
     batch_size:       images per step, over all devices together.
     learning_rate, weight_decay, schedule, warmup: AdamW's. The rate rises from 0 over the first `warmup`, a share of
                       the steps in [0, 1), and then falls to 0 ("cosine") or stays ("constant").
-    select:           False trains the black-box twin: the same classifier on whole images.
+    select:           False trains the black-box twin: the same classifier on whole images; method="blackbox" is the
+                      same.
+    method:           "p2p", or a method that it is compared with, "blackbox", "blackbox-pixel-mask", "real-x", "comet"
+                      or "comet-inverse" (see `methods`).
     augment:          augmentation of a source's images; True for the published one (see `data.Loader`).
     seed:             seed of the weights, the order, the augmentation and the samples.
     certainty:        certainty of the predictions in validation, in (0, 1].
     validation_share: share of each class's images that is held out when `fit` gets no validation data, in (0, 1).
     eval_every:       epochs between validations; the last epoch is always validated.
+    selector_rate:    the selector's learning rate as a multiple of `learning_rate`, above 0. A selector with random
+                      weights beside a trained classifier learns faster with 5 or 10.
+    accumulate:       parts that a batch is computed in, one after the other, which takes as many times less memory. The
+                      gradients are the means over the parts; BatchNorm takes its statistics over each part.
+    precision:        "float32"; or "bfloat16" for mixed precision: the networks compute in bfloat16, but for the heads
+                      and what is summed; parameters, optimizer and losses stay float32. It pays on accelerators.
+    ema:              decay per step, in (0, 1), of an average of the weights over the steps, which is then what is
+                      validated and kept as the model; None without. The first steps decay faster: (1 + n) / (10 + n).
+    goal_accuracy, goal_share: ends the training after the first validation with at least this accuracy and at most this
+                      share of the pixels, each in (0, 1]; None for no such condition. `certainty` decides at which
+                      certainty. Without both, all epochs are trained.
     save_every:       steps between checkpoints; None for an epoch. It does not change what a run computes.
+    log_every:        steps between the lines of `curves.jsonl`. It does not change what a run computes.
     """
 
     batch_size: int = 64
@@ -87,16 +105,31 @@ class TrainConfig(Objective):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = 0.05
     select: bool = True
+    method: Method = "p2p"
     augment: bool | Augmentation = True
     seed: int = 0
     certainty: float = 0.95
     validation_share: float = 0.1
     eval_every: int = 1
+    selector_rate: float = 1.0
+    accumulate: int = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    ema: float | None = None
+    goal_accuracy: float | None = None
+    goal_share: float | None = None
     save_every: int | None = None
+    log_every: int = 50
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("batch_size", "learning_rate", "eval_every", "save_every"):
+        if self.method not in METHODS:
+            raise InputError(f"expected a method of {', '.join(METHODS)}; got {self.method!r}")
+        if not self.select and self.method not in ("p2p", "blackbox"):
+            raise InputError(f"select=False is the method blackbox; it is given with {self.method!r}: leave one out")
+        if not self.select or self.method == "blackbox":
+            object.__setattr__(self, "select", False)
+            object.__setattr__(self, "method", "blackbox")
+        for name in ("batch_size", "learning_rate", "selector_rate", "eval_every", "save_every", "log_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} must be above 0; got {value}")
@@ -110,21 +143,52 @@ class TrainConfig(Objective):
             raise InputError(f"certainty must lie in (0, 1]; got {self.certainty}")
         if not 0 < self.validation_share < 1:
             raise InputError(f"validation_share must lie in (0, 1); got {self.validation_share}")
+        if not isinstance(self.accumulate, int) or self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise InputError(
+                f"accumulate must be a whole number that divides the batch_size {self.batch_size}; got "
+                f"{self.accumulate!r}"
+            )
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(f'expected a precision of "float32" or "bfloat16"; got {self.precision!r}')
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise InputError(f"ema is a decay in (0, 1), such as 0.999; got {self.ema!r}")
+        for name in ("goal_accuracy", "goal_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise InputError(f"{name} must lie in (0, 1]; got {value!r}")
 
     @property
     def objective(self) -> Objective:
         """What a step minimises, alone: runs that differ in the other settings share one compiled step."""
         return Objective(**{name: getattr(self, name) for name in OBJECTIVE})
 
+    @property
+    def has_goal(self) -> bool:
+        """Whether a validation can end the training."""
+        return self.goal_accuracy is not None or self.goal_share is not None
+
+    def met(self, validation: Mapping[str, float]) -> bool:
+        """Whether a validation (its `accuracy` and `hard_share`) reaches the goal."""
+        enough = self.goal_accuracy is None or validation["accuracy"] >= self.goal_accuracy
+        return self.has_goal and enough and (self.goal_share is None or validation["hard_share"] <= self.goal_share)
+
     def to_record(self) -> dict[str, Any]:
-        """The settings that decide what a run computes, as JSON can hold them."""
+        """The settings that decide what a run computes, as JSON can hold them.
+
+        A setting that came later is left out where it has its default, so that runs from before it can go on.
+        """
         fields = dataclasses.asdict(self) | {"augment": repr(self.augment)}
-        del fields["save_every"]
-        return fields
+        default = TrainConfig()
+        later = {name for name in _LATER if fields[name] == getattr(default, name)}
+        later |= {"method"} if self.method == "blackbox" else set()  # `select` says it
+        return {name: value for name, value in fields.items() if name not in later | {"save_every", "log_every"}}
 
 
+_LATER = ("method", "selector_rate", "accumulate", "precision", "ema", "goal_accuracy", "goal_share")
 OBJECTIVE = tuple(field.name for field in dataclasses.fields(Objective))  # these were once fields of `Config`
-_KEYWORDS = tuple(f.name for f in dataclasses.fields(TrainConfig) if f.name not in OBJECTIVE)  # and these of `fit`
+_KEYWORDS = tuple(  # and these of `fit`
+    f.name for f in dataclasses.fields(TrainConfig) if f.name not in {*OBJECTIVE, *_LATER, "log_every"}
+)
 
 
 def warn_moved(call: str, names: Iterable[str], *, stacklevel: int) -> None:
@@ -143,7 +207,7 @@ def with_moved(
     """
     for name in keywords:
         if name not in _KEYWORDS:
-            hint = "; it is a setting of p2p.TrainConfig" if name in OBJECTIVE else ""
+            hint = "; it is a setting of p2p.TrainConfig" if hasattr(TrainConfig, name) else ""
             raise TypeError(f"fit() got an unexpected keyword argument {name!r}{hint}")
     if keywords:
         warn_moved("p2p.fit", keywords, stacklevel=stacklevel + 1)

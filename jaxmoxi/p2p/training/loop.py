@@ -12,34 +12,35 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Key
 
 from jaxmoxi.errors import InputError, warn
 from jaxmoxi.p2p.arrays import local_folder
 from jaxmoxi.p2p.config import Config
-from jaxmoxi.p2p.data.example import Batch, Batches, Source
+from jaxmoxi.p2p.data.example import Batches, Source
 from jaxmoxi.p2p.model import P2P, State, init
 from jaxmoxi.p2p.placement import placement
 from jaxmoxi.p2p.processes import local_part, team_of
 from jaxmoxi.p2p.training.checkpoints import Checkpoints
-from jaxmoxi.p2p.training.config import Objective, TrainConfig, with_moved
+from jaxmoxi.p2p.training.compiled import compiled
+from jaxmoxi.p2p.training.config import TrainConfig, with_moved
+from jaxmoxi.p2p.training.curves import Curves, describe_epoch, means_of
 from jaxmoxi.p2p.training.feed import feed, make_batches, size_of
 from jaxmoxi.p2p.training.lock import only_one
+from jaxmoxi.p2p.training.methods import for_method
 from jaxmoxi.p2p.training.pretrained import fingerprint, start_from
 from jaxmoxi.p2p.training.run_folder import claim, finish, read_history, write_history
-from jaxmoxi.p2p.training.step import Metrics, TrainState, init_state, learning_rates, train_step
+from jaxmoxi.p2p.training.step import Metrics, TrainState, init_state
+from jaxmoxi.p2p.training.throughput import Measured, Throughput
 from jaxmoxi.p2p.training.validation import StoppedError, validate
 
 
@@ -48,8 +49,10 @@ class FitResult(NamedTuple):
 
     model:   the trained model.
     history: one record per epoch: `epoch`, `step`, the means of `Metrics`, `seconds` since the start of `fit`, and, for
-             an epoch that was validated, `validation` with `accuracy`, `hard_share` and `threshold`.
-    state:   the last `TrainState`.
+             an epoch that was validated, `validation` with `accuracy`, `hard_share` and `threshold`. `throughput` has
+             `images_per_second` and `data_wait`, the share of the time in which the device waited for data, of the
+             steps of the epoch that this process computed (without compilations; left out where there is none).
+    state:   the last `TrainState`. Its step is below that of the last epoch where a goal ended the training.
     """
 
     model: P2P
@@ -79,12 +82,12 @@ def fit(
     train:      the settings of the training; None for `TrainConfig()`.
     validation: the same as `data`, for validation alone. Without it, a share of a source is held out, and nothing of a
                 loader is.
-    directory:  folder for the checkpoints, the history and the model; None keeps nothing. The same call with the folder
-                of an unfinished run continues that run, and on a CPU ends with the same bits. The last two checkpoints
-                are kept, and the best one: that of the highest validation accuracy minus hard share. (Accuracy alone
-                would favour the first epochs, which keep every pixel.) A damaged checkpoint is noticed by its
-                checksums: the run goes on from the last good one, with a warning. A file `.lock` keeps a second trainer
-                out for as long as this one lives.
+    directory:  folder for the checkpoints, the history, the curves and the model; None keeps nothing. The same call
+                with the folder of an unfinished run continues that run, and on a CPU ends with the same bits. The last
+                two checkpoints are kept, and the best one: that of the highest validation accuracy minus hard share.
+                (Accuracy alone would favour the first epochs, which keep every pixel.) A damaged checkpoint is noticed
+                by its checksums: the run goes on from the last good one, with a warning. A file `.lock` keeps a second
+                trainer out for as long as this one lives.
     classifier: weights to start from: a P2P (both networks), or the NNX state of a classifier (that one alone).
     mesh:       trains data-parallel: each device takes its share of every batch, and all devices hold the same state.
                 BatchNorm takes its statistics over the whole batch. Results agree with one device to rounding.
@@ -110,10 +113,15 @@ def fit(
     mesh, team = team_of(mesh)
     with team.agreeing():
         train = with_moved(train, config.moved or {}, deprecated, stacklevel=2)
-        config = dataclasses.replace(config, moved=None)
+        config = for_method(dataclasses.replace(config, moved=None), train.method)
         names = getattr(data, "class_names", None)
         if names and len(names) != config.num_classes:
             raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
+        if train.method in ("comet", "comet-inverse") and classifier is None and not train.whole_epochs:
+            raise InputError(
+                f"the method {train.method} needs a trained classifier of whole images, which stays frozen; start from "
+                "one (classifier=...), or train it first (whole_epochs)"
+            )
         place = placement(mesh, train.batch_size)
         folder = None if directory is None else local_folder(directory)
         if folder is not None and team.count < jax.process_count():
@@ -137,15 +145,16 @@ def fit(
                     read_history(folder)
             team.check_folder(folder)
         batches, held_out = make_batches(config, train, data, validation, progress, team)
+        if train.has_goal and held_out is None:
+            raise InputError("goal_accuracy and goal_share are goals of a validation; give validation data")
         per_epoch = batches.steps_per_epoch
         total = train.num_epochs * per_epoch
 
         # The state, and the step that makes the next one.
-        optimizer, step_and_add = _compiled(
-            train.learning_rate, train.weight_decay, train.schedule, train.warmup, train.objective, total, per_epoch
-        )
+        optimizer, step_and_add = compiled(train, total=total, per_epoch=per_epoch)
         init_key, run_key = jax.random.split(jax.random.key(train.seed))
-        state = init_state(start_from(init(init_key, config), classifier), optimizer)
+        model = start_from(init(init_key, config), classifier)
+        state = init_state(model, optimizer, average=train.ema is not None, method=train.method)
         sums = Metrics(*([jnp.zeros(())] * 7))
 
         kept = None if folder is None else closing.enter_context(Checkpoints(folder, team=team))
@@ -174,25 +183,37 @@ def fit(
         shown = progress and team.first
         bar = closing.enter_context(tqdm(total=total, initial=first, unit="step", disable=not shown, leave=False))
         started = time.perf_counter()
+        curves = Curves(folder if team.first else None, first, per_epoch)
+        clock, epoch_time, compiles = closing.enter_context(Throughput()), Measured(), set[bool]()
         stop = should_stop or (lambda: False)
         ready = feed(batches, config, place, team, first=first, total=total, stop=stop)
 
+        ended_by_goal = bool(history) and history[-1]["step"] == first and _reaches_goal(history[-1], train)
         for done in range(first if ends_first else first + 1, total + 1):
+            if ended_by_goal:
+                break
             epoch, in_epoch = -(-done // per_epoch), (done - 1) % per_epoch + 1
             selects = train.select and epoch > train.whole_epochs
             if done > first:
                 if (batch := next(ready)) is None:
                     stopped = True
                     break
-                state, sums = step_and_add(state, sums, batch, run_key, select=selects)
+                if selects not in compiles:
+                    compiles.add(selects)
+                    clock.pause()
+                state, sums, loss = step_and_add(state, sums, batch, run_key, select=selects)
+                clock.step(batch, loss, len(batch.labels))
                 place.settle(sums)
                 bar.update()
+                if in_epoch % train.log_every == 0 or in_epoch == per_epoch:
+                    curves.add(epoch, done, in_epoch, sums, (measured := clock.take()).record())
+                    epoch_time += measured
                 if done % 10 == 0 and not bar.disable:
-                    bar.set_postfix_str(describe_epoch({"epoch": epoch, **_means(sums, in_epoch)}))
+                    bar.set_postfix_str(describe_epoch({"epoch": epoch, **means_of(sums, in_epoch)}))
 
             ends = in_epoch == per_epoch
             saves = kept is not None and (done % (train.save_every or per_epoch) == 0 or done == total)
-            score, means = None, _means(sums, in_epoch) if ends or saves else {}
+            score, means = None, means_of(sums, in_epoch) if ends or saves else {}
             if means:  # checked before a good checkpoint is overwritten
                 _check_loss(means["loss"], epoch, done, train)
             if ends:
@@ -200,15 +221,19 @@ def fit(
                 if held_out is not None and (epoch % train.eval_every == 0 or done == total):
                     try:
                         line["validation"] = validate(
-                            place.one(state.model), held_out, certainty=train.certainty, select=selects,
+                            place.one(state.result), held_out, certainty=train.certainty, select=selects,
                             mesh=local_part(mesh), should_stop=stop, team=team,
                         )  # fmt: skip
                     except StoppedError:
                         stopped = True
                         break
                     score = line["validation"]["accuracy"] - line["validation"]["hard_share"]
+                    clock.pause()
+                    ended_by_goal = _reaches_goal(line, train)
                 sums = jax.tree.map(jnp.zeros_like, sums)
                 line["seconds"] = round(time.perf_counter() - started, 1)
+                line |= {"throughput": epoch_time.record()} if epoch_time.seconds else {}
+                epoch_time = Measured()
                 history.append(line)
                 with team.agreeing():
                     # Before the checkpoint, as a resumed run drops the lines after its checkpoint.
@@ -216,7 +241,7 @@ def fit(
                         write_history(folder, history)
                     if callback is not None and team.first:
                         callback(line)
-            if kept is not None and saves:
+            if kept is not None and (saves or ended_by_goal):
                 kept.save(done, {"state": state, "sums": sums}, score=score)
                 saved = done
 
@@ -226,8 +251,14 @@ def fit(
         state = place.one(state)
         if kept is not None and folder is not None and not stopped:
             kept.wait()
-            finish(folder, record, state.model, team)
-        return FitResult(state.model, history, state)
+            finish(folder, record, state.result, team)
+        return FitResult(state.result, history, state)
+
+
+def _reaches_goal(line: dict[str, Any], train: TrainConfig) -> bool:
+    """Whether the record of an epoch ends the training. An epoch on whole images does not: nothing is selected yet."""
+    whole = train.select and line["epoch"] <= train.whole_epochs
+    return "validation" in line and not whole and train.met(line["validation"])
 
 
 def _check_loss(loss: float, epoch: int, step: int, train: TrainConfig) -> None:
@@ -238,47 +269,6 @@ def _check_loss(loss: float, epoch: int, step: int, train: TrainConfig) -> None:
         )
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled(
-    learning_rate: float,
-    weight_decay: float,
-    schedule: str,
-    warmup: float,
-    objective: Objective,
-    total: int,
-    per_epoch: int,
-) -> tuple[optax.GradientTransformation, Callable[..., tuple[TrainState, Metrics]]]:
-    """The optimizer and the jitted step. Another run with the same settings does not compile the step again."""
-    optimizer = optax.adamw(learning_rates(learning_rate, schedule, warmup, total), weight_decay=weight_decay)
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1), static_argnames="select")
-    def step_and_add(
-        state: TrainState, sums: Metrics, batch: Batch, key: Key[Array, ""], *, select: bool
-    ) -> tuple[TrainState, Metrics]:
-        state, metrics = train_step(
-            state, batch, key, objective=objective, optimizer=optimizer, steps_per_epoch=per_epoch, select=select
-        )
-        return state, jax.tree.map(jnp.add, sums, metrics)
-
-    return optimizer, step_and_add
-
-
 @jax.jit
 def _copies(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
-
-
-def describe_epoch(line: Mapping[str, Any]) -> str:
-    """A record of the history in one line of text."""
-    text = (
-        f"epoch {line['epoch']}: loss {line['loss']:.3f}, accuracy {line['accuracy']:.1%}, "
-        f"selected {line['soft_share']:.1%} soft, {line['hard_share']:.1%} hard"
-    )
-    if "validation" in line:
-        found = line["validation"]
-        text += f"; validation: accuracy {found['accuracy']:.1%}, selected {found['hard_share']:.1%}"
-    return text
-
-
-def _means(sums: Metrics, count: int) -> dict[str, float]:
-    return {name: float(value) / count for name, value in vars(jax.device_get(sums)).items()}

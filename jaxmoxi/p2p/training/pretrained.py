@@ -12,7 +12,8 @@ from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints import folder as model_folder
 from jaxmoxi.models.checkpoints.chosen import Asked
 from jaxmoxi.models.networks import vit
-from jaxmoxi.p2p.arrays import flatten
+from jaxmoxi.p2p.arrays import DamagedError, flatten, local_folder
+from jaxmoxi.p2p.checkpoint import load, read_record
 from jaxmoxi.p2p.config import Config, ViTConfig
 from jaxmoxi.p2p.model import P2P, State, init
 
@@ -23,12 +24,16 @@ def pretrained_classifier(
     """`(classifier, config)` from a checkpoint folder of a ViT, as `models.load(folder, preprocessing=...)` reads them.
 
     The classifier is an NNX state for `fit(classifier=...)`; where the numbers of classes differ, it has a new head,
-    drawn from `seed`. The returned configuration has the folder's normalisation.
+    drawn from `seed`. The returned configuration has the folder's normalisation. Where its image size is not the
+    folder's, the position embedding is interpolated, as `models.load(folder, image_size=...)` does it.
     Raises FileNotFoundError, and ValueError for a network that is not the configuration's, listing what differs.
     """
-    loaded = model_folder.load(folder, preprocessing=preprocessing)
-    if not isinstance(config.classifier, ViTConfig) or not isinstance(loaded.config, vit.VisionTransformerConfig):
-        raise InputError(f"{folder}: expected a vision transformer, for a classifier that is one")
+    expected = f"{folder}: expected a vision transformer, for a classifier that is one"
+    if not isinstance(config.classifier, ViTConfig):
+        raise InputError(expected)
+    loaded = model_folder.load(folder, preprocessing=preprocessing, image_size=config.image_size)
+    if not isinstance(loaded.config, vit.VisionTransformerConfig):
+        raise InputError(expected)
     ours, theirs = (
         dataclasses.asdict(c) for c in (config.classifier.full(config.image_size, config.num_classes), loaded.config)
     )
@@ -45,6 +50,35 @@ def pretrained_classifier(
         state["head"] = fresh["head"]
     mean, std = (tuple(map(float, values)) for values in (loaded.preprocessing.mean, loaded.preprocessing.std))
     return state, dataclasses.replace(config, mean=mean, std=std)
+
+
+def is_run(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is that of a P2P model or of a training run."""
+    try:
+        read_record(local_folder(folder))
+    except DamagedError:
+        raise
+    except InputError:
+        return False
+    return True
+
+
+def classifier_of_run(folder: str | os.PathLike[str], config: Config) -> tuple[State, Config]:
+    """`(classifier, config)` from the folder of a P2P model or of a training run, as `pretrained_classifier` has them.
+
+    The returned configuration has that model's normalisation and colour of hidden pixels.
+    Raises ValueError for a folder that `p2p.load` does not read, and for another classifier, listing what differs.
+    """
+    model = load(folder)
+    wrong = [
+        f"{name} is {getattr(model.config, name)}, not {getattr(config, name)}"
+        for name in ("classifier", "num_classes", "image_size")
+        if getattr(model.config, name) != getattr(config, name)
+    ]
+    if wrong:
+        raise InputError(f"{folder} has not the configuration's classifier: {', '.join(wrong)}")
+    same = {name: getattr(model.config, name) for name in ("mean", "std", "fill")}
+    return model.classifier, dataclasses.replace(config, **same)
 
 
 def start_from(model: P2P, weights: P2P | State | None) -> P2P:

@@ -28,7 +28,9 @@ from jaxmoxi.p2p.model import (
     normalize,
     structures,
 )  # fmt: skip
-from jaxmoxi.p2p.training.config import Objective
+from jaxmoxi.p2p.training import methods
+from jaxmoxi.p2p.training.computing import Computing, averaged, in_parts, lowered, run
+from jaxmoxi.p2p.training.config import Method, Objective
 from jaxmoxi.p2p.training.losses import mean_log_probs, p2p_loss, regulariser_weight, temperature
 from jaxmoxi.pytrees import record
 
@@ -42,11 +44,20 @@ class TrainState:
     model:     the parameters and statistics.
     optimizer: the state of Optax's optimizer.
     step:      int32[], the number of steps taken.
+    average:   the average of the models of the steps (`TrainConfig.ema`); None without.
+    frozen:    the classifier of whole images that COMET needs; None for other methods.
     """
 
     model: P2P
     optimizer: optax.OptState
     step: Int[Array, ""]
+    average: P2P | None = None
+    frozen: State | None = None
+
+    @property
+    def result(self) -> P2P:
+        """What is validated and kept: the average, where there is one."""
+        return self.model if self.average is None else self.average
 
 
 @record
@@ -69,10 +80,13 @@ class Metrics:
     hard_share: Float[Array, ""]
 
 
-def init_state(model: P2P, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+def init_state(
+    model: P2P, optimizer: optax.GradientTransformation, *, average: bool = False, method: Method = "p2p"
+) -> TrainState:
+    """The state before the first step. average: keeps an average of the models, as `TrainConfig.ema` needs it."""
     params, _ = _split(model)
-    return TrainState(model, optimizer.init(params), jnp.int32(0))
+    frozen = model.classifier if method in ("comet", "comet-inverse") else None
+    return TrainState(model, optimizer.init(params), jnp.int32(0), model if average else None, frozen)
 
 
 def learning_rates(peak: float, schedule: str, warmup: float, total: int) -> optax.Schedule:
@@ -93,6 +107,8 @@ def train_step(
     optimizer: optax.GradientTransformation,
     steps_per_epoch: int,
     select: bool = True,
+    computing: Computing = Computing(),  # noqa: B008
+    method: Method = "p2p",
 ) -> tuple[TrainState, Metrics]:
     """One step of the published training: `(state, metrics)`. Pure; jit it with `state` donated.
 
@@ -100,19 +116,33 @@ def train_step(
     objective: what is minimised; a `TrainConfig` is one.
     select:    False trains the classifier alone on whole images, by its cross entropy: the black-box twin, and the
                first `whole_epochs` of a model. The shares are then 1, and the selector gets no gradient.
+    computing: how the step computes.
+    method:    whose loss is minimised where `select` is True.
     """
     key = jax.random.fold_in(key, state.step)
     epoch = state.step // steps_per_epoch
     params, statistics = _split(state.model)
-    loss = functools.partial(_selected_loss, objective=objective) if select else _whole_loss
-    gradients, (statistics, metrics) = jax.grad(loss, has_aux=True)(
-        params, statistics, batch, key, epoch, state.model.config
-    )
+    if not select:
+        loss = _whole_loss
+    elif method == "p2p":
+        loss = functools.partial(_selected_loss, objective=objective)
+    else:
+        loss = functools.partial(_compared_loss, objective=objective, method=method, frozen=state.frozen)
+    loss = functools.partial(loss, precision=computing.precision)
+
+    def gradient(statistics: _Pair, batch: Batch, key: Key[Array, ""]) -> tuple[_Pair, tuple[_Pair, Metrics]]:
+        return jax.grad(loss, has_aux=True)(params, statistics, batch, key, epoch, state.model.config)
+
+    gradients, (statistics, metrics) = in_parts(gradient, computing.accumulate, statistics, batch, key)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, params)
     trained: Any = optax.apply_updates(params, updates)
     selector, classifier = (nnx.merge_state(p, s) for p, s in zip(trained, statistics, strict=True))
     model = P2P(selector, classifier, state.model.config)
-    return TrainState(model, optimizer_state, state.step + 1), metrics
+    average = None
+    if state.average is not None and computing.ema is not None:
+        average = averaged(state.average, model, computing.ema, state.step)
+    frozen = None if state.frozen is None else state.frozen if select else classifier
+    return TrainState(model, optimizer_state, state.step + 1, average, frozen), metrics
 
 
 def _selected_loss(
@@ -124,26 +154,25 @@ def _selected_loss(
     config: Config,
     *,
     objective: Objective,
+    precision: str,
 ) -> tuple[Array, tuple[_Pair, Metrics]]:
-    selector, classifier = modules = _modules(config, params, statistics)
+    selector, classifier = modules = _modules(config, params, statistics, precision)
     tau_key, sample_key, relax_key = jax.random.split(key, 3)
     images, regions, labels = normalize(batch.images, config), jnp.asarray(batch.regions), jnp.asarray(batch.labels)
     count = len(images)
     tau = jnp.full(count, config.threshold)
     if config.dynamic_threshold:
         tau = jax.random.uniform(tau_key, (count,), minval=config.min_threshold, maxval=config.max_threshold)
-    epoch, num_epochs = epoch - objective.whole_epochs, objective.num_epochs - objective.whole_epochs
+    warmth, weight = _schedule(objective, epoch)
 
-    means, shares = group_means(selector(images), regions, config.num_groups)
+    means, shares = group_means(run(selector, images, precision), regions, config.num_groups)
     mu, embeddings = at_threshold(selector, means, shares, tau, config)
     if config.embedding_size:
         logits = sample_logits(sample_key, mu, embeddings, objective.num_samples)
         spread = covariance(embeddings)
     else:
         logits, spread = jnp.broadcast_to(mu, (objective.num_samples, *mu.shape)), None
-    kept = sample_relaxed(
-        relax_key, logits, temperature(epoch, num_epochs, objective.final_temperature), hard=objective.straight_through
-    )
+    kept = sample_relaxed(relax_key, logits, warmth, hard=objective.straight_through)
     if config.exact_budget:
         budget = jnp.broadcast_to(tau, kept.shape[:-1])
         fits = within_budget(kept, logits, jnp.broadcast_to(shares, kept.shape), budget)
@@ -151,16 +180,9 @@ def _selected_loss(
     masks = over_pixels(kept, regions)[..., None]  # [S, B, H, W, 1]
     fill = fill_colour(config)
     seen = (fill + (images - fill) * masks).reshape(-1, *images.shape[1:])
-    log_probs = mean_log_probs(classifier(seen).reshape(objective.num_samples, count, -1))
+    log_probs = mean_log_probs(run(classifier, seen, precision).reshape(objective.num_samples, count, -1))
 
     probs = jax.nn.sigmoid(mu)
-    weight = regulariser_weight(
-        epoch,
-        num_epochs,
-        objective.regulariser_weight,
-        anneal=objective.anneal,
-        full_first_epoch=objective.full_first_epoch,
-    )
     terms = p2p_loss(
         log_probs, labels, probs, shares, spread, tau,
         regulariser=objective.regulariser, weight=weight, covariance_weight=objective.covariance_weight,
@@ -178,17 +200,78 @@ def _selected_loss(
     return total, (_statistics(modules), metrics)
 
 
+def _compared_loss(
+    params: _Pair,
+    statistics: _Pair,
+    batch: Batch,
+    key: Key[Array, ""],
+    epoch: Int[Array, ""],
+    config: Config,
+    *,
+    objective: Objective,
+    method: Method,
+    frozen: State | None,
+    precision: str,
+) -> tuple[Array, tuple[_Pair, Metrics]]:
+    """The losses of `methods`."""
+    modules = _modules(config, params, statistics, precision)
+    selector, classifier = (functools.partial(run, module, precision=precision) for module in modules)
+    images, labels = normalize(batch.images, config), jnp.asarray(batch.labels)
+    warmth, weight = _schedule(objective, epoch)
+    if method == "blackbox-pixel-mask":
+        terms = methods.even_terms(classifier, images, labels, config)
+    elif method == "real-x":
+        fixed = _modules(config, jax.lax.stop_gradient(params), statistics, precision)[1]
+        terms = methods.realx_terms(
+            selector, classifier, functools.partial(run, fixed, precision=precision), images,
+            jnp.asarray(batch.regions), labels, key, config, objective, weight=weight, temperature=warmth,
+        )  # fmt: skip
+    else:
+        whole = nnx.merge(structures(config)[1], jax.lax.stop_gradient(frozen))
+        whole.eval()
+        terms = methods.comet_terms(selector, classifier, whole, images, labels, config, objective, weight=weight)
+    metrics = Metrics(
+        loss=terms.total,
+        target=terms.target,
+        sparsity=terms.sparsity,
+        covariance=jnp.zeros(()),
+        accuracy=jnp.mean(jnp.argmax(terms.logits, -1) == labels),
+        soft_share=terms.soft_share,
+        hard_share=terms.hard_share,
+    )
+    return terms.total, (_statistics(modules), metrics)
+
+
 def _whole_loss(
-    params: _Pair, statistics: _Pair, batch: Batch, key: Key[Array, ""], epoch: Int[Array, ""], config: Config
+    params: _Pair,
+    statistics: _Pair,
+    batch: Batch,
+    key: Key[Array, ""],
+    epoch: Int[Array, ""],
+    config: Config,
+    *,
+    precision: str,
 ) -> tuple[Array, tuple[_Pair, Metrics]]:
     del key, epoch  # this loss draws nothing and follows no schedule
-    modules = _modules(config, params, statistics)
-    logits = modules[1](normalize(batch.images, config))
+    modules = _modules(config, params, statistics, precision)
+    logits = run(modules[1], normalize(batch.images, config), precision)
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
     accuracy = jnp.mean(jnp.argmax(logits, -1) == batch.labels)
     none, whole = jnp.zeros(()), jnp.ones(())
     metrics = Metrics(loss, loss, sparsity=none, covariance=none, accuracy=accuracy, soft_share=whole, hard_share=whole)
     return loss, (_statistics(modules), metrics)
+
+
+def _schedule(objective: Objective, epoch: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The temperature of the relaxed samples, and the weight of the sparsity term; both span the epochs that select."""
+    epoch, count = epoch - objective.whole_epochs, objective.num_epochs - objective.whole_epochs
+    return temperature(epoch, count, objective.final_temperature), regulariser_weight(
+        epoch,
+        count,
+        objective.regulariser_weight,
+        anneal=objective.anneal,
+        full_first_epoch=objective.full_first_epoch,
+    )
 
 
 def _statistics(modules: tuple[Selector, Classifier]) -> _Pair:
@@ -202,12 +285,13 @@ def _split(model: P2P) -> tuple[_Pair, _Pair]:
     return tuple(p for p, _ in pairs), tuple(s for _, s in pairs)  # type: ignore[return-value]
 
 
-def _modules(config: Config, params: _Pair, statistics: _Pair) -> tuple[Selector, Classifier]:
+def _modules(config: Config, params: _Pair, statistics: _Pair, precision: str) -> tuple[Selector, Classifier]:
     """Selector and classifier in training mode."""
     # A new tree in the trace of this call, because `jax.grad` forbids changing its auxiliary inputs in place.
     statistics = jax.tree.map(lambda x: x, statistics)
     modules = tuple(
-        nnx.merge(structure, p, s) for structure, p, s in zip(structures(config), params, statistics, strict=True)
+        nnx.merge(structure, lowered(p, precision), s)
+        for structure, p, s in zip(structures(config), params, statistics, strict=True)
     )
     for module in modules:
         module.train()

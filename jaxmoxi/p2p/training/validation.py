@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxmoxi.p2p.data.example import Batch, Batches
 from jaxmoxi.p2p.inference.predict import predict
+from jaxmoxi.p2p.masking import classify_shown, pixel_mask
 from jaxmoxi.p2p.model import P2P
 from jaxmoxi.p2p.processes import Team
 from jaxmoxi.p2p.training.feed import check_batch, iterate
@@ -58,6 +59,10 @@ def _sums(model: P2P, batch: Batch, certainty: float | None, mesh: Mesh | None) 
     size = len(batch.images)
     if certainty is None:
         classes, share, threshold = jnp.argmax(_whole(model, batch.images), -1), np.ones(size), np.ones(size)
+    elif model.config.masking != "groups":
+        answer, shown = _through_pixels(model, batch.images)
+        classes, share = jnp.argmax(answer, -1), np.asarray(shown)
+        threshold = np.full(size, model.config.threshold)
     else:
         out = predict(model, batch.images, batch.regions, certainty=certainty, batch_size=size, mesh=mesh)
         classes, share, threshold = out.classes, out.pixel_mask.mean((1, 2)), out.threshold
@@ -68,3 +73,11 @@ def _sums(model: P2P, batch: Batch, certainty: float | None, mesh: Mesh | None) 
 @jax.jit
 def _whole(model: P2P, images: Array) -> Float[Array, "B K"]:
     return model.modules()[1](model.normalize(images))
+
+
+@jax.jit
+def _through_pixels(model: P2P, images: Array) -> tuple[Float[Array, "B K"], Float[Array, "B"]]:
+    """The answer of a model whose masks are over pixels, and what share of them it sees."""
+    images = model.normalize(images)
+    mask = pixel_mask(model, images)
+    return classify_shown(model, images, mask), jnp.mean(mask, axis=(1, 2))

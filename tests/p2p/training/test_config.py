@@ -56,7 +56,7 @@ def test_a_record_has_what_decides_what_a_run_computes():
 
 
 def test_presets_are_a_model_and_its_training():
-    assert presets.PRESETS.keys() == {"scenes", "imagenet", "cifar10"}
+    assert presets.PRESETS.keys() == {"scenes", "imagenet", "cifar10", "cifar10-96"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for make in presets.PRESETS.values():

@@ -1,0 +1,122 @@
+"""What `jaxmoxi train` is asked for: its options checked, and made into a model, its training and its data."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.cli.train_data import sources
+
+if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other command needs them
+    from jaxmoxi.cli.train import Train
+    from jaxmoxi.p2p import Config, TrainConfig
+    from jaxmoxi.p2p.data import Source
+    from jaxmoxi.p2p.model import State
+
+
+_COMPARED_SHARE = 0.2  # of the pixels, of the methods that P2P is compared with; COMET's own
+
+
+class Task(NamedTuple):
+    """The checked inputs.
+
+    config, train: what the model is, and how it is trained.
+    data, test:    what it is trained on, and what the trained model is judged by.
+    classifier:    the weights to start from, or None.
+    """
+
+    config: Config
+    train: TrainConfig
+    data: Source
+    test: Source
+    classifier: State | None
+
+
+def prepare(options: Train) -> Task:
+    """What the options name, checked before anything long starts."""
+    from jaxmoxi.p2p.data import Subset
+    from jaxmoxi.p2p.training.presets import CLASSIFIERS, PRESETS
+    from jaxmoxi.p2p.training.pretrained import classifier_of_run, is_run, pretrained_classifier
+
+    _check(options)
+    kind = options.data.partition(":")[0]
+    preset = PRESETS[options.preset or (kind if kind in PRESETS else "imagenet")]
+    config, train = preset()
+    if options.epochs is not None:  # the same share of the epochs is on whole images
+        whole = train.whole_epochs * options.epochs // train.num_epochs
+        train = dataclasses.replace(train, num_epochs=options.epochs, whole_epochs=whole)
+    changes = _typed(options, config)
+    if options.classifier is not None:
+        changes["classifier"] = CLASSIFIERS[options.classifier]
+    if options.threshold is not None:
+        changes["dynamic_threshold"] = False
+    with one_line():
+        config = dataclasses.replace(config, **changes)
+        if options.black_box and options.method not in (None, "blackbox"):
+            raise CommandError(f"--black-box is --method blackbox; --method is {options.method}: leave one out")
+        method = {"method": "blackbox"} if options.black_box else {}
+        train = dataclasses.replace(train, **_typed(options, train) | method)
+        if options.threshold is None and train.method not in ("p2p", "blackbox"):
+            config = dataclasses.replace(config, threshold=_COMPARED_SHARE)
+    with one_line("--data: "):
+        data, test = sources(
+            options.data, image_size=config.image_size, num_scenes=options.num_scenes, seed=options.seed
+        )
+    classifier = None
+    with one_line():
+        config = dataclasses.replace(config, num_classes=len(data.class_names))
+        if options.preprocessing is not None and options.init is None:
+            raise CommandError("--preprocessing needs --init, whose images it describes")
+        if options.init is not None and is_run(options.init):
+            if options.preprocessing is not None:
+                raise CommandError("--preprocessing is about a checkpoint folder; --init names a run: leave it out")
+            classifier, config = classifier_of_run(options.init, config)
+        elif options.init is not None:
+            classifier, config = pretrained_classifier(
+                options.init, config, seed=options.seed, preprocessing=options.preprocessing
+            )
+    if options.test_images is not None:
+        if not 0 < options.test_images <= len(test):
+            raise CommandError(f"--test-images: expected 1 to {len(test)}, the test images; got {options.test_images}")
+        test = Subset(test, np.linspace(0, len(test) - 1, options.test_images).round().astype(int))
+    return Task(config, train, data, test, classifier)
+
+
+def _typed(options: Train, settings: Config | TrainConfig) -> dict[str, Any]:
+    """The options that were typed and are settings by the same name. (A classifier is typed as the name of one.)"""
+    names = {field.name for field in dataclasses.fields(settings)} - {"classifier"}
+    typed = {name: value for name, value in vars(options).items() if value is not None}
+    return {name: typed[name] for name in names & typed.keys()}
+
+
+def _check(options: Train) -> None:
+    for name in ("epochs", "batch_size", "learning_rate", "num_scenes", "max_minutes"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise CommandError(f"--{name.replace('_', '-')}: expected a number above 0; got {value}")
+    levels = options.certainties
+    if levels is not None and not (levels and all(0 < level <= 1 for level in levels)):
+        raise CommandError(f"--certainties: expected probabilities in (0, 1], such as 0.9; got {levels}")
+    if options.black_box or options.method == "blackbox":
+        for name in ("threshold", "threshold_input", "exact_budget", "certainties", "max_threshold", "fidelity_shares"):
+            if getattr(options, name):
+                raise CommandError(
+                    f"--{name.replace('_', '-')} is about what is selected; with --black-box nothing is: leave one out"
+                )
+    if options.method not in (None, "p2p", "blackbox"):
+        for name in ("threshold_input", "exact_budget", "certainties", "max_threshold"):
+            if getattr(options, name):
+                raise CommandError(
+                    f"--{name.replace('_', '-')} is about P2P's thresholds; --method {options.method} has a fixed one, "
+                    "--threshold: leave one out"
+                )
+    shares = options.fidelity_shares
+    if shares is not None and not (shares and all(0 <= share <= 1 for share in shares)):
+        raise CommandError(f"--fidelity-shares: expected shares of the pixels in [0, 1], such as 0.1; got {shares}")
+    if options.num_scenes is not None and options.data != "scenes":
+        raise CommandError(
+            f"--num-scenes is about synthetic scenes; --data {options.data} brings its own images: leave one out"
+        )

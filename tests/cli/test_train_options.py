@@ -1,0 +1,111 @@
+"""What `jaxmoxi train` can be told besides: a time budget, a goal, other methods, another run to start from."""
+
+import json
+
+import pytest
+
+from jaxmoxi import p2p
+from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli import train as _train
+from jaxmoxi.cli.main import main
+from jaxmoxi.cli.signals import Budget
+
+TINY = ["--num-scenes", "20", "--epochs", "2", "--batch-size", "8", "--image-size", "32", "--num-groups", "9"]
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    monkeypatch.setattr(_command, "start_compilation_cache", lambda: None)
+
+
+def train(*arguments):
+    return main(["train", *map(str, arguments), "--one-device"])
+
+
+def test_a_time_budget_saves_says_how_to_go_on_and_is_kept(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    words = ["--out", run, *TINY, "--method", "blackbox-pixel-mask", "--fidelity-shares", "0.1", "0.2"]
+    passed = Budget.passed
+
+    def after_the_first_epoch(self):
+        self.over = self.over or (run / "curves.jsonl").exists()
+        return passed(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Budget, "passed", after_the_first_epoch)
+        assert train(*words, "--max-minutes", "60") == 0
+    error = capsys.readouterr().err
+    assert "jaxmoxi: the 60 minutes are over: stopped after step 1, which is saved in" in error
+    assert error.endswith("the same command goes on from there\n")
+    assert not (run / "evaluation.json").exists()
+    assert train(*words) == 0  # with another budget, or none
+    printed = capsys.readouterr().out
+    assert "| from top 10 % | from top 20 % |" in printed
+    record = json.loads((run / "evaluation.json").read_text())
+    assert record["method"] == "blackbox-pixel-mask"
+    assert record["fidelity"]["shares"] == [0.1, 0.2]
+    assert p2p.load(run).config.masking == "even"
+    assert p2p.load(run).config.threshold == 0.2
+    assert (run / "curves.png").stat().st_size > 1000
+
+    # Another run's classifier to start from; a time that is over before the first step.
+    task = prepared(out=tmp_path / "comet", init=run, method="comet", num_scenes=20, image_size=32, num_groups=9)
+    assert (task.train.method, task.config.threshold) == ("comet", 0.2)
+    assert task.classifier["head"]["kernel"].shape == p2p.load(run).classifier["head"]["kernel"].shape
+    with pytest.raises(_train.CommandError, match="has not the configuration's classifier: image_size is 32, not 64"):
+        prepared(out=tmp_path / "comet", init=run, num_scenes=20)
+
+
+def prepared(**options):
+    return _train._prepare(_train.Train(**options))
+
+
+def test_a_budget_of_no_minutes_is_any_time():
+    assert not Budget(None).passed()
+    assert not Budget(1.0).passed()
+    over = Budget(0.0)
+    assert not over.over
+    assert over.passed()
+    assert over.over
+
+
+def test_options_reach_the_settings(tmp_path):
+    task = prepared(
+        out=tmp_path, num_scenes=30, test_images=3, max_threshold=0.2, whole_epochs=3, goal_accuracy=0.9,
+        goal_share=0.1, certainty=0.99, accumulate=4, precision="bfloat16", ema=0.99, selector_rate=2.0,
+        regulariser_weight=5.0, save_every=7,
+    )  # fmt: skip
+    found = task.train
+    assert (found.whole_epochs, found.goal_accuracy, found.goal_share, found.certainty) == (3, 0.9, 0.1, 0.99)
+    assert (found.accumulate, found.precision, found.ema, found.selector_rate) == (4, "bfloat16", 0.99, 2.0)
+    assert (found.regulariser_weight, found.save_every, task.config.max_threshold) == (5.0, 7, 0.2)
+    assert len(task.test) == 3
+    twin = prepared(out=tmp_path, num_scenes=8, method="blackbox")
+    assert twin.train == prepared(out=tmp_path, num_scenes=8, black_box=True).train
+    assert not twin.train.select
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-minutes", "0"], "--max-minutes: expected a number above 0; got 0"),
+        (["--max-minutes", "nan"], "--max-minutes: expected a number above 0; got nan"),
+        (
+            ["--method", "comet", "--certainties", "0.9"],
+            "--certainties is about P2P's thresholds; --method comet has a",
+        ),
+        (["--method", "real-x", "--exact-budget"], "--exact-budget is about P2P's thresholds"),
+        (["--method", "blackbox", "--threshold", "0.2"], "--threshold is about what is selected; with --black-box"),
+        (["--method", "comet", "--black-box"], "--black-box is --method blackbox; --method is comet: leave one out"),
+        (["--fidelity-shares", "10"], "--fidelity-shares: expected shares of the pixels in [0, 1], such as 0.1; got"),
+        (["--num-scenes", "20", "--test-images", "9"], "--test-images: expected 1 to 4, the test images; got 9"),
+        (["--num-scenes", "20", "--accumulate", "3"], "accumulate must be a whole number that divides the batch_size"),
+        (["--num-scenes", "20", "--goal-share", "25"], "goal_share must lie in (0, 1]; got 25"),
+        (["--num-scenes", "20", "--ema", "2"], "ema is a decay in (0, 1), such as 0.999; got 2"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path, capsys):
+    assert train("--out", tmp_path / "run", *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert error.startswith("jaxmoxi: error:")
