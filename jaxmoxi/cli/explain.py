@@ -10,6 +10,18 @@ import numpy as np
 import tyro
 
 from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.discriminate import (
+    METHOD as DISCRIMINATE,
+)
+from jaxmoxi.cli.discriminate import (
+    check_named,
+    check_rival,
+    describe_rival,
+    draw_rival,
+    rival_arrays,
+    rival_record,
+    search_rival,
+)
 from jaxmoxi.cli.estimate import greedy_evaluations, group_evaluations, tell_length
 from jaxmoxi.cli.groups import (
     GROUP_METHODS,
@@ -44,13 +56,16 @@ class Explain(PhotoOptions):
     --until 0.7: which regions are enough for the model to be that sure?
     """
 
-    method: Literal["insertion", "deletion", "minimal", "beam"] = "insertion"
+    method: Literal["insertion", "deletion", "minimal", "beam", "discriminate"] = "insertion"
     """insertion finds regions that are enough; deletion finds regions that the answer cannot do without; minimal
-    searches on for a smallest group that is enough; beam also for others that have no region in common with it."""
+    searches on for a smallest group that is enough; beam also for others that have no region in common with it;
+    discriminate takes a --target that the model does not see: it removes what hides that class until it leads, and
+    finds regions of the rest that are enough for it."""
     until: Annotated[str | None, _OPTION(metavar="class|K|CONFIDENCE|all", help_behavior_hint="")] = None
     """When to stop: the class takes (insertion) or loses (deletion) the lead; after K regions; when its probability
     passes a level such as 0.9; or not before all regions are in order. For minimal and beam the goal of a group: class
-    or a level (beam with K: the best groups of K regions and fewer). Left out: class."""
+    or a level (beam with K: the best groups of K regions and fewer); for discriminate class or a level. Left out:
+    class."""
     warm: tyro.conf.FlagCreatePairsOff[bool] = False
     """Explain nothing: compile what insertion or deletion needs for this model, these regions and this masking, and
     keep it on disk. Explanations of any photo then start at once. Once for each machine, model and setting."""
@@ -69,12 +84,16 @@ class Explain(PhotoOptions):
     def explain(self) -> int:
         """`run` for options that are filled in."""
         _command.start_compilation_cache()
-        if self.warm and self.method in GROUP_METHODS:
+        if self.method == DISCRIMINATE:
+            check_named(self.target)
+        if self.warm and self.method not in ("insertion", "deletion"):
             raise CommandError(
                 f"--warm compiles ahead for --method insertion and deletion; --method {self.method} decides on the way "
                 "what it asks: its programs are kept on disk by its first run"
             )
         task = with_goal(prepare(self, _command.start_devices()), self.method, self.until)
+        if self.method == DISCRIMINATE:
+            check_rival(task)
         if self.warm:
             return _warm(self, task)
         _command.check_out(self.out)
@@ -97,6 +116,12 @@ class Explain(PhotoOptions):
             seconds, count = time.perf_counter() - started, found.num_evaluations
             outcome = _Outcome(answer, group_record(found), group_arrays(task, found))
             figure = draw_groups(task, found, answer, caption_of(self, task, self.method))
+        elif self.method == DISCRIMINATE:
+            rival = search_rival(task, batch_size=self.batch_size, bar=not self.quiet)
+            seconds, count = time.perf_counter() - started, int(rival.num_evaluations)
+            answer = describe_rival(task, rival)
+            outcome = _Outcome(answer, rival_record(rival), rival_arrays(task, rival))
+            figure = draw_rival(task, rival, answer, caption_of(self, task, self.method))
         else:
             result, problem = search(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
             seconds = time.perf_counter() - started
@@ -170,7 +195,8 @@ def _length(options: Explain, task: Task) -> str:
         size = None if task.stop.size is None else int(task.stop.size)
         count = group_evaluations(options.method, task.num_players, size, width=WIDTH, rounds=ROUNDS)
         return tell_length(task.model, task.image, task.v, task.num_players, count, bound="about")
-    count = greedy_evaluations(task.num_players, task.stop)
+    # Both phases of --method discriminate together choose each region once at most.
+    count = greedy_evaluations(task.num_players, Stop() if options.method == DISCRIMINATE else task.stop)
     return tell_length(task.model, task.image, task.v, task.num_players, count, bound="at most")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +44,7 @@ class Task(NamedTuple):
     whole:   float64[K], the model's probabilities for the whole photo.
     regions: int32[H, W], made as `spec` says.
     fill:    what hidden pixels become; None where tokens are removed.
+    game:    makes the same game of another class; `v` is that of the target.
     """
 
     stem: str
@@ -59,6 +61,7 @@ class Task(NamedTuple):
     fill: float | str | None
     v: ValueFn
     stop: Stop
+    game: Callable[[int], ValueFn]
 
     @property
     def place(self) -> str:
@@ -116,12 +119,18 @@ def prepare(options: PhotoOptions, mesh: Mesh | None = None) -> Task:
     with one_line():
         tokens = masking == "tokens"
         own = None if tokens and spec == usual else regions  # where each token is a player, no map is needed
-        v = image_game(model, image, target, own, removal="tokens" if tokens else fill, payoff=options.payoff)
-    if mesh is not None:
-        v = jm.shard_coalitions(v, mesh)
+
+        def game(index: int) -> ValueFn:
+            removal = "tokens" if tokens else fill
+            v = image_game(model, image, index, own, removal=removal, payoff=options.payoff)
+            return v if mesh is None else jm.shard_coalitions(v, mesh)
+
+        v = game(target)
     stem = "chelsea" if options.photo is None else options.photo.stem
-    fill = None if masking == "tokens" else fill
-    return Task(stem, model, photo, image, target, top, whole, regions, spec, num_players, masking, fill, v, Stop())
+    hidden = None if masking == "tokens" else fill
+    return Task(
+        stem, model, photo, image, target, top, whole, regions, spec, num_players, masking, hidden, v, Stop(), game
+    )
 
 
 def with_goal(task: Task, method: str, until: str | None) -> Task:

@@ -6,11 +6,13 @@ from jaxmoxi.plot.matrix import heat_map
 from jaxmoxi.plot.network import interaction_network
 from jaxmoxi.plot.pairs import interactions
 from jaxmoxi.plot.pictures import picture
+from jaxmoxi.plot.rivals import discrimination
 from jaxmoxi.plot.upset import upset
 from jaxmoxi.plot.waterfall import waterfall
 
 __all__ = [
     "curves",
+    "discrimination",
     "explanation",
     "flip_size",
     "group",
