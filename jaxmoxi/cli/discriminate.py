@@ -82,18 +82,20 @@ def describe_rival(task: Task, found: Discrimination) -> str:
     chances = np.asarray(found.removing.target_probabilities)
     others = np.asarray(found.removing.predicted_probabilities)
     level = task.stop.probability
+    now = f"{percent(chances[removed])}, {other!r} {percent(others[removed])}"
     if np.isnan(found.needing.target_values[0]):
         best = int(np.nanargmax(chances))
         goal = f"becomes {task.place}" if level is None else f"reaches {percent(level)}"
-        at = f"without {best} of {total} regions" if best else "in the whole photo"
+        ends = {0: "in the whole photo", total: "with every region hidden"}
+        at = ends.get(best, f"without {best} of {total} regions")
         return f"{name!r} never {goal}, whatever is removed: at most {percent(chances[best])}, {at}"
-    now = f"{percent(chances[removed])}, {other!r} {percent(others[removed])}"
-    verb = f"is {task.place}" if level is None else "reaches its goal"
-    answer = (
-        f"without {_these(removed)} of {total} regions {name!r} {verb} ({now})"
-        if removed
-        else f"{name!r} {verb} ({now})"
-    )
+    verb = f"is {task.place}" if level is None else f"reaches {percent(level)}"
+    if removed == total:
+        return f"{name!r} {verb} with every region hidden, and not before ({now})"
+    if removed:
+        answer = f"without {_these(removed)} of {total} regions {name!r} {verb} ({now})"
+    else:
+        answer = f"{name!r} {f'is {task.place}' if level is None else 'is as sure as that'} in the whole photo ({now})"
     if needed == 0:
         return f"{answer}; it needs none of the others: the same holds with every region hidden"
     alone = percent(np.asarray(found.needing.target_probabilities)[needed])

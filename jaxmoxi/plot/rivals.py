@@ -53,7 +53,8 @@ def discrimination(
     target:    the name of the class asked about; predicted: of the class that the model predicts.
     caption:   a line below the panels, for credits and settings.
 
-    Removed regions are red, needed ones have a blue outline. Without probabilities the last panel shows the payoffs.
+    Removed regions are red, needed ones have a blue outline. Of a target that never reaches the goal, those are red
+    that are removed where it is at its highest. Without probabilities the last panel shows the payoffs.
     Raises InputError for a result that is no `Discrimination`, or not of these regions.
     """
     scene = scene_of(photo, regions, channels, stretch)
@@ -64,7 +65,8 @@ def discrimination(
             f"expected the result of one image of {scene.num_players} regions; its orders have the shape "
             f"{list(np.shape(result.removed))}"
         )
-    removed = np.asarray(result.removed)[: int(result.num_removed)]
+    searched = not np.isnan(np.asarray(result.needing.target_values)[0])
+    removed = np.asarray(result.removed)[: int(result.num_removed) if searched else _best(result.removing)]
     needed = np.asarray(result.needed)[: int(result.num_needed)]
     figure = new_figure(14.0, 4.6, title)
     panels = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.15])
@@ -73,14 +75,14 @@ def discrimination(
     _draw_removed(panels[1], scene, removed)
     _draw_needed(panels[2], scene, removed, needed)
     names = [plain(name, limit=24) for name in (target, predicted)]
-    searched = not np.isnan(np.asarray(result.needing.target_values)[0])
     last = (
         f"{_regions(len(needed))} of the rest, alone" if result.insertion else f"{_regions(len(needed))} more removed"
     )
+    never = [f"{names[0]} is at its highest there,", "and never reaches the goal"]
     told = [
         [f"the photo, {_regions(scene.num_players)}", *_levels(result.removing, 0, names)],
         [f"{_regions(len(removed))} removed", *_levels(result.removing, len(removed), names)],
-        [last, *_levels(result.needing, len(needed), names)] if searched else ["the class never leads"],
+        [last, *_levels(result.needing, len(needed), names)] if searched else never,
     ]
     for axes, lines in zip(panels[:3], told, strict=True):
         axes.set_title(drawn("\n".join(lines), width=3.4, size=9.5), fontsize=9.5)
@@ -104,6 +106,12 @@ def _draw_needed(axes: Any, scene: Scene, removed: np.ndarray, needed: np.ndarra
     rest = np.where(gone[..., None], np.array([243, 205, 208], np.uint8), fade(scene.photo, 0.55))
     draw_photo(axes, np.where(inside[..., None], scene.photo, rest), "")
     draw_lines(axes, borders(np.pad(inside, 1).astype(np.int8), origin=-1), GROUP, 2.0)
+
+
+def _best(along: TwoClasses) -> int:
+    """After how many choices the target is at its highest."""
+    told = along.target_values if along.target_probabilities is None else along.target_probabilities
+    return int(np.nanargmax(np.asarray(told)))
 
 
 def _levels(along: TwoClasses, size: int, names: list[str]) -> list[str]:
@@ -134,9 +142,10 @@ def _draw_both(axes: Any, result: Discrimination, names: list[str]) -> None:
     style(axes, "regions removed", "probability" if known else "payoff")
     if known:
         axes.set_ylim(0, 1.05)
-    if bool(result.flipped):
-        axes.axvline(size, color=FLIP, linewidth=1.0, linestyle="--")
-        where = f"leads with {size} removed" if size else "leads from the start"
+    leads = np.flatnonzero(np.asarray(result.removing.leads)[: size + 1])
+    if len(leads):  # another goal than the lead may be met before it, or after
+        axes.axvline(leads[0], color=FLIP, linewidth=1.0, linestyle="--")
+        where = f"leads with {leads[0]} removed" if leads[0] else "leads from the start"
         axes.set_title(drawn(f"{names[0]} {where}", width=3.6, size=9.5), fontsize=9.5, color=FLIP)
     axes.legend(fontsize=8, frameon=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))

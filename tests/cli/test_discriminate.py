@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 import jaxmoxi as jm
+from jaxmoxi.cli.discriminate import describe_rival
 from jaxmoxi.errors import InputError
-from support.explain import CLASSES, read
+from jaxmoxi.types import Discrimination, Stop, TwoClasses
+from support.explain import CLASSES, read, words_only
 
 
 def expected(folder, photo, target):
@@ -40,6 +42,58 @@ def test_is_the_librarys_search(run, folder, photo, target):
     assert ("never becomes the top class, whatever is removed" in out) == (not bool(found.flipped))
     with Image.open(base.with_name("cat-discriminate.png")) as picture:
         assert picture.width > 1000
+
+
+def found_with(chances, needed):
+    """A result whose target has these probabilities while 0, 1, ... of 4 regions are removed."""
+
+    def along(rows):
+        row = np.full(5, np.nan, np.float32)
+        row[: len(rows)] = rows
+        row = jnp.asarray(row)
+        return TwoClasses(row, 1 - row, row, 1 - row, row > 0.5)
+
+    removed, searched = len(chances) - 1, needed is not None
+    return Discrimination(
+        removed=jnp.arange(4), needed=jnp.arange(4)[::-1], num_removed=jnp.int32(removed),
+        num_needed=jnp.int32(needed or 0), kept=jnp.arange(4) >= removed, flipped=jnp.bool_(chances[-1] > 0.5),
+        removing=along(chances), needing=along([0.6] * (needed + 1) if searched else []),
+        num_evaluations=jnp.int32(9), nan_player=jnp.int32(-1), insertion=True,
+    )  # fmt: skip
+
+
+def test_the_answer_in_words():
+    def words(chances, needed, stop=None):
+        task = words_only(num_players=4, target=0, top=1, stop=stop or Stop(flip=True))
+        return describe_rival(task, found_with(chances, needed))
+
+    answer = words([0.2, 0.7], 2)
+    assert answer == (
+        "without this 1 of 4 regions 'cat' is the top class (70 %, 'dog' 30 %); of the others, these 2 alone are "
+        "enough for it (60 %)"
+    )
+    assert "the same holds with every region hidden" in words([0.2, 0.3, 0.6], 0)
+    assert words([0.2, 0.3, 0.3, 0.4, 0.6], 0) == (
+        "'cat' is the top class with every region hidden, and not before (60 %, 'dog' 40 %)"
+    )
+    never = "'cat' never becomes the top class, whatever is removed: at most 40 %, "
+    assert words([0.2, 0.4, 0.1, 0.1, 0.1], None) == never + "without 1 of 4 regions"
+    assert words([0.4, 0.3, 0.1, 0.1, 0.1], None) == never + "in the whole photo"
+    assert words([0.2, 0.3, 0.1, 0.1, 0.4], None) == never + "with every region hidden"
+    level = Stop(probability=0.3)
+    assert words([0.3], 1, level).startswith("'cat' is as sure as that in the whole photo (30 %, 'dog' 70 %); of the")
+    assert words([0.1, 0.4], 1, level).startswith("without this 1 of 4 regions 'cat' reaches 30 % (40 %, 'dog' 60 %)")
+
+
+def test_the_picture_of_a_target_that_never_leads_shows_where_it_is_nearest():
+    photo, regions = np.full((20, 20, 3), 90, np.uint8), np.arange(4).reshape(2, 2).repeat(10, 0).repeat(10, 1)
+    figure = jm.plot.discrimination(photo, regions, found_with([0.2, 0.4, 0.1, 0.1, 0.1], None), target="cat")
+    assert figure.axes[1].get_title().startswith("1 region removed\ncat: 40 %")
+    assert figure.axes[2].get_title() == "cat is at its highest there,\nand never reaches the goal"
+    red = figure.axes[1].images[0].get_array()[..., 0] > 150
+    assert red[:10, :10].all()
+    assert not red[10:].any()
+    assert figure.axes[3].get_title() == ""
 
 
 @pytest.mark.parametrize(
