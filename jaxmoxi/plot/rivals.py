@@ -21,6 +21,7 @@ from jaxmoxi.plot.strokes import (
     draw_caption,
     draw_lines,
     draw_photo,
+    draw_removed,
     drawn,
     fade,
     new_figure,
@@ -72,7 +73,7 @@ def discrimination(
     panels = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.15])
     draw_photo(panels[0], scene.photo, "")
     draw_lines(panels[0], borders(scene.regions), "white", 0.6)
-    _draw_removed(panels[1], scene, removed)
+    draw_removed(panels[1], scene, removed)
     _draw_needed(panels[2], scene, removed, needed)
     names = [plain(name, limit=24) for name in (target, predicted)]
     last = (
@@ -90,14 +91,6 @@ def discrimination(
     _draw_both(panels[3], result, names)
     draw_caption(figure, caption)
     return figure
-
-
-def _draw_removed(axes: Any, scene: Scene, removed: np.ndarray) -> None:
-    """The photo, with the regions that were removed in red."""
-    inside = np.isin(scene.regions, removed)
-    red = (0.45 * fade(scene.photo, 0.2) + 0.55 * np.array([208, 2, 27])).astype(np.uint8)
-    draw_photo(axes, np.where(inside[..., None], red, scene.photo), "")
-    draw_lines(axes, borders(np.pad(inside, 1).astype(np.int8), origin=-1), FLIP, 1.2)
 
 
 def _draw_needed(axes: Any, scene: Scene, removed: np.ndarray, needed: np.ndarray) -> None:
