@@ -256,7 +256,11 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
     if broken:
         lines += ["", f"Photos without a result ({len(broken)}):", ""]
         lines += [f"- {_text(r.photo, 120)}: {r.status}: {_text(r.reason, 300)}" for r in broken]
-    cited = [f"- {m}: {METHODS[m].source}" for m in task.methods]
+    prices = {m: task.price(m) for m in task.methods}
+    cited = [
+        f"- {m}: {METHODS[m].source}" + (f"; about {prices[m]:,} evaluations a photo" if prices[m] else "")
+        for m in task.methods
+    ]
     return "\n".join([*lines, "", "Methods:", "", *cited, ""])
 
 

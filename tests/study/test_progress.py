@@ -101,7 +101,10 @@ def test_photos_that_are_left_out_leave_the_plan():
     bar.close()
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.cost and not method.needs])
+COUNTED = [name for name, method in METHODS.items() if method.cost and not method.needs and name != "robust"]
+
+
+@pytest.mark.parametrize("name", COUNTED)  # robust asks games of its own, and its cost is the most that it takes
 @pytest.mark.parametrize("steps", [None, 2])
 def test_methods_cost_what_their_entries_say(name, steps):
     counted = []
