@@ -110,6 +110,20 @@ def test_wrong_options_end_in_one_line(photos, folder, tmp_path, capsys, words, 
     assert error.count("\n") == 1
 
 
+def test_robust_is_asked_for_by_name_and_its_price_is_told(photos, folder, tmp_path, capsys):
+    words = [
+        photos, "--model", folder, "--out", tmp_path / "out", "--methods", "random", "robust", "--metrics", "curves",
+        "--regions", "grid:2x2", "--only-correct", "False", "--num-photos", "1",
+    ]  # fmt: skip
+    assert run(*words) == 0
+    price = 2 * (8 * 18 + 15 * 6 * 4)  # eight rounds in eight removals, and the eliminations, in two directions
+    assert f"tiny-vit: {price} of them are those of robust\n" in capsys.readouterr().err
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "Photos: 1 ok" in report
+    assert "| robust | " in report
+    assert f"(shares); about {price} evaluations a photo" in report
+
+
 def test_nothing_came_of_it(folder, tmp_path, capsys):
     """Finished, but no photo has a result: a script is to notice. Without MoXI no order is compared with its."""
     photos = write_photos(tmp_path / "photos", 2)
