@@ -136,8 +136,12 @@ def ways_record(options: RobustOptions, seen: Ways, unseen: Ways) -> dict[str, A
         "fill": None,
         "hold": options.hold,
         "seed": options.seed or 0,
-        "removals": {"kinds": seen.kinds, "whole_photo": seen.whole, "nothing": seen.bare},
-        "unseen_removals": {"kinds": unseen.kinds, "whole_photo": unseen.whole, "nothing": unseen.bare},
+        "removals": {"kinds": seen.kinds, "whole_photo_enough": seen.whole, "all_hidden_loses_it": seen.bare},
+        "unseen_removals": {
+            "kinds": unseen.kinds,
+            "whole_photo_enough": unseen.whole,
+            "all_hidden_loses_it": unseen.bare,
+        },
     }
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 import jaxmoxi as jm
 from jaxmoxi.cli import estimate, groups
+from jaxmoxi.errors import InputError
 from jaxmoxi.types import Stop
 from support.explain import read, words_only
 
@@ -114,6 +115,24 @@ def test_a_group_that_is_enough_beside_one_that_is_necessary(run, folder, photo,
     assert f"of 16 regions {lost}" in partner["answer"]
     assert partner["leads"] is False or until == "0.3"
     assert until == "class" or partner["probability"] <= 0.3
+
+
+def test_where_no_group_is_necessary_the_other_is_shown_alone(run, monkeypatch, blank):
+    genuine = jm.search.minimal_group
+
+    def search(*args, insertion=True, **kwargs):
+        if not insertion:
+            raise InputError("no group reaches the goal")
+        return genuine(*args, **kwargs)
+
+    monkeypatch.setattr(jm.search, "minimal_group", search)
+    code, out, _, base = run("--method", "minimal", "--necessary", "--quiet")
+    arrays, record = files(base, "minimal")
+    assert code == 0
+    assert out.splitlines()[1].startswith("no group is necessary: the search found none without which 'tabby' is no")
+    assert record["necessary"]["group"] is None
+    assert "necessary" not in arrays
+    assert blank["hidden"] == [False]
 
 
 def test_a_necessary_group_in_words():

@@ -126,7 +126,7 @@ def test_removals_in_which_the_whole_photo_is_not_enough_are_told(run, blank):
         assert "a lower --hold, or another --seed" in err
         return
     record = read(base.with_name("cat-robust"))[1]
-    assert record["removals"]["whole_photo"] == [False, False]
+    assert record["removals"]["whole_photo_enough"] == [False, False]
     assert "1 of these cannot tell" in out
 
 

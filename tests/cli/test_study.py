@@ -49,6 +49,7 @@ def test_a_study(photos, folder, tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'report.md'}\n"
     report = (tmp_path / "out" / "report.md").read_text()
     assert "| occlusion | " in report
+    assert "; about 5 evaluations a photo" in report  # one for each region, and the whole photo
     assert "Photos: 2 ok" in report
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "report.md", "table.parquet", "study.json", "shards", "figures",
@@ -108,20 +109,6 @@ def test_wrong_options_end_in_one_line(photos, folder, tmp_path, capsys, words, 
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_robust_is_asked_for_by_name_and_its_price_is_told(photos, folder, tmp_path, capsys):
-    words = [
-        photos, "--model", folder, "--out", tmp_path / "out", "--methods", "random", "robust", "--metrics", "curves",
-        "--regions", "grid:2x2", "--only-correct", "False", "--num-photos", "1",
-    ]  # fmt: skip
-    assert run(*words) == 0
-    price = 2 * (8 * 18 + 15 * 6 * 4)  # eight rounds in eight removals, and the eliminations, in two directions
-    assert f"tiny-vit: {price} of them are those of robust\n" in capsys.readouterr().err
-    report = (tmp_path / "out" / "report.md").read_text()
-    assert "Photos: 1 ok" in report
-    assert "| robust | " in report
-    assert f"(shares); about {price} evaluations a photo" in report
 
 
 def test_nothing_came_of_it(folder, tmp_path, capsys):
