@@ -16,7 +16,7 @@ from jaxmoxi.study import PRESETS, run, run_study
 from jaxmoxi.study.measure import setting
 from jaxmoxi.study.progress import Progress, duration
 from support.attribution import GRID, IMAGE, LINEAR
-from support.study import files, tiny_config
+from support.study import files, tiny_classifier, tiny_config
 
 SETTINGS = dict(methods=("random", "occlusion"), metrics=("curves",))
 
