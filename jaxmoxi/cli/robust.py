@@ -104,14 +104,15 @@ def describe_robust(task: Task, seen: Ways, unseen: Ways, robust: Robust) -> tup
     if found.unseen is None or found.interval is None:
         return what, f"{where}; no other removal judged it"
     low, high = (f"{100 * float(end):.0f}" for end in found.interval)
+    judges = len(unseen.games)
     where += (
-        f"; of {len(unseen.games)} removals that the search did not see, in {int(robust.met.sum())} "
+        f"; of {judges} removal{'s'[: judges > 1]} that the search did not see, in {int(robust.met.sum())} "
         f"({100 * float(found.unseen):.0f} %, 95 % interval {low} to {high} %)"
     )
-    unable = int((~unseen.able(robust.insertion)).sum())
+    unable = int((~unseen.able(robust.insertion) & ~robust.met).sum())
     if unable:
         ends = "with the whole photo" if robust.insertion else "with every region hidden"
-        where += f"; {unable} of these cannot tell, as the goal is missed there {ends} too"
+        where += f"; in {unable} of the others the goal is missed {ends} too"
     return what, where
 
 

@@ -9,9 +9,8 @@ from PIL import Image
 
 import jaxmoxi as jm
 from jaxmoxi.cli.discriminate import describe_rival
-from jaxmoxi.errors import InputError
-from jaxmoxi.types import Discrimination, Stop, TwoClasses
-from support.explain import CLASSES, read, words_only
+from jaxmoxi.types import Stop
+from support.explain import CLASSES, read, searched_for, words_only
 
 
 def expected(folder, photo, target):
@@ -44,28 +43,10 @@ def test_is_the_librarys_search(run, folder, photo, target):
         assert picture.width > 1000
 
 
-def found_with(chances, needed):
-    """A result whose target has these probabilities while 0, 1, ... of 4 regions are removed."""
-
-    def along(rows):
-        row = np.full(5, np.nan, np.float32)
-        row[: len(rows)] = rows
-        row = jnp.asarray(row)
-        return TwoClasses(row, 1 - row, row, 1 - row, row > 0.5)
-
-    removed, searched = len(chances) - 1, needed is not None
-    return Discrimination(
-        removed=jnp.arange(4), needed=jnp.arange(4)[::-1], num_removed=jnp.int32(removed),
-        num_needed=jnp.int32(needed or 0), kept=jnp.arange(4) >= removed, flipped=jnp.bool_(chances[-1] > 0.5),
-        removing=along(chances), needing=along([0.6] * (needed + 1) if searched else []),
-        num_evaluations=jnp.int32(9), nan_player=jnp.int32(-1), insertion=True,
-    )  # fmt: skip
-
-
 def test_the_answer_in_words():
     def words(chances, needed, stop=None):
         task = words_only(num_players=4, target=0, top=1, stop=stop or Stop(flip=True))
-        return describe_rival(task, found_with(chances, needed))
+        return describe_rival(task, searched_for(chances, needed))
 
     answer = words([0.2, 0.7], 2)
     assert answer == (
@@ -85,17 +66,6 @@ def test_the_answer_in_words():
     assert words([0.1, 0.4], 1, level).startswith("without this 1 of 4 regions 'cat' reaches 30 % (40 %, 'dog' 60 %)")
 
 
-def test_the_picture_of_a_target_that_never_leads_shows_where_it_is_nearest():
-    photo, regions = np.full((20, 20, 3), 90, np.uint8), np.arange(4).reshape(2, 2).repeat(10, 0).repeat(10, 1)
-    figure = jm.plot.discrimination(photo, regions, found_with([0.2, 0.4, 0.1, 0.1, 0.1], None), target="cat")
-    assert figure.axes[1].get_title().startswith("1 region removed\ncat: 40 %")
-    assert figure.axes[2].get_title() == "cat is at its highest there,\nand never reaches the goal"
-    red = figure.axes[1].images[0].get_array()[..., 0] > 150
-    assert red[:10, :10].all()
-    assert not red[10:].any()
-    assert figure.axes[3].get_title() == ""
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -113,21 +83,3 @@ def test_questions_that_it_does_not_answer(run, args, message):
     assert message in err
     assert err.count("\n") == 1
     assert not base.parent.exists() or not list(base.parent.iterdir())
-
-
-def test_the_picture_of_either_second_phase_and_of_values_alone(unchecked):
-    photo, regions = np.full((20, 30, 3), 90, np.uint8), np.arange(6).reshape(2, 3).repeat(10, 0).repeat(10, 1)
-    weights = jnp.asarray([[3.0, 0, 0, 1, 0, 0], [0, 4, 1, 0, 0, 0]])
-    for insertion in (False, True):
-        found = jm.discriminate(lambda m: m @ weights[0], lambda m: m @ weights[1], 6, insertion=insertion)
-        figure = jm.plot.discrimination(photo, regions, found, target="cat", predicted="dog", title="t")
-        assert figure.axes[1].get_title() == "1 region removed"
-        assert figure.axes[3].get_ylabel() == "payoff"
-        assert "cat leads with 1 removed" in figure.axes[3].get_title()
-        red = figure.axes[1].images[0].get_array()
-        assert red[5, 15, 0] > 2 * red[5, 15, 1]  # player 1, and no other
-        assert (red[5, 5] == 90).all()
-    with pytest.raises(InputError, match="expected a Discrimination"):
-        jm.plot.discrimination(photo, regions, np.arange(6))
-    with pytest.raises(InputError, match="of one image of 1 regions"):
-        jm.plot.discrimination(photo, np.zeros((20, 30), int), found)

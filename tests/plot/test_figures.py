@@ -343,16 +343,3 @@ print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert out.stdout.split() == ["False", "True", "False"], out.stderr
-
-
-def test_a_hidden_group_is_red_on_the_photo_as_it_is():
-    photo, regions = np.full((20, 20, 3), 90, np.uint8), np.arange(4).reshape(2, 2).repeat(10, 0).repeat(10, 1)
-    rows = np.array([[True, False, False, False], [False, True, False, False]])
-    figure = plot.groups(photo, regions, rows, hidden=[False, True])
-    shown, hidden = (np.asarray(axes.images[0].get_array()) for axes in figure.axes[1:])
-    assert (shown[:10, :10] == 90).all()
-    assert (shown[:10, 10:] > 90).all()  # faded
-    assert (hidden[:10, :10] == 90).all()
-    assert (hidden[:10, 10:, 0] > 2 * hidden[:10, 10:, 1]).all()
-    with pytest.raises(ValueError, match="expected hidden to say it of each of the 2 groups; got 1"):
-        plot.groups(photo, regions, rows, hidden=[True])
