@@ -114,7 +114,7 @@ class Explain(PhotoOptions):
             raise CommandError(f"--out {self.out}: could not write ({error})") from None
         print("\n".join(outcome.answers))
         if not self.quiet:
-            print(f"{outcome.count:,} coalitions in {outcome.seconds:.1f} s")
+            print(f"{outcome.num_evaluations:,} coalitions in {outcome.seconds:.1f} s")
             print(f"wrote {printable(', '.join(map(str, files)))}")
         if outcome.problem is not None:
             raise outcome.problem

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 class Outcome(NamedTuple):
     """What a search found: in a sentence for each group, for the JSON file, as arrays, and as a picture to be drawn.
 
-    count: its evaluations. problem: the error that ended it early, if one did.
+    num_evaluations: its price. problem: the error that ended it early, if one did.
     """
 
     answers: list[str]
     record: dict[str, Any]
     arrays: dict[str, np.ndarray]
     draw: Callable[[], Figure]
-    count: int
+    num_evaluations: int
     seconds: float
     problem: BaseException | None = None
 
