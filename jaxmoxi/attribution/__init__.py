@@ -9,6 +9,7 @@ from jaxmoxi.attribution.cam import grad_cam, grad_cam_plus_plus
 from jaxmoxi.attribution.game import Problem, order_of, problem
 from jaxmoxi.attribution.gradients import gradient
 from jaxmoxi.attribution.groups import moxi, moxi_single, random_scores, shapley
+from jaxmoxi.attribution.holding import robust
 from jaxmoxi.attribution.methods import METHODS, Effort, Method, register
 from jaxmoxi.attribution.path import PathAttribution, integrated_gradients, path_attribution
 from jaxmoxi.attribution.perturbation import hsic, occlusion, rise
@@ -38,5 +39,6 @@ __all__ = [
     "random_scores",
     "register",
     "rise",
+    "robust",
     "shapley",
 ]

@@ -82,6 +82,8 @@ class Method:
               "pixels", with each score once for each of the player's pixels, the payoff of the image less that of an
               image of zeros. "": it promises no sum.
     directed: `explain` takes `insertion=True` or False, and has an order for each.
+    traceable: `explain` may be called inside `jit` and `vmap`; others decide on the host what they ask next.
+    by_default: asked for where a study names no methods.
     help:     what the method asks, in a few words.
     options:  the keywords of `explain` that follow from an `Effort`; it says there what each of them counts.
     cost:     about how many evaluations of the model one order takes, a gradient counted as three; studies tell from it
@@ -98,6 +100,8 @@ class Method:
     directed: bool = False
     _: dataclasses.KW_ONLY
     complete: Literal["", "players", "pixels"] = ""
+    traceable: bool = True
+    by_default: bool = True
     help: str
     options: Callable[[Effort], dict[str, Any]] = no_options
     cost: Callable[[Effort], int] | None = None

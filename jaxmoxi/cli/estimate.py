@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmoxi.games.base import ValueFn
+from jaxmoxi.games.base import ValueFn, as_game
 from jaxmoxi.games.evaluation import readouts
 from jaxmoxi.types import Stop
 
@@ -35,12 +36,15 @@ def group_evaluations(method: str, num_players: int, max_size: int | None, *, wi
     return (0 if max_size else minimal) + int(np.sum(width * (num_players + rounds * (32 + 8 * sizes))))
 
 
-def tell_length(model: Any, image: Any, v: ValueFn, num_players: int, evaluations: int, *, bound: str) -> str:
+def tell_length(
+    model: Any, image: Any, v: ValueFn | Sequence[ValueFn], num_players: int, evaluations: int, *, bound: str
+) -> str:
     """One line on how long so many evaluations take here; "" where they take less than a minute.
 
     One forward pass of one image, which is compiled already, is timed first: a search of many coalitions at once needs
     less for each. Only where that comes to more than a minute is a chunk of coalitions compiled and timed.
 
+    v:     the game, or several of the same players that share the evaluations evenly.
     bound: "at most" or "about", in front of the number of evaluations.
     """
     forward = jax.jit(type(model).logits)
@@ -50,12 +54,21 @@ def tell_length(model: Any, image: Any, v: ValueFn, num_players: int, evaluation
     rows = min(_CHUNK, num_players)
     masks = np.random.default_rng(0).random((rows, num_players)) < 0.5
     try:
-        seconds = evaluations * _seconds(lambda: readouts(v, masks).values) / rows
+        seconds = evaluations * _seconds_of_each(v if isinstance(v, Sequence) else [v], masks) / rows
     except (MemoryError, FloatingPointError):  # the search itself says what is wrong, and what to do
         return ""
     if seconds <= _SHORT:
         return ""
     return f"{bound} {evaluations:,} evaluations, about {_minutes(seconds)} on this machine"
+
+
+def _seconds_of_each(games: Sequence[ValueFn], masks: np.ndarray) -> float:
+    """The mean time that a game takes for these coalitions; of games of one structure one is timed."""
+    alike: dict[Any, list[ValueFn]] = {}
+    for game in games:
+        alike.setdefault(jax.tree.structure(as_game(game)), []).append(game)
+    times = [len(group) * _seconds(lambda game=group[0]: readouts(game, masks).values) for group in alike.values()]
+    return sum(times) / len(games)
 
 
 def _seconds(run: Any) -> float:

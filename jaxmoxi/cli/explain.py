@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
 from jaxmoxi.cli import shared as _command
+from jaxmoxi.cli.discriminate import METHOD as DISCRIMINATE
+from jaxmoxi.cli.discriminate import check_named, check_rival
 from jaxmoxi.cli.estimate import greedy_evaluations, group_evaluations, tell_length
-from jaxmoxi.cli.groups import (
-    GROUP_METHODS,
-    ROUNDS,
-    WIDTH,
-    check_connected,
-    describe_groups,
-    draw_groups,
-    group_arrays,
-    group_record,
-    search_groups,
-)
+from jaxmoxi.cli.groups import GROUP_METHODS, ROUNDS, WIDTH, check_connected
 from jaxmoxi.cli.names import Identity, choose_base, identify, locked
 from jaxmoxi.cli.options import PhotoOptions
-from jaxmoxi.cli.report import arrays, describe, greedy_record, group, percent, write_files
+from jaxmoxi.cli.outcomes import Outcome, find
+from jaxmoxi.cli.report import percent, write_files
+from jaxmoxi.cli.robust import robust_evaluations
 from jaxmoxi.cli.shared import CommandError
-from jaxmoxi.cli.task import Task, caption_of, prepare, record_of, search, with_goal
+from jaxmoxi.cli.task import Task, prepare, record_of, with_goal
+from jaxmoxi.cli.ways import METHOD as ROBUST
+from jaxmoxi.cli.ways import NO_ROBUST_OPTIONS, RobustOptions, Ways, draw_ways, tell_unable
 from jaxmoxi.escape import printable
-from jaxmoxi.types import GreedyResult, Stop
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from jaxmoxi.types import Stop
 
 _OPTION = tyro.conf.arg
 
@@ -45,16 +37,25 @@ class Explain(PhotoOptions):
     --until 0.7: which regions are enough for the model to be that sure?
     """
 
-    method: Literal["insertion", "deletion", "minimal", "beam"] = "insertion"
+    method: Literal["insertion", "deletion", "minimal", "beam", "robust", "discriminate"] = "insertion"
     """insertion finds regions that are enough; deletion finds regions that the answer cannot do without; minimal
-    searches on for a smallest group that is enough; beam also for others that have no region in common with it."""
+    searches on for a smallest group that is enough; beam also for others that have no region in common with it;
+    robust for one that is enough in many ways of hiding the other regions, and says how it holds in ways that it was
+    not searched in; discriminate takes a --target that the model does not see: it removes what hides that class until
+    it leads, and finds regions of the rest that are enough for it."""
     until: Annotated[str | None, _OPTION(metavar="class|K|CONFIDENCE|all", help_behavior_hint="")] = None
     """When to stop: the class takes (insertion) or loses (deletion) the lead; after K regions; when its probability
-    passes a level such as 0.9; or not before all regions are in order. For minimal and beam the goal of a group: class
-    or a level (beam with K: the best groups of K regions and fewer). Left out: class."""
+    passes a level such as 0.9; or not before all regions are in order. For minimal, robust and beam the goal of a
+    group: class or a level (beam with K: the best groups of K regions and fewer); for discriminate class or a level.
+    Left out: class."""
     connected: tyro.conf.FlagCreatePairsOff[bool] = False
-    """With --method minimal: a group that lies together, in at most three connected pieces, and in fewer where that
-    takes no more than a quarter more regions. The picture then shows what each region adds."""
+    """With --method minimal and robust: a group that lies together, in at most three connected pieces, and in fewer
+    where that takes no more than a quarter more regions. The picture of a minimal one then shows what each region
+    adds."""
+    necessary: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --method minimal and robust: also find a smallest group without which the class is lost, and draw it beside
+    the group that is enough."""
+    robust: tyro.conf.OmitArgPrefixes[RobustOptions] = NO_ROBUST_OPTIONS
     warm: tyro.conf.FlagCreatePairsOff[bool] = False
     """Explain nothing: compile what insertion or deletion needs for this model, these regions and this masking, and
     keep it on disk. Explanations of any photo then start at once. Once for each machine, model and setting."""
@@ -74,12 +75,22 @@ class Explain(PhotoOptions):
         """`run` for options that are filled in."""
         _command.start_compilation_cache()
         check_connected(self.method, self.connected)
-        if self.warm and self.method in GROUP_METHODS:
+        self.robust.check(self.method, self.masking, self.fill)
+        if self.necessary and self.method not in ("minimal", ROBUST):
+            raise CommandError(
+                f"--necessary asks for the partner of a group that is enough: --method minimal or robust; --method "
+                f"{self.method} has none"
+            )
+        if self.method == DISCRIMINATE:
+            check_named(self.target)
+        if self.warm and self.method not in ("insertion", "deletion"):
             raise CommandError(
                 f"--warm compiles ahead for --method insertion and deletion; --method {self.method} decides on the way "
                 "what it asks: its programs are kept on disk by its first run"
             )
         task = with_goal(prepare(self, _command.start_devices()), self.method, self.until)
+        if self.method == DISCRIMINATE:
+            check_rival(task)
         if self.warm:
             return _warm(self, task)
         _command.check_out(self.out)
@@ -89,47 +100,29 @@ class Explain(PhotoOptions):
         if not self.quiet:
             seen = f"{printable(task.model.name)} sees {task.name(task.top)!r}"
             print(f"{seen}, {percent(task.whole[task.top])}", flush=True)
-            length = _length(self, task)
-            if length:
-                print(length, flush=True)
+        ways = None
+        if self.method == ROBUST:
+            ways = draw_ways(task, self.robust, self.payoff)
+            tell_unable(task, *ways, necessary=self.necessary)
+        length = "" if self.quiet else _length(self, task, ways)
+        if length:
+            print(length, flush=True)
         if renamed:
             _command.say(f"jaxmoxi: note: {printable(renamed)}")
-        started = time.perf_counter()
-        problem = None
-        if self.method in GROUP_METHODS:
-            found = search_groups(
-                task, self.method, batch_size=self.batch_size, bar=not self.quiet, connected=self.connected
-            )
-            answer = describe_groups(found, task.stop, task.name(task.target), task.place)
-            seconds, count = time.perf_counter() - started, found.num_evaluations
-            outcome = _Outcome(answer, group_record(found), group_arrays(task, found))
-            figure = draw_groups(task, found, answer, caption_of(self, task, self.method))
-        else:
-            result, problem = search(task, self.method, batch_size=self.batch_size, bar=not self.quiet)
-            seconds = time.perf_counter() - started
-            if problem is not None and not int(result.num_steps):
-                raise problem
-            count = int(result.num_evaluations)
-            answer = f"unfinished: {int(result.num_steps)} of {task.num_players} regions in order"
-            if problem is None:
-                answer = describe(result, task.stop, task.name(task.target), task.place)
-            players = group(result, task.stop)
-            data = arrays(result, regions=task.regions, photo=task.photo, group=players, target=task.target)
-            outcome = _Outcome(answer, greedy_record(result, task.stop), data)
-            figure = _draw(self, task, result, answer)
-        record = _record(self, task, outcome, photo) | {"finished": problem is None, "seconds": round(seconds, 3)}
+        outcome = find(self, task, ways)
+        record, figure = _record(self, task, outcome, photo), outcome.draw()
         try:
             with locked(self.out):  # another process may have written a photo of the same name meanwhile
                 base, _ = choose_base(self.out, task.stem, self.method, photo)
                 files = write_files(base, figure, outcome.arrays, record)
         except OSError as error:
             raise CommandError(f"--out {self.out}: could not write ({error})") from None
-        print(answer)
+        print("\n".join(outcome.answers))
         if not self.quiet:
-            print(f"{count:,} coalitions in {seconds:.1f} s")
+            print(f"{outcome.num_evaluations:,} coalitions in {outcome.seconds:.1f} s")
             print(f"wrote {printable(', '.join(map(str, files)))}")
-        if problem is not None:
-            raise problem
+        if outcome.problem is not None:
+            raise outcome.problem
         return 0
 
 
@@ -163,43 +156,26 @@ def _warm(options: Explain, task: Task) -> int:
     return 0
 
 
-class _Outcome(NamedTuple):
-    """What a search found: in one sentence, for the JSON file, and as arrays."""
-
-    answer: str
-    record: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-
-
-def _length(options: Explain, task: Task) -> str:
+def _length(options: Explain, task: Task, ways: tuple[Ways, Ways] | None) -> str:
     """How long the search will take, where that is over a minute."""
+    if ways is not None:
+        count = robust_evaluations(
+            task.num_players, ways[0], options.robust.hold, necessary=options.necessary, connected=options.connected
+        )
+        return tell_length(task.model, task.image, ways[0].games, task.num_players, count, bound="up to about")
     if options.method in GROUP_METHODS:
         size = None if task.stop.size is None else int(task.stop.size)
         count = group_evaluations(options.method, task.num_players, size, width=WIDTH, rounds=ROUNDS)
-        count *= 1 + options.connected
+        count *= (1 + options.connected) * (1 + options.necessary)
         return tell_length(task.model, task.image, task.v, task.num_players, count, bound="about")
-    count = greedy_evaluations(task.num_players, task.stop)
+    # Both phases of --method discriminate together choose each region once at most.
+    count = greedy_evaluations(task.num_players, Stop() if options.method == DISCRIMINATE else task.stop)
     return tell_length(task.model, task.image, task.v, task.num_players, count, bound="at most")
 
 
-def _draw(options: Explain, task: Task, result: GreedyResult, answer: str) -> Figure:
-    import jaxmoxi as jm
-
-    return jm.plot.explanation(
-        task.photo,
-        task.regions,
-        result,
-        target=task.name(task.target),
-        upto="flip" if task.stop == Stop() else "all",
-        heat_upto="all",
-        title=answer[0].upper() + answer[1:],
-        caption=caption_of(options, task, options.method),
-        whole=float(task.whole[task.target]),
-        place=task.place,
-    )
-
-
-def _record(options: Explain, task: Task, outcome: _Outcome, photo: Identity) -> dict[str, Any]:
+def _record(options: Explain, task: Task, outcome: Outcome, photo: Identity) -> dict[str, Any]:
     """What the search was asked and what it found, for the JSON file."""
     asked = {"method": options.method, "until": options.until, "connected": options.connected}
-    return {"answer": outcome.answer} | record_of(options, task, photo) | asked | outcome.record | _command.versions()
+    done = {"finished": outcome.problem is None, "seconds": round(outcome.seconds, 3)}
+    found = record_of(options, task, photo) | asked | outcome.record
+    return {"answer": outcome.answers[0]} | found | _command.versions() | done

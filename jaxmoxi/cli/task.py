@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,6 +44,8 @@ class Task(NamedTuple):
     whole:   float64[K], the model's probabilities for the whole photo.
     regions: int32[H, W], made as `spec` says.
     fill:    what hidden pixels become; None where tokens are removed.
+    game:    makes the same game of another class; `v` is that of the target.
+    mesh:    the devices that coalitions are spread over; None for one device.
     """
 
     stem: str
@@ -59,6 +62,8 @@ class Task(NamedTuple):
     fill: float | str | None
     v: ValueFn
     stop: Stop
+    game: Callable[[int], ValueFn]
+    mesh: Mesh | None
 
     @property
     def place(self) -> str:
@@ -116,12 +121,19 @@ def prepare(options: PhotoOptions, mesh: Mesh | None = None) -> Task:
     with one_line():
         tokens = masking == "tokens"
         own = None if tokens and spec == usual else regions  # where each token is a player, no map is needed
-        v = image_game(model, image, target, own, removal="tokens" if tokens else fill, payoff=options.payoff)
-    if mesh is not None:
-        v = jm.shard_coalitions(v, mesh)
+
+        def game(index: int) -> ValueFn:
+            removal = "tokens" if tokens else fill
+            v = image_game(model, image, index, own, removal=removal, payoff=options.payoff)
+            return v if mesh is None else jm.shard_coalitions(v, mesh)
+
+        v = game(target)
     stem = "chelsea" if options.photo is None else options.photo.stem
-    fill = None if masking == "tokens" else fill
-    return Task(stem, model, photo, image, target, top, whole, regions, spec, num_players, masking, fill, v, Stop())
+    hidden = None if masking == "tokens" else fill
+    return Task(
+        stem, model, photo, image, target, top, whole, regions, spec, num_players, masking, hidden, v, Stop(), game,
+        mesh,
+    )  # fmt: skip
 
 
 def with_goal(task: Task, method: str, until: str | None) -> Task:
@@ -131,10 +143,14 @@ def with_goal(task: Task, method: str, until: str | None) -> Task:
     return task._replace(stop=stop)
 
 
-def caption_of(options: PhotoOptions, task: Task, *what: str) -> str:
-    """The settings and the credit, for the line below a picture. what: more of them, such as the method."""
-    fill = task.fill if isinstance(task.fill, str) else f"{task.fill or 0:g}"
-    hidden = "tokens removed" if task.masking == "tokens" else f"pixels filled with {fill}"
+def caption_of(options: PhotoOptions, task: Task, *what: str, hidden: str | None = None) -> str:
+    """The settings and the credit, for the line below a picture.
+
+    what: more of them, such as the method. hidden: how regions are hidden, where the task does not say it.
+    """
+    if hidden is None:
+        fill = task.fill if isinstance(task.fill, str) else f"{task.fill or 0:g}"
+        hidden = "tokens removed" if task.masking == "tokens" else f"pixels filled with {fill}"
     settings = [task.model.name, *what, f"hidden: {hidden}", f"payoff {options.payoff}", str(task.spec)]
     credit = options.credit or ("photo: Stéfan van der Walt, CC0" if options.photo is None else None)
     return "  ·  ".join(shorten(printable(text), 80) for text in [*settings, *([credit] if credit else [])])
@@ -206,7 +222,8 @@ def parse_until(text: str | None, num_players: int) -> Stop:
 
 def check_goal(method: str, stop: Stop) -> None:
     """Raises CommandError for an `--until` that the search for a smallest group cannot have."""
-    if (method == "minimal" and stop.size is not None) or (method in ("minimal", "beam") and stop == Stop()):
+    sizeless = stop.size is not None and method in ("minimal", "robust")
+    if sizeless or (method in ("minimal", "beam", "robust") and stop == Stop()):
         sizes = ", or a number of regions, whose best groups are then looked for" if method == "beam" else ""
         raise CommandError(
             f"--until: --method {method} looks for the smallest group itself; give class, or a probability such as 0.9"

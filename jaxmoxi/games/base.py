@@ -133,6 +133,10 @@ class Game:
         """
         return None
 
+    def spread(self, game: Game) -> Game:
+        """Another game, its coalitions spread over devices as those of this one are: over one, as it is."""
+        return game
+
     def replicate(self, tree: Tree) -> Tree:
         """Arrays that meet this game in a compiled program, where that program leaves what it returns."""
         return tree
@@ -229,6 +233,10 @@ class GameWrapper(Game):
     def around(self, game: Game) -> Game:
         """The same wrapper around another game."""
         raise TypeError(f"{type(self).__name__} must define around")
+
+    def spread(self, game: Game) -> Game:
+        """As the game inside."""
+        return self.v.spread(game)
 
     def replicate(self, tree: Tree) -> Tree:
         """As the game inside."""

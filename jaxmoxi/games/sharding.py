@@ -45,6 +45,10 @@ class ShardedValueFn(GameWrapper):
         """Another game, spread alike."""
         return dataclasses.replace(self, v=game)
 
+    def spread(self, game: Game) -> Game:
+        """Another game over the same devices."""
+        return shard_coalitions(game, self.mesh, axes=self.axes)
+
     def replicate(self, tree: Tree) -> Tree:
         """Arrays that meet this game in a compiled program, on all devices of the mesh.
 

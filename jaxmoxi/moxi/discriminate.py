@@ -77,7 +77,7 @@ def discriminate(
                  ValueError inside `jit`.
 
     Returns a `Discrimination`. A target that leads from the start has an empty first phase; one that never leads has
-    `flipped` False and an empty second. At most P(P+1)/2 values a phase. Under `jit` and `vmap` it is traced along.
+    `flipped` False and an empty second. At most P(P+1)/2 values in both. Under `jit` and `vmap` it is traced along.
     Raises NaNValueError (outside `jit`) that names phase, step and player; OutOfMemoryError with the batch size to try;
     ValueError for games that do not fit each other or are of the same class, a `stop` that the target's game cannot
     answer, and as `greedy_deletion`.

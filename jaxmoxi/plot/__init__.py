@@ -7,11 +7,13 @@ from jaxmoxi.plot.network import interaction_network
 from jaxmoxi.plot.pairs import interactions
 from jaxmoxi.plot.parts import group_parts
 from jaxmoxi.plot.pictures import picture
+from jaxmoxi.plot.rivals import discrimination
 from jaxmoxi.plot.upset import upset
 from jaxmoxi.plot.waterfall import waterfall
 
 __all__ = [
     "curves",
+    "discrimination",
     "explanation",
     "flip_size",
     "group",

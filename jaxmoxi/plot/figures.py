@@ -39,6 +39,7 @@ from jaxmoxi.plot.strokes import (
     draw_heat,
     draw_lines,
     draw_photo,
+    draw_removed,
     draw_search,
     drawn,
     new_figure,
@@ -142,6 +143,7 @@ def groups(
     regions: Any,
     groups: Any,
     *,
+    hidden: Sequence[bool] | None = None,
     titles: Sequence[str] | None = None,
     title: str | None = None,
     caption: str | None = None,
@@ -151,6 +153,8 @@ def groups(
     """The players, and beside them one group or several: the other regions fade to grey, a line runs around the group.
 
     groups:  bool[P] or bool[G, P], G >= 1, such as `GroupResult.group` and `BeamResult.minimal`.
+    hidden:  for each group whether it is hidden, as a necessary group is: the photo is then drawn as it is, and the
+             group in red. None: no group is.
     titles:  one for each group; None writes how many regions it has.
     caption: a line below the panels.
     """
@@ -163,12 +167,15 @@ def groups(
         )
     if titles is not None and len(titles) != len(rows):
         raise InputError(f"expected a title for each of the {len(rows)} groups; got {len(titles)}")
+    if hidden is not None and len(hidden) != len(rows):
+        raise InputError(f"expected hidden to say it of each of the {len(rows)} groups; got {len(hidden)}")
     figure = new_figure(3.5 * (len(rows) + 1), 4.2, title)
     panels = figure.subplots(1, len(rows) + 1)
     draw_photo(panels[0], scene.photo, f"{scene.num_players} regions")
     draw_lines(panels[0], borders(scene.regions), "white", 0.6)
     for i, (axes, row) in enumerate(zip(panels[1:], rows, strict=True)):
-        draw_group(axes, scene, np.flatnonzero(row))
+        draw = draw_removed if hidden is not None and hidden[i] else draw_group
+        draw(axes, scene, np.flatnonzero(row))
         name = _regions(int(row.sum())) if titles is None else drawn(titles[i], width=3.4, size=10.0)
         axes.set_title(name, fontsize=10)
     draw_caption(figure, caption)

@@ -107,6 +107,14 @@ def draw_group(axes: Any, scene: Scene, players: np.ndarray) -> None:
     draw_lines(axes, borders(np.pad(inside, 1).astype(np.int8), origin=-1), GROUP, 1.8)
 
 
+def draw_removed(axes: Any, scene: Scene, players: np.ndarray) -> None:
+    """The photo, with the regions of `players` in red: they are hidden."""
+    inside = np.isin(scene.regions, players)
+    red = (0.45 * fade(scene.photo, 0.2) + 0.55 * np.array([208, 2, 27])).astype(np.uint8)
+    draw_photo(axes, np.where(inside[..., None], red, scene.photo), "")
+    draw_lines(axes, borders(np.pad(inside, 1).astype(np.int8), origin=-1), FLIP, 1.2)
+
+
 def draw_search(
     axes: Any, result: GreedyResult, flip: int | None, target: str, whole: float | None, place: str
 ) -> None:

@@ -116,8 +116,9 @@ def beam_search(
             raise TracedError(OUTSIDE)
         oracle = Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size)
         spent = 0 if found is None else int(found.num_evaluations)
-        if callback is not None:
-            oracle.callback = lambda count: callback(spent + count)
+        follow = callback
+        if follow is not None:
+            oracle.callback = lambda count: follow(spent + count)
         return _search_on_host(oracle, found, max_size, width, rounds, num_groups, alternatives)
 
     def in_loop() -> BeamResult:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -142,6 +142,7 @@ def robust_group(
     batch_size: int | None = None,
     unseen: Sequence[ValueFn] = (),
     connected: Connected | bool = False,
+    callback: Callable[[int], None] | None = None,
 ) -> RobustGroup:
     """A small group that reaches the goal in at least a share `hold` of the games; no single player can be taken away.
 
@@ -161,6 +162,7 @@ def robust_group(
     connected:   True prefers a group that lies together, as `minimal_group` takes it; neighbours are those of the first
                  game that tells them. It costs as much again: the default budget doubles, half of it is for the group
                  without this wish. `pieces` of the result says how many pieces the group has.
+    callback:    called with the number of evaluations so far, after each question, for a progress bar.
 
     "Holds" is said of these games, not of every removal there is: the unseen ones tell how far it carries. With one
     game the group is that of `minimal_group`. Where not all groups can be tried it is not always the smallest.
@@ -176,9 +178,8 @@ def robust_group(
     for game in games[1:]:
         goal_of(game, num_players, stop, probability=probability, value=value)
     check_batch_size(batch_size)
-    limit = check_budget(budget, num_players)
-    if budget is None:
-        limit = max(3 * limit, _LEAST * len(vs))
+    usual = usual_budget(num_players, len(vs))
+    limit = usual if budget is None else check_budget(budget, num_players)
     wish, pieces = check_connected(connected, games[: len(vs)], num_players), None
     oracles = [
         Oracle(game, num_players, goal=goal, insertion=insertion, batch_size=batch_size, reader=reader_of(game, goal))
@@ -186,11 +187,13 @@ def robust_group(
     ]
     for i, oracle in enumerate(oracles):
         oracle.whose = f"value function {i}"
+        if callback is not None:
+            oracle.callback = lambda _: callback(sum(one.count for one in oracles))
     needed = max(1, math.ceil(hold * len(vs) - 1e-9))
     if len(vs) == 1:
         found = minimal_group(
             games[0], num_players, insertion=insertion, stop=goal, budget=budget, batch_size=batch_size,
-            connected=connected,
+            callback=callback, connected=connected,
         )  # fmt: skip
         group, searched, count = np.asarray(found.group), [0], int(found.num_evaluations)
         held, pieces = np.ones(1, bool), found.pieces
@@ -216,6 +219,12 @@ def robust_group(
         stability=None if judged is None else judged[2],
         pieces=None if pieces is None else jnp.int32(pieces),
     )
+
+
+def usual_budget(num_players: int, num_games: int) -> int:
+    """The evaluations that end the exchanges of `robust_group` where it is given no budget."""
+    greedy = check_budget(None, num_players)
+    return greedy if num_games == 1 else max(3 * greedy, _LEAST * num_games)
 
 
 def wilson_interval(count: int, trials: int) -> Float[Array, "2"]:

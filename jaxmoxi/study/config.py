@@ -28,7 +28,8 @@ Share = Literal["pixels", "players"]
 class StudyConfig:
     """The settings that decide what a study's tables hold. The study's folder keeps them, and every run compares.
 
-    methods:    names of `jaxmoxi.attribution.METHODS`. Methods that do not apply to a model are left out for it.
+    methods:    names of `jaxmoxi.attribution.METHODS`, by default all but "robust", whose price is told before a study
+                begins. Methods that do not apply to a model are left out for it.
     metrics:    names of `jaxmoxi.metrics.METRICS`: "curves" (insertion, deletion, smallest group to flip, highest
                 confidence), "agreement" (of each order with MoXI's), "localisation" (of photos with boxes or masks),
                 "road" (imputation, which no method optimises), "corruption" (players corrupted instead of hidden),
@@ -52,7 +53,7 @@ class StudyConfig:
     Raises ValueError for settings that cannot be.
     """
 
-    methods: tuple[str, ...] = dataclasses.field(default_factory=lambda: tuple(METHODS))
+    methods: tuple[str, ...] = dataclasses.field(default_factory=lambda: _default_methods())
     metrics: tuple[str, ...] = dataclasses.field(default_factory=lambda: _default_metrics())
     regions: str = "grid:14x14"
     masking: Removal | None = None
@@ -126,6 +127,10 @@ def fingerprint(model: Classifier, photos: Sequence[Photo]) -> dict[str, str]:
         weights.update(array.tobytes())
     listed = hashlib.sha256(json.dumps(photos).encode())
     return {"weights": weights.hexdigest()[:16], "photos": listed.hexdigest()[:16]}
+
+
+def _default_methods() -> tuple[str, ...]:
+    return tuple(name for name, method in METHODS.items() if method.by_default)
 
 
 def _default_metrics() -> tuple[str, ...]:

@@ -65,6 +65,12 @@ class Setting(NamedTuple):
         names = tuple(metric.name for metric in self.metrics)
         return evaluations_of_a_photo(self.config, self.methods, names, len(self.removals), players)
 
+    def price(self, method: str) -> int:
+        """About how many evaluations one of the methods takes for a photo, in all its directions."""
+        effort = self.config.effort(parse_regions(self.config.regions).count)
+        directions = DIRECTIONS[: 1 + METHODS[method].directed]
+        return sum(method_step(method, effort, direction).evaluations for direction in directions)
+
     def speed(self) -> float:
         """Evaluations a second, measured."""
         probe = _probe(self.model, self.masking, self.config)

@@ -271,7 +271,11 @@ def _section(name: str, task: Setting, results: Sequence[Result], rows: Sequence
     if absent:
         names = ", ".join(_text(r.photo, 120) for r in absent[:8]) + (", ..." if len(absent) > 8 else "")
         lines += ["", f"Left out, as this head does not have their classes ({len(absent)}): {names}."]
-    cited = [f"- {m}: {METHODS[m].source}" for m in task.methods]
+    prices = {m: task.price(m) for m in task.methods}
+    cited = [
+        f"- {m}: {METHODS[m].source}" + (f"; about {prices[m]:,} evaluations a photo" if prices[m] else "")
+        for m in task.methods
+    ]
     return "\n".join([*lines, "", "Methods:", "", *cited, ""])
 
 

@@ -18,6 +18,7 @@ from etils import epath
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from jaxmoxi.attribution import METHODS
 from jaxmoxi.errors import InputError, NaNValueError, warn
 from jaxmoxi.escape import printable
 from jaxmoxi.files import PhotoWarning, sweep_drafts
@@ -228,6 +229,9 @@ def _estimate(
                 f"{name}: {count} photo{'s' if count > 1 else ''}, about {evaluations:,.0f} evaluations each, of which "
                 f"{speed:,.0f} take a second: {duration(evaluations / speed)} a photo"
             )
+            for method in task.methods:
+                if not METHODS[method].by_default:
+                    bar.say(f"{name}: {task.price(method):,} of them are those of {method}")
     bar.say(f"about {duration(seconds)} in all, and compiling once")
 
 

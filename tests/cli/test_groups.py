@@ -7,8 +7,9 @@ from PIL import Image
 
 import jaxmoxi as jm
 from jaxmoxi.cli import estimate, groups
+from jaxmoxi.errors import InputError
 from jaxmoxi.types import Stop
-from support.explain import read
+from support.explain import read, words_only
 
 
 def game(folder, photo, target=0):
@@ -70,7 +71,7 @@ def test_a_connected_group_is_told_in_pieces(run, folder, photo):
         assert picture.width > 1200
     code, _, err, _ = run("--method", "beam", "--connected")
     assert code != 0
-    assert "--connected is of --method minimal; --method beam looks for no connected group" in err
+    assert "--connected is of --method minimal and robust; --method beam looks for no connected group" in err
 
 
 def test_beam_finds_groups_without_a_region_in_common(run, folder, photo, blank):
@@ -111,6 +112,60 @@ def test_goals_that_no_group_has(run, args, message):
     assert message in err
     assert err.count("\n") == 1
     assert not base.parent.exists() or not list(base.parent.iterdir())
+
+
+@pytest.mark.parametrize("until", ["class", "0.3"])
+def test_a_group_that_is_enough_beside_one_that_is_necessary(run, folder, photo, blank, until):
+    code, out, _, base = run("--method", "minimal", "--necessary", "--until", until)
+    stop = FLIP if until == "class" else Stop(probability=0.3)
+    enough = jm.search.minimal_group(game(folder, photo), 16, stop=stop)
+    needed = jm.search.minimal_group(game(folder, photo), 16, stop=stop, insertion=False)
+    arrays, record = files(base, "minimal")
+    partner = record["necessary"]
+    assert code == 0
+    assert arrays["necessary"].tolist() == partner["group"] == np.flatnonzero(needed.group).tolist()
+    assert f"{int(enough.num_evaluations + needed.num_evaluations)} coalitions in " in out
+    assert blank["hidden"] == [False, True]
+    np.testing.assert_array_equal(blank["groups"], [enough.group, needed.group])
+    assert blank["titles"][1].startswith(f"without {int(needed.size)}: ")
+    assert out.splitlines()[1:3] == [record["answer"], partner["answer"]]
+    lost = "it is no longer 'tabby' (" if until == "class" else "'tabby' falls to "
+    assert f"of 16 regions {lost}" in partner["answer"]
+    assert partner["leads"] is False or until == "0.3"
+    assert until == "class" or partner["probability"] <= 0.3
+
+
+def test_where_no_group_is_necessary_the_other_is_shown_alone(run, monkeypatch, blank):
+    genuine = jm.search.minimal_group
+
+    def search(*args, insertion=True, **kwargs):
+        if not insertion:
+            raise InputError("no group reaches the goal")
+        return genuine(*args, **kwargs)
+
+    monkeypatch.setattr(jm.search, "minimal_group", search)
+    code, out, _, base = run("--method", "minimal", "--necessary", "--quiet")
+    arrays, record = files(base, "minimal")
+    assert code == 0
+    assert out.splitlines()[1].startswith("no group is necessary: the search found none without which 'tabby' is no")
+    assert record["necessary"]["group"] is None
+    assert "necessary" not in arrays
+    assert blank["hidden"] == [False]
+
+
+def test_a_necessary_group_in_words():
+    def words(group, stop=FLIP):
+        row = None if group is None else np.arange(9) < group
+        found = groups.Without(row, 0.0, 0.2, False, 5)
+        return groups.describe_without(found, words_only(target=0, stop=stop))
+
+    assert words(2) == "without these 2 of 9 regions it is no longer 'cat' (20 %), and none of them can be left out"
+    assert words(1, Stop(probability=0.5)) == "without this 1 of 9 regions 'cat' falls to 20 %"
+    assert words(0) == "nothing has to be hidden: 'cat' is not the top class in the whole photo (20 %)"
+    assert words(0, Stop(probability=0.5)) == "nothing has to be hidden: 'cat' is at 20 % in the whole photo"
+    assert words(None).startswith(
+        "no group is necessary: the search found none without which 'cat' is no longer the top"
+    )
 
 
 def test_the_answer_in_words():

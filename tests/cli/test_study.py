@@ -50,6 +50,7 @@ def test_a_study(photos, folder, tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'report.md'}\n"
     report = (tmp_path / "out" / "report.md").read_text()
     assert "| occlusion | " in report
+    assert "; about 5 evaluations a photo" in report  # one for each region, and the whole photo
     assert "Photos: 2 ok" in report
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "report.md", "table.parquet", "study.json", "shards", "figures",

@@ -173,12 +173,6 @@ def test_image_games_share_a_forward_pass(insertion):
         assert bool(predicted.leads(jnp.ones((1, num_players), bool))[0])
         assert difference_game(target, predicted, num_players).shared
         result = jm.discriminate(target, predicted, num_players, insertion=insertion)
-        apart = jm.discriminate(
-            jax.tree_util.Partial(_ask, target),
-            jax.tree_util.Partial(_ask, predicted),
-            num_players,
-            insertion=insertion,
-        )
         assert bool(result.flipped)
         assert int(result.num_removed) > 0
         left = jnp.asarray(result.kept)[None]
@@ -187,6 +181,14 @@ def test_image_games_share_a_forward_pass(insertion):
         assert not (needed & ~np.asarray(result.kept)).any()
         shown = needed if insertion else np.asarray(result.kept) & ~needed
         assert bool(target.leads(jnp.asarray(shown)[None])[0]) == insertion
+        if num_players != 4:  # a second program of each takes seconds to compile
+            continue
+        apart = jm.discriminate(
+            jax.tree_util.Partial(_ask, target),
+            jax.tree_util.Partial(_ask, predicted),
+            num_players,
+            insertion=insertion,
+        )
         count = min(int(result.num_removed), int(apart.num_removed))  # which follow another rule for who leads
         np.testing.assert_array_equal(result.removed[:count], apart.removed[:count])
         jitted = jax.jit(

@@ -1,5 +1,6 @@
 """How long a study takes is told before and while it runs, and a run ends when its time is up."""
 
+import dataclasses
 import itertools
 import time
 
@@ -10,12 +11,12 @@ import pytest
 
 import jaxmoxi as jm
 from jaxmoxi import attribution
-from jaxmoxi.attribution import METHODS
+from jaxmoxi.attribution import METHODS, methods
 from jaxmoxi.study import PRESETS, run, run_study
 from jaxmoxi.study.measure import setting
 from jaxmoxi.study.progress import Progress, duration
 from support.attribution import GRID, IMAGE, LINEAR
-from support.study import files, tiny_config
+from support.study import files, tiny_classifier, tiny_config
 
 SETTINGS = dict(methods=("random", "occlusion"), metrics=("curves",))
 
@@ -83,11 +84,14 @@ def test_an_interrupted_run_keeps_the_photos_it_has_measured(models, photos, tmp
     assert next(count) == 4 + 2
 
 
-def test_it_tells_how_long_it_takes_and_how_far_it_is(models, photos, tmp_path, capsys):
+def test_it_tells_how_long_it_takes_and_how_far_it_is(models, photos, tmp_path, capsys, monkeypatch):
+    # What a study does not ask for by itself has its price told apart.
+    monkeypatch.setitem(methods._methods, "occlusion", dataclasses.replace(METHODS["occlusion"], by_default=False))
     run_study(photos, models, tmp_path / "out", tiny_config(**SETTINGS, num_photos=3))
     told = capsys.readouterr().err
     # Occlusion asks about each of 8 players and the whole; curves of 2 methods in 2 directions have 9 sizes each.
     assert "tiny: 3 photos, about 45 evaluations each, of which " in told
+    assert "tiny: 9 of them are those of occlusion" in told
     assert told.index("in all, and compiling once") < told.index("a photo took ")
     assert "3/3, curves" in told
     assert "135 of 135 evaluations" in told
@@ -101,7 +105,10 @@ def test_photos_that_are_left_out_leave_the_plan():
     bar.close()
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.cost and not method.needs])
+COUNTED = [name for name, method in METHODS.items() if method.cost and not method.needs and name != "robust"]
+
+
+@pytest.mark.parametrize("name", COUNTED)  # robust asks games of its own, and its cost is the most that it takes
 @pytest.mark.parametrize("steps", [None, 2])
 def test_methods_cost_what_their_entries_say(name, steps):
     counted = []
@@ -127,3 +134,9 @@ def test_the_quick_preset_is_quick():
 
 def test_lengths_of_time():
     assert [duration(s) for s in (0.1, 41.0, 600.0, 8000.0)] == ["1 s", "41 s", "10 min", "2.2 h"]
+
+
+def test_the_price_of_the_robust_group():
+    task = setting(tiny_classifier(), tiny_config(methods=("random", "robust"), metrics=("curves",)))
+    assert task.price("robust") == 2 * (8 * 36 + 15 * 6 * 8)  # eight rounds in eight removals, and the eliminations
+    assert task.evaluations() == task.price("robust") + 2 * 2 * 9

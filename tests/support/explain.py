@@ -1,6 +1,7 @@
 """A model folder for `jaxmoxi explain`, what the command wrote, and what the library finds on the same photo."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import jaxmoxi as jm
+from jaxmoxi.cli.task import Task
 from jaxmoxi.models.networks import vit
+from jaxmoxi.types import Discrimination, TwoClasses
 from support.games import golden_tensor
 
 CLASSES = ("tabby, tabby cat", "Egyptian cat", "lynx", "tiger", "lion")
@@ -58,3 +61,27 @@ def search(
         v = jm.pixel_value_fn(model.logits, image, target, regions, fill=fill, payoff=payoff)
         players = jm.count_regions(regions)
     return (jm.greedy_insertion if method == "insertion" else jm.greedy_deletion)(v, players, stop=stop)
+
+
+def words_only(**fields):
+    """A task of two classes, cat and dog, of which only the fields given are known: enough for its words."""
+    blank = dict.fromkeys(Task._fields) | {"model": SimpleNamespace(class_names=("cat", "dog"), link="softmax")}
+    return Task(**blank | fields)
+
+
+def searched_for(chances, needed):
+    """A result whose target has these probabilities while 0, 1, ... of 4 regions are removed."""
+
+    def along(rows):
+        row = np.full(5, np.nan, np.float32)
+        row[: len(rows)] = rows
+        row = jnp.asarray(row)
+        return TwoClasses(row, 1 - row, row, 1 - row, row > 0.5)
+
+    removed, searched = len(chances) - 1, needed is not None
+    return Discrimination(
+        removed=jnp.arange(4), needed=jnp.arange(4)[::-1], num_removed=jnp.int32(removed),
+        num_needed=jnp.int32(needed or 0), kept=jnp.arange(4) >= removed, flipped=jnp.bool_(chances[-1] > 0.5),
+        removing=along(chances), needing=along([0.6] * (needed + 1) if searched else []),
+        num_evaluations=jnp.int32(9), nan_player=jnp.int32(-1), insertion=True,
+    )  # fmt: skip

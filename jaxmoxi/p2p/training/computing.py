@@ -71,9 +71,9 @@ def in_parts(gradient: Gradient, count: int, statistics: Any, batch: Batch, key:
 def averaged(average: Tree, new: Tree, decay: float, step: Int[Array, ""]) -> Tree:
     """The running average of weights after the step of this number, counted from 0."""
     n = step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1 + n) / (10 + n))
+    kept = jnp.minimum(decay, (1 + n) / (10 + n))
     return jax.tree.map(
-        lambda a, b: a + (1 - decay) * (b - a) if jnp.issubdtype(a.dtype, jnp.floating) else b, average, new
+        lambda a, b: a + (1 - kept) * (b - a) if jnp.issubdtype(a.dtype, jnp.floating) else b, average, new
     )
 
 
