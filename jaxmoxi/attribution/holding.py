@@ -127,10 +127,10 @@ def _options(effort: Effort) -> dict[str, Any]:
 
 
 def _cost(effort: Effort) -> int:
-    # The eight rounds ask about 9P/2 players in every removal. The budget ends the search's exchanges; before them it
-    # eliminates players in one removal, in two, four and all.
+    # The eight rounds ask about 9P/2 players in every removal. The budget ends the search's exchanges; before them a
+    # backward elimination ranks about 6P groups, in as many removals as refute what it finds: all of them at the most.
     rounds = _REMOVALS * 9 * effort.num_players // 2
-    return rounds + max(_budget(effort), 15 * 6 * effort.num_players)
+    return rounds + max(_budget(effort), _REMOVALS * 6 * effort.num_players)
 
 
 register(

@@ -1,10 +1,10 @@
 """A smallest group that holds in several games at once: sufficient whatever stands in place of the rest.
 
-Cheap first. Backward elimination searches in one game; the group is confirmed in the others; games in which it fails,
-the counterexamples, join the games searched, whose least margin ranks groups from then on (the value of
-`robust_value_fn`, game by game, so that nothing is evaluated twice). Once a group holds in the share that is asked for,
-exchanges look for smaller ones for as long as the budget lasts; where it pays for all smaller groups, they are tried. A
-group is read in the games searched first, and in the others only where it may still be enough.
+Cheap first. Backward elimination ranks players in one game, and confirms in the others each group that it goes to; a
+game in which such a group fails, a counterexample, joins the games searched, whose least margin ranks players from then
+on (the value of `robust_value_fn`, game by game, so that nothing is evaluated twice). Exchanges then look for smaller
+groups for as long as the budget lasts; where it pays for all smaller groups, they are tried. A group is read in the
+games searched first, and in the others only where it may still be enough.
 
 Sources: counterexample-guided search: Ignatiev, Narodytska and Marques-Silva, "Abduction-based explanations for machine
 learning models", AAAI 2019. A share of what may stand in place of the rest: Wäldchen, Macdonald, Hauch and Kutyniok,
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ from jaxmoxi.games.robust import check_together
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import record
 from jaxmoxi.search.asking import Told, reader_of
-from jaxmoxi.search.climb import Climber, Group, eliminate, refine
+from jaxmoxi.search.climb import SHARE, Climber, Group, eliminate, refine
 from jaxmoxi.search.connected import Connected, check_connected, connect, halves
 from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.search.minimal import minimal_group
@@ -107,14 +107,14 @@ class ShareOracle(Oracle):
         spare = len(self.oracles) - self.needed
         others = [i for i in range(len(self.oracles)) if i not in self.first]
         if len(self.first) <= spare:  # what they say alone rules nothing out
-            scores, met = self._ask(self.first + others, groups)
+            scores, met = _asked(self.oracles, self.first + others, groups)
             enough, ranked = met.sum(0) >= self.needed, np.sort(scores, 0)[spare]
         else:
-            scores, met = self._ask(self.first, groups)
+            scores, met = _asked(self.oracles, self.first, groups)
             ranked, enough = np.sort(scores, 0)[spare], (~met).sum(0) <= spare
             if others and enough.any():
                 rows = np.flatnonzero(enough)
-                more, also = self._ask(others, groups[rows])
+                more, also = _asked(self.oracles, others, groups[rows])
                 ranked[rows] = np.sort(np.concatenate([scores[:, rows], more]), 0)[spare]
                 enough[rows] = met[:, rows].sum(0) + also.sum(0) >= self.needed
                 failures = (~also[:, ~enough[rows]]).sum(1)
@@ -122,10 +122,6 @@ class ShareOracle(Oracle):
                     self.first.append(others[int(np.argmax(failures))])
                     self._refuted = True
         return ranked, enough, Told(ranked, None, None, ranked, ranked)
-
-    def _ask(self, numbers: Sequence[int], groups: Groups) -> tuple[Float[np.ndarray, "G C"], Bool[np.ndarray, "G C"]]:
-        told = [self.oracles[i].ask(groups) for i in numbers]
-        return np.stack([scores for scores, _ in told]), np.stack([met for _, met in told])
 
 
 @deliberate
@@ -288,23 +284,54 @@ def _smallest(oracle: ShareOracle, group: Group) -> Group:
 
 
 def _counterexamples(oracles: Sequence[Oracle], needed: int, able: list[int]) -> tuple[Group, list[int]]:
-    """A group from backward eliminations, each in more games than the one before, and these games.
+    """A group from a backward elimination, and the games that ranked it, of which the first of the `able` is one.
 
-    In all of the `able` ones everybody is enough, so that every elimination finds a group.
+    In all of the `able` games everybody is enough, so that every group on the way is enough in `needed` of all games.
+    Players are ranked in the games searched alone. What is to be taken away is confirmed in the others, group by group;
+    a game that refutes it is searched from then on.
     """
-    searched = able[:1]
-    while True:
-        some = ShareOracle([oracles[i] for i in searched], len(searched), range(len(searched)))
-        group = eliminate(some, np.ones(some.num_players, bool))
-        met = _met(oracles, group)
-        missing = needed - int(met.sum())
-        if missing <= 0:
-            return group, searched
-        scores = np.array([oracle.ask(group[None])[0][0] for oracle in oracles])
-        failing = [i for i in able if not met[i]]
-        # Where all games must hold, the worst of them says most; else those that are the least to ask for.
-        failing.sort(key=lambda i: scores[i] if needed == len(oracles) else -scores[i])
-        searched = searched + failing[: min(missing, len(searched))]
+    spare, searched = len(oracles) - needed, able[:1]
+    group = np.ones(oracles[0].num_players, bool)
+    while group.any():
+        players = np.flatnonzero(group)
+        smaller = neighbours(group, players)
+        scores, met = _asked(oracles, searched, smaller)
+        order = np.argsort(-np.sort(scores, 0)[min(spare, len(searched) - 1)], kind="stable")
+        singles = smaller[order[(~met).sum(0)[order] <= spare]]
+        for trial in itertools.chain(_blocks(group, players[order]), singles):
+            if (~_asked(oracles, searched, trial[None])[1]).sum() > spare:
+                continue
+            scores, met = _asked(oracles, range(len(oracles)), trial[None])
+            missing = int((~met).sum()) - spare
+            if missing <= 0:
+                group = trial
+            else:
+                failing = [i for i in np.flatnonzero(~met[:, 0]).tolist() if i not in searched]
+                # Where all games must hold, the worst of them says most; else those that are the least to ask for.
+                failing.sort(key=lambda i: scores[i, 0] if spare == 0 else -scores[i, 0])
+                searched = searched + failing[: min(missing, len(searched))]
+            break
+        else:
+            break
+    return group, searched
+
+
+def _blocks(group: Group, players: Int[np.ndarray, "C"]) -> Iterator[Group]:
+    """The group without several of its players at once, those that are ranked first: fewer and fewer of them."""
+    count = len(players) // SHARE
+    while count > 1:
+        block = group.copy()
+        block[players[:count]] = False
+        yield block
+        count //= 2
+
+
+def _asked(
+    oracles: Sequence[Oracle], numbers: Iterable[int], groups: Groups
+) -> tuple[Float[np.ndarray, "G C"], Bool[np.ndarray, "G C"]]:
+    """(scores, whether they are enough) of groups in the games of these numbers."""
+    told = [oracles[i].ask(groups) for i in numbers]
+    return np.stack([scores for scores, _ in told]), np.stack([met for _, met in told])
 
 
 def _forward(oracle: ShareOracle) -> Group | None:

@@ -138,5 +138,5 @@ def test_lengths_of_time():
 
 def test_the_price_of_the_robust_group():
     task = setting(tiny_classifier(), tiny_config(methods=("random", "robust"), metrics=("curves",)))
-    assert task.price("robust") == 2 * (8 * 36 + 15 * 6 * 8)  # eight rounds in eight removals, and the eliminations
+    assert task.price("robust") == 2 * (8 * 36 + 8 * 6 * 8)  # eight rounds in eight removals, and the elimination
     assert task.evaluations() == task.price("robust") + 2 * 2 * 9
