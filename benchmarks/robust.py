@@ -3,7 +3,7 @@
     python benchmarks/robust.py --model FOLDER --images PHOTOS --lines ROBUST.jsonl --count 40
     python benchmarks/robust.py --model FOLDER --images PHOTOS --lines ROBUST.jsonl --count 0 --figure ROBUST.png
 
-`robust` searches in eight removals of each photo (`jm.games.removals`: tokens absent, mean, noise and another photo's
+`robust` searches in 24 removals of each photo (`jm.games.removals`: tokens absent, mean, noise and another photo's
 pixels, in moved, mirrored, brighter or darker images). A group is judged by removals that no search saw: eight other
 draws of these kinds (of other photos' pixels too), and eight of kinds that were not searched (zero, blur, inpainting).
 `minimal`, `greedy` and `beam` search in the photo's one game; the orders of rivals are by that game too. One line of
@@ -45,7 +45,7 @@ class Args:
     """Which methods; none means all."""
     grid: int = 14
     """Players along one side."""
-    searched: int = 8
+    searched: int = 24
     """Removals that are searched."""
     unseen: int = 8
     """Removals of either sort that judge."""

@@ -93,8 +93,8 @@ def middle(case: Judged) -> dict[str, Any]:
 
 METHODS: dict[str, Callable[[Judged], dict[str, Any]]] = {
     "robust": robust,
-    "robust, 4 removals": partial(robust, count=4),
-    "robust, 2 removals": partial(robust, count=2),
+    "robust, 8 removals": partial(robust, count=8),
+    "robust, 12 removals": partial(robust, count=12),
     "robust, connected": partial(robust, connected=True),
     "robust, no exchanges": partial(robust, share=0.0),
     "minimal": minimal,

@@ -22,7 +22,7 @@ from jaxmoxi.games.sharding import shard_coalitions
 from jaxmoxi.types import Readout, Stop
 
 METHOD = "robust"
-REMOVALS, UNSEEN = 8, 12
+REMOVALS, UNSEEN = 24, 12
 _OPTION = tyro.conf.arg
 _PIXELS: tuple[RemovalKind, ...] = ("mean", "blur", "zero", "noise", "inpaint")
 _NAMED = 6  # removals that a warning names
@@ -34,8 +34,9 @@ class RobustOptions:
     with the mean colour, a blur, zero, noise, or what the visible ones suggest, each in a photo a little moved,
     mirrored, brighter or darker."""
 
-    removals: Annotated[int | None, _OPTION(metavar="COUNT", help_behavior_hint="(default: 8)")] = None
-    """How many ways of hiding regions the group is searched in."""
+    removals: Annotated[int | None, _OPTION(metavar="COUNT", help_behavior_hint="(default: 24)")] = None
+    """How many ways of hiding regions the group is searched in. More of them make a larger group, which holds in more
+    others."""
     unseen: Annotated[int | None, _OPTION(metavar="COUNT", help_behavior_hint="(default: 12)")] = None
     """How many other ways, drawn apart, judge the group that was found."""
     hold: Annotated[float | None, _OPTION(metavar="SHARE", help_behavior_hint="")] = None
