@@ -45,7 +45,7 @@ def judge_pixels(
     """
     rows: list[Rows] = []
     labels: list[np.ndarray] = []
-    size = 0
+    size = 1
     for batch in batches:
         images, _ = check_images(batch.images, batch.regions, model)
         labels.append(check_labels(batch.labels, len(images), model.config.num_classes))
@@ -90,7 +90,9 @@ def _judge(
     if len(shares):
         rank = np.argsort(np.argsort(-score.reshape(len(score), -1), axis=1, kind="stable"), axis=1).reshape(mask.shape)
         even = model.config.masking == "even"
-        first = [evenly_spaced(side, s) if even and s > 0 else rank < round(float(s) * side * side) for s in shares]
+        first = [
+            evenly_spaced(side, float(s)) if even and s > 0 else rank < round(float(s) * side * side) for s in shares
+        ]
         answer = logits.argmax(1)
         curves = {"insertion": [mask * f for f in first], "deletion": [mask * ~f for f in first]}
         if even:  # a grid of few pixels is no part of a grid of many

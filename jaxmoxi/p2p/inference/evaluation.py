@@ -147,7 +147,7 @@ def evaluate(
     at = check_shares(shares)
     if whole or model.config.masking != "groups":
         shown = tqdm(batches, desc="evaluation", unit="batch", leave=False, disable=not progress)
-        rows, labels = judge_pixels(model, shown, at, inverse=inverse, whole=whole, mesh=mesh)
+        rows, labels = judge_pixels(model, iter(shown), at, inverse=inverse, whole=whole, mesh=mesh)
         return _joined(rows, labels, None, at)
     if inverse:
         raise InputError("inverse=True is about the soft masks of comet; this model chooses groups")

@@ -28,12 +28,10 @@ def pretrained_classifier(
     folder's, the position embedding is interpolated, as `models.load(folder, image_size=...)` does it.
     Raises FileNotFoundError, and ValueError for a network that is not the configuration's, listing what differs.
     """
-    expected = f"{folder}: expected a vision transformer, for a classifier that is one"
-    if not isinstance(config.classifier, ViTConfig):
-        raise InputError(expected)
-    loaded = model_folder.load(folder, preprocessing=preprocessing, image_size=config.image_size)
-    if not isinstance(loaded.config, vit.VisionTransformerConfig):
-        raise InputError(expected)
+    size = config.image_size if isinstance(config.classifier, ViTConfig) else None
+    loaded = model_folder.load(folder, preprocessing=preprocessing, image_size=size)
+    if not isinstance(config.classifier, ViTConfig) or not isinstance(loaded.config, vit.VisionTransformerConfig):
+        raise InputError(f"{folder}: expected a vision transformer, for a classifier that is one")
     ours, theirs = (
         dataclasses.asdict(c) for c in (config.classifier.full(config.image_size, config.num_classes), loaded.config)
     )

@@ -1,6 +1,7 @@
 """How a step computes: in parts, in mixed precision, with an average of the weights, one network faster."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jaxmoxi import p2p
-from jaxmoxi.p2p.training.computing import averaged, faster_selector, in_parts, lowered
+from jaxmoxi.p2p.training.computing import Computing, averaged, faster_selector, in_parts, lowered
 from jaxmoxi.p2p.training.config import Objective
 from jaxmoxi.p2p.training.step import init_state, train_step
 from support.trainer import CONFIG, TRAIN, After, Grid, equal, timeless
@@ -60,19 +61,16 @@ def test_the_selector_learns_faster_by_its_factor():
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32():
     optimizer = optax.adam(1e-3)
     state = jax.eval_shape(lambda: init_state(p2p.init(jax.random.key(0), CONFIG), optimizer))
-    for precision in ("float32", "bfloat16"):
-        traced = jax.make_jaxpr(
-            lambda state, batch, precision=precision: train_step(
-                state, batch, jax.random.key(0), objective=Objective(), optimizer=optimizer, steps_per_epoch=4,
-                computing=p2p.training.step.Computing(1, precision, None),
-            )
-        )(state, Grid().batch(0))  # fmt: skip
-        products = [
-            e for e in every_equation(traced.jaxpr) if e.primitive.name in ("dot_general", "conv_general_dilated")
-        ]
-        low = [e for e in products if all(v.aval.dtype == jnp.bfloat16 for v in e.invars)]
-        assert (len(low) > len(products) / 2) == (precision == "bfloat16")
-        assert jnp.bfloat16 not in {x.dtype for x in traced.out_avals}
+    step = functools.partial(
+        train_step, objective=Objective(), optimizer=optimizer, steps_per_epoch=4,
+        computing=Computing(precision="bfloat16"),
+    )  # fmt: skip
+    traced = jax.make_jaxpr(step)(state, Grid().batch(0), jax.random.key(0))
+    kinds = ("dot_general", "conv_general_dilated")
+    products = [e for e in every_equation(traced.jaxpr) if e.primitive.name in kinds]
+    low = [e for e in products if all(v.aval.dtype == jnp.bfloat16 for v in e.invars)]
+    assert len(products) > len(low) > len(products) / 2
+    assert jnp.bfloat16 not in {x.dtype for x in traced.out_avals}
     kept = lowered(p2p.init(jax.random.key(0), CONFIG).classifier, "bfloat16")
     assert kept["head"]["kernel"].dtype == jnp.float32
     assert kept["patch"]["kernel"].dtype == jnp.bfloat16
