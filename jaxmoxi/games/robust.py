@@ -190,6 +190,11 @@ class RobustValueFn(Game):
         """The same game, whose values are probabilities less the nearer of 0 and 1; None where a game cannot tell."""
         return self._changed(lambda game: game.remainders(), remainder=True)
 
+    def spread(self, game: Game) -> Game:
+        """Another game, over the devices of the games, where these are spread."""
+        over = next((one for one in self._kinds if one.num_shards > 1), None)
+        return game if over is None else over.spread(game)
+
     def replicate(self, tree: Tree) -> Tree:
         """As the games say."""
         for game in self._kinds:
