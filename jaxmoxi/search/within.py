@@ -25,7 +25,7 @@ from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.guards import deliberate
 from jaxmoxi.search.device.found import CompletedOrder
 from jaxmoxi.search.oracle import Oracle
-from jaxmoxi.search.polish import polish
+from jaxmoxi.search.polish import polish, prefixes
 from jaxmoxi.search.scorers import gate_gradient
 from jaxmoxi.search.shared import check_budget, neighbours
 
@@ -33,6 +33,8 @@ from jaxmoxi.search.shared import check_budget, neighbours
 GRADIENT = 3
 # The front's share of the evaluations, where there are so many for each player; else it takes all of them.
 FRONT, POLISHED = 0.6, 4
+# From so many evaluations for each player on, a second front has this part of them.
+TWICE, NARROW = 12, 5
 # A shortlist is as wide as lets the front reach this share of the players, and no narrower than LEAST.
 DEPTH, LEAST = 0.4, 4
 
@@ -69,6 +71,7 @@ def order_within(
 class _Within:
     def __init__(self, oracle: Oracle, budget: int):
         self.oracle, self.budget, self.gradients = oracle, budget, 0
+        self.at_whole: Int[np.ndarray, "P"] | None = None  # players by the gradient at the whole image, if it was asked
 
     @property
     def limit(self) -> int:
@@ -76,7 +79,19 @@ class _Within:
         return self.budget - GRADIENT * self.gradients
 
     def run(self) -> Int[np.ndarray, "P"]:
-        return polish(self.oracle, self.front(self.ranked()), self.limit)
+        ranking, oracle = self.ranked(), self.oracle
+        spare = self.limit - oracle.count
+        if spare < TWICE * oracle.num_players:
+            return polish(oracle, self.front(ranking, spare), self.limit)
+        # A wide front need not be better than a narrow one. Of tokens it follows the gradient at the whole image alone,
+        # which ranks some high whom the descent ranks low.
+        wide = self.front(ranking, spare) if self.at_whole is None else self.front(self.at_whole, spare, plain=True)
+        fronts = [wide, self.front(ranking, spare // NARROW)]
+        curves = [prefixes(order) for order in fronts]
+        if oracle.count + oracle.unknown(np.concatenate(curves)) > self.limit:
+            return wide
+        best = int(np.argmax([oracle.chances(groups).sum() for groups in curves]))
+        return polish(oracle, fronts[best], self.limit)
 
     def ranked(self) -> Int[np.ndarray, "P"]:
         """A first order: by the gradients of a game whose players are tokens, else by what each one's absence costs."""
@@ -99,6 +114,8 @@ class _Within:
         for left in range(rounds, 0, -1):
             slope: Float[np.ndarray, "P"] = np.asarray(gate_gradient(game, jnp.asarray(visible)))
             self.gradients += 1
+            if self.at_whole is None:
+                self.at_whole = np.argsort(-slope, kind="stable")
             players = np.flatnonzero(visible)
             taken = math.ceil(len(players) / left)
             chosen = players[np.argsort(sign * slope[players], kind="stable")][:taken]
@@ -106,10 +123,12 @@ class _Within:
             visible[chosen] = False
         return np.array(gone[::-1] if self.oracle.insertion else gone)
 
-    def front(self, order: Int[np.ndarray, "P"]) -> Int[np.ndarray, "P"]:
-        """Greedy search along an order by shortlists, as far as its share of the evaluations goes."""
+    def front(self, order: Int[np.ndarray, "P"], spare: int, *, plain: bool = False) -> Int[np.ndarray, "P"]:
+        """Greedy search along an order by shortlists, as far as its share of `spare` evaluations goes.
+
+        plain: the shortlists are the next of the order, whatever is known of them.
+        """
         num_players = len(order)
-        spare = self.limit - self.oracle.count
         # A small budget has nothing left for a polish that first has to ask for the whole curve.
         stop = self.oracle.count + (round(FRONT * spare) if spare >= POLISHED * num_players else spare)
         width = round((stop - self.oracle.count) / (DEPTH * num_players))
@@ -118,7 +137,7 @@ class _Within:
         group: Bool[np.ndarray, "P"] = np.zeros(num_players, bool)
         latest = np.full(num_players, -np.inf)
         while len(left) > 1:
-            listed = np.array(_shortlist(left, latest, width))
+            listed = np.array(left[:width] if plain else _shortlist(left, latest, width))
             groups = neighbours(group, listed)
             if self.oracle.count + self.oracle.unknown(groups) > stop:
                 break
