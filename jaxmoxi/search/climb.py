@@ -13,6 +13,7 @@ only before it gives up.
 from __future__ import annotations
 
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -52,6 +53,21 @@ def eliminate(oracle: Oracle, group: Group) -> Group:
             count //= 2
         group = smaller
     return group
+
+
+@runtime_checkable
+class Walker(Protocol):
+    """What `from_smaller` walks with: an oracle, exchanges that keep the size, and a disturbance."""
+
+    oracle: Oracle
+
+    def climb(self, group: Group, score: float) -> tuple[Group, float, bool]:
+        """(group, score, enough) where the exchanges end."""
+        ...
+
+    def disturb(self, group: Group) -> tuple[Group, float, bool]:
+        """(group, score, enough) of the group with some of its players exchanged."""
+        ...
 
 
 class Climber:
@@ -142,7 +158,11 @@ def refine(climber: Climber, group: Group, limit: int, *, restarts: int = PATIEN
 
 def _shrink(climber: Climber, group: Group, restarts: int) -> Group | None:
     """A group that is enough and one smaller, if exchanges find it."""
-    smaller = neighbours(group, np.flatnonzero(group))
+    return from_smaller(climber, neighbours(group, np.flatnonzero(group)), restarts)
+
+
+def from_smaller(climber: Walker, smaller: Groups, restarts: int) -> Group | None:
+    """A group that is enough of the size of these, if exchanges and disturbances of the best of them find it."""
     scores, _ = climber.oracle.ask(smaller)
     group, score = smaller[np.argmax(scores)], float(np.max(scores))
     best, best_score, enough = climber.climb(group, score)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmoxi.regions.pieces import Lists, count_pieces, piece_roots
-from jaxmoxi.search.climb import PATIENCE, SHARE, SHORTLIST
+from jaxmoxi.search.climb import PATIENCE, SHARE, SHORTLIST, from_smaller
 from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores
 from jaxmoxi.search.shared import lots, neighbours, within
 
@@ -134,20 +134,10 @@ class Linker:
         rows = rows[self.fits(rows)]
         if not len(rows):
             return None
-        scores, _ = self.oracle.ask(rows)
-        group, score = rows[np.argmax(scores)], float(np.max(scores))
-        best, best_score, enough = self._climb(group, score)
-        failures = 0
-        while not enough and failures < PATIENCE:
-            group, score, enough = self._disturb(best)
-            if not enough:
-                group, score, enough = self._climb(group, score)
-            failures += 1
-            if enough or score > best_score:
-                best, best_score, failures = group, score, 0
-        return best if enough else None
+        return from_smaller(self, rows, PATIENCE)
 
-    def _climb(self, group: Group, score: float) -> tuple[Group, float, bool]:
+    def climb(self, group: Group, score: float) -> tuple[Group, float, bool]:
+        """(group, score, enough) where the exchanges that fit end, as of a `Climber`."""
         full = bool(np.isinf(self.gains[~group]).sum() > SHORTLIST)
         while group.any():
             groups, scores, enough = self._exchanges(group, score, full=full)
@@ -184,7 +174,7 @@ class Linker:
         groups = groups[self.fits(groups)][: _TRIED * (1 + full)]
         return groups, *self.oracle.ask(groups)
 
-    def _disturb(self, group: Group) -> tuple[Group, float, bool]:
+    def disturb(self, group: Group) -> tuple[Group, float, bool]:
         """The group with some of its players exchanged for the best others, one after the other."""
         count = min(int(group.sum()), max(2, min(4, int(group.sum()) // 4)), int((~group).sum()))
         chances = lots(np.array([self.draws], np.uint32), np.arange(len(group), dtype=np.uint32))
