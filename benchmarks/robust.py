@@ -2,6 +2,7 @@
 
     python benchmarks/robust.py --model FOLDER --images PHOTOS --lines ROBUST.jsonl --count 40
     python benchmarks/robust.py --model FOLDER --images PHOTOS --lines ROBUST.jsonl --count 0 --figure ROBUST.png
+    python benchmarks/robust.py --model FOLDER --images PHOTOS --lines ALL.jsonl --count 12 --enumerated grid:3x3
 
 `robust` searches in 24 removals of each photo (`jm.games.removals`: tokens absent, mean, noise and another photo's
 pixels, in moved, mirrored, brighter or darker images). A group is judged by removals that no search saw: eight other
@@ -13,6 +14,8 @@ measures nothing.
 FOLDER may be efficientnet-lite0, for the weights of the `demo` extra. Only photos that the model classifies correctly
 count. A removal in which the whole image is answered otherwise is left out. On two cores a photo of 14 x 14 players
 takes some minutes, half of them for the rivals; `--grid 7` is some ten times cheaper. `--methods` selects.
+`--enumerated` evaluates all coalitions of a few players in four removals instead, and says how often the group that
+`robust_group` finds is the smallest there is.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from pathlib import Path
 
 import tyro
 from _common import environment, write
+from _robust import enumerated
 from _robust.figure import draw
 from _robust.judged import judged
 from _robust.methods import METHODS
@@ -51,6 +55,8 @@ class Args:
     """Removals of either sort that judge."""
     seed: int = 0
     """Of the removals."""
+    enumerated: str | None = None
+    """The players whose coalitions are all evaluated, such as grid:3x3 or slic:11, instead of the comparison."""
     out: Path | None = None
     """Where to write the tables as JSON."""
     figure: Path | None = None
@@ -84,7 +90,21 @@ def measure(args: Args) -> None:
             print(json.dumps(shown), flush=True)
 
 
+def enumerate_few(args: Args, regions: str) -> None:
+    known = {(line["file"], line["regions"]) for line in read(args.lines)}
+    options = {"count": args.count, "removals": 4, "seed": args.seed, "known": known}
+    for line in enumerated.measure(args.model, args.images, regions, **options):
+        with open(args.lines, "a") as f:
+            f.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+    table = enumerated.table(read(args.lines))
+    print(enumerated.markdown(table))
+    write({"model": Path(args.model).name, "environment": environment(), "enumerated": table}, args.out)
+
+
 def main(args: Args) -> None:
+    if args.enumerated:
+        return enumerate_few(args, args.enumerated)
     unknown = [name for name in args.methods if name not in METHODS]
     if unknown:
         raise SystemExit(f"unknown methods {unknown}; there are: {', '.join(METHODS)}")

@@ -70,25 +70,29 @@ def judged(
     """
     lenders: list[Any] = []
     for file, case in cases(name, images, count=count, grid=grid, always=always):
-        if not lenders:
-            with open(images / "labels.csv", newline="") as f:
-                last = [row["file"] for row in csv.DictReader(f)][-2 * PHOTOS :]
-            lenders = [case.model.preprocess(Image.open(images / other)) for other in last]
+        lenders = lenders or lent(case.model, images)
         near = (*(() if case.model.token_grid is None else ("tokens",)), *KNOWN)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), int(file[:7], 16)), 3)
         yield (
             file,
             Judged(
                 **{field.name: getattr(case, field.name) for field in dataclasses.fields(case)},
-                searched=_drawn(keys[0], case, near, searched, lenders[:PHOTOS]),
-                draws=_drawn(keys[1], case, near, unseen, lenders[PHOTOS:]),
-                kinds=_drawn(keys[2], case, STRANGE, unseen, []),
+                searched=drawn(keys[0], case, near, searched, lenders[:PHOTOS]),
+                draws=drawn(keys[1], case, near, unseen, lenders[PHOTOS:]),
+                kinds=drawn(keys[2], case, STRANGE, unseen, []),
                 object=_object(case, images / file),
             ),
         )
 
 
-def _drawn(key: Any, case: Case, kinds: Sequence[Any], count: int, lenders: Sequence[Any]) -> list[Any]:
+def lent(model: Any, images: Path) -> list[Any]:
+    """The last photos of a folder, whose pixels the kind "photo" takes."""
+    with open(images / "labels.csv", newline="") as f:
+        last = [row["file"] for row in csv.DictReader(f)][-2 * PHOTOS :]
+    return [model.preprocess(Image.open(images / file)) for file in last]
+
+
+def drawn(key: Any, case: Case, kinds: Sequence[Any], count: int, lenders: Sequence[Any]) -> list[Any]:
     """The removals in which the whole image is answered as it should be."""
     photos = lenders if "photo" in kinds else None
     games = jm.games.removals(

@@ -75,7 +75,7 @@ def rival(name: str, case: Judged) -> dict[str, Any]:
     method = RIVALS[name]
     given = attribution.problem(case.model, case.image, case.target, case.regions, v=case.v)
     steps = max(1, round(ONE_BY_ONE * case.num_players))
-    effort = Effort(case.num_players, steps=steps, samples=2000)
+    effort = Effort(case.num_players, steps=steps, samples=min(2000, 20 * case.num_players))
     scores = method.explain(jax.random.key(0) if method.draws else None, given, **method.keywords(effort))
     order = attribution.order_of(scores, ties=jax.random.key(1))
     return order_line(case, order, method.cost(effort) if method.cost else 0)
