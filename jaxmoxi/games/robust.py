@@ -241,6 +241,14 @@ class RobustValueFn(Game):
         return dataclasses.replace(self, stacks=known, remainder=remainder) if len(known) == len(stacks) else None
 
 
+def alike(games: Sequence[Game]) -> list[list[int]]:
+    """The numbers of games, those of one structure and the same shapes together."""
+    together: dict[Any, list[int]] = {}
+    for i, game in enumerate(games):
+        together.setdefault(signature(game), []).append(i)
+    return list(together.values())
+
+
 def borders_of(games: Sequence[Game], num_players: int) -> Int[Array, "P P"] | None:
     """The borders between players in the first game that has pixels, or else in the first that tells them."""
     told = (game.player_borders(num_players) for game in sorted(games, key=lambda game: not game.blends))
@@ -272,15 +280,9 @@ def robust_value_fn(vs: Sequence[ValueFn], *, reduce: Reduce = "min") -> RobustV
         raise InputError(f"expected reduce of {', '.join(get_args(Reduce))}; got {reduce!r}")
     games = [as_game(v) for v in vs]
     agree = check_together(games)
-    alike: list[list[int]] = []
-    for i, game in enumerate(games):
-        same = next((numbers for numbers in alike if signature(games[numbers[0]]) == signature(game)), None)
-        if same is None:
-            alike.append([i])
-        else:
-            same.append(i)
-    stacks = tuple(Stack.of([games[i] for i in numbers]) for numbers in alike)
-    places = np.argsort([i for numbers in alike for i in numbers])
+    together = alike(games)
+    stacks = tuple(Stack.of([games[i] for i in numbers]) for numbers in together)
+    places = np.argsort([i for numbers in together for i in numbers])
     return RobustValueFn(stacks, agree, tuple(int(p) for p in places), reduce)
 
 

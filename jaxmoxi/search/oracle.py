@@ -153,7 +153,7 @@ class Oracle:
 
     def unknown(self, groups: Groups) -> int:
         """How many evaluations a question about these groups would cost."""
-        return self.price * len({row.tobytes() for row in np.packbits(groups, axis=1)} - self._rows.keys())
+        return self.price * len(set(_keys(groups)) - self._rows.keys())
 
     def readout(self, group: Bool[np.ndarray, "P"]) -> Readout:
         """What the game said of a group, scalars, in its own payoff."""
@@ -171,29 +171,40 @@ class Oracle:
 
     def _look_up(self, groups: Groups) -> Int[np.ndarray, "C"]:
         """Where groups stand in what is known, after what is not known yet was evaluated."""
-        keys = [row.tobytes() for row in np.packbits(groups, axis=1)]
-        new = {key: i for i, key in enumerate(keys) if key not in self._rows}
-        if self.budget is not None and self.count + self.price * len(new) > self.budget:
+        rows = self.new(groups)
+        if self.budget is not None and self.count + self.price * len(rows) > self.budget:
             raise BudgetSpent
-        if new:
-            rows = groups[list(new.values())]
-            scores, enough, outs = self._evaluate(rows)
-            if np.isnan(scores).any():
-                shown = np.flatnonzero(rows[np.argmax(np.isnan(scores))]).tolist()
-                where = f"for the group {shown} ({'alone' if self.insertion else 'hidden'})"
-                raise nan_error(where, whose=self.whose)
-            self.count += self.price * len(rows)
-            if self.callback is not None:
-                self.callback(self.count)
-            start = len(self._scores)
-            self._rows.update(zip(new, range(start, start + len(rows)), strict=True))
-            self._scores, self._enough = np.append(self._scores, scores), np.append(self._enough, enough)
-            self._outs = outs if self._outs is None else jax.tree.map(np.append, self._outs, outs)
-        return np.array([self._rows[key] for key in keys], int)
+        if len(rows):
+            self._remember(rows, *self._evaluate(rows))
+        return np.array([self._rows[key] for key in _keys(groups)], int)
+
+    def new(self, groups: Groups) -> Bool[np.ndarray, "N P"]:
+        """Those of some groups that are not known yet, each once."""
+        new = {key: i for i, key in enumerate(_keys(groups)) if key not in self._rows}
+        return groups[list(new.values())]
+
+    def learn(self, groups: Groups, outs: Told) -> None:
+        """Takes in what the game says of groups that were not known yet, and that somebody else has read."""
+        self._remember(groups, *self._judged(outs))
+
+    def _remember(self, groups: Groups, scores: Scores, enough: Enough, outs: Told) -> None:
+        if np.isnan(scores).any():
+            shown = np.flatnonzero(groups[np.argmax(np.isnan(scores))]).tolist()
+            where = f"for the group {shown} ({'alone' if self.insertion else 'hidden'})"
+            raise nan_error(where, whose=self.whose)
+        self.count += self.price * len(groups)
+        if self.callback is not None:
+            self.callback(self.count)
+        start = len(self._scores)
+        self._rows.update(zip(_keys(groups), range(start, start + len(groups)), strict=True))
+        self._scores, self._enough = np.append(self._scores, scores), np.append(self._enough, enough)
+        self._outs = outs if self._outs is None else jax.tree.map(np.append, self._outs, outs)
 
     def _evaluate(self, groups: Groups) -> tuple[Scores, Enough, Told]:
         """(scores, enough, readouts) of groups that are not known yet."""
-        outs = self._read(groups if self.insertion else ~groups)
+        return self._judged(self._read(groups if self.insertion else ~groups))
+
+    def _judged(self, outs: Told) -> tuple[Scores, Enough, Told]:
         scores = np.asarray(outs.values, float) * (1 if self.insertion else -1)
         return scores, self._met(outs, self.insertion), outs
 
@@ -203,19 +214,24 @@ class Oracle:
         return np.asarray(self.goal.met(Readout(outs.values, outs.leads, outs.probabilities), 0, insertion))
 
     def _read(self, masks: Groups) -> Told:
-        """What the game tells of coalitions, rows of like size together."""
+        """What the game tells of coalitions."""
+
+        def read(part: Int[np.ndarray, "C"], most: int | None) -> Told:
+            return read_rows(self.game, masks[part], size=self.chunk(most), max_visible=most, reader=self.reader)
+
+        return self.by_size(masks, read)
+
+    def by_size(self, masks: Groups, read: Callable[[Int[np.ndarray, "C"], int | None], Told]) -> Told:
+        """What is read of coalitions, those of like size together: `read` is given their numbers and max_visible."""
         shown = masks.sum(1)
         limits = np.array([visible_size(int(n), self.num_players) for n in shown]) if self.game.sized else 0 * shown
         order = np.argsort(limits, kind="stable")
-        parts = []
-        for limit in np.unique(limits):
-            rows = masks[order[limits[order] == limit]]
-            most = int(limit) if self.game.sized else None
-            parts.append(read_rows(self.game, rows, size=self._chunk(most), max_visible=most, reader=self.reader))
+        parts = [read(order[limits[order] == x], int(x) if self.game.sized else None) for x in np.unique(limits)]
         back = np.argsort(order)
         return jax.tree.map(lambda *columns: np.concatenate(columns)[back], *parts)
 
-    def _chunk(self, max_visible: int | None) -> int:
+    def chunk(self, max_visible: int | None) -> int:
+        """How many coalitions are evaluated at once."""
         if max_visible not in self._chunks:
             size = self.batch_size or choose_batch_size(self.game, self.num_players, max_visible=max_visible)
             most = CPU_CHUNK if jax.default_backend() == "cpu" else size
@@ -235,6 +251,10 @@ class Oracle:
             stability=stability(alternatives, group, insertion=self.insertion) if alternatives else None,
             pieces=None if pieces is None else jnp.int32(pieces),
         )
+
+
+def _keys(groups: Groups) -> list[bytes]:
+    return [row.tobytes() for row in np.packbits(groups, axis=1)]
 
 
 def visible_size(shown: int, num_players: int) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ from jaxmoxi.search.connected import Connected, check_connected, connect, halves
 from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.search.minimal import minimal_group
 from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores, goal_of
+from jaxmoxi.search.panel import Panel
 from jaxmoxi.search.shared import check_budget, neighbours
 from jaxmoxi.types import Readout, Stop
 
@@ -75,15 +76,15 @@ class RobustGroup:
 class ShareOracle(Oracle):
     """What several games say of groups: enough is what is enough in `needed` of them.
 
-    oracles: one a game, each with its own memory.
+    panel:   the games.
     first:   the numbers of the games that are asked first; the others are asked only about groups that may still be
              enough. A game that refutes such groups joins them.
 
     A group's score is the score in the worst of the games but for the N - needed that may fail.
     """
 
-    def __init__(self, oracles: Sequence[Oracle], needed: int, first: Sequence[int]):
-        one = oracles[0]
+    def __init__(self, panel: Panel, needed: int, first: Sequence[int]):
+        one = panel.oracles[0]
         super().__init__(
             one.game,
             one.num_players,
@@ -92,29 +93,29 @@ class ShareOracle(Oracle):
             batch_size=one.batch_size,
             reader=one.reader,
         )
-        self.oracles, self.needed, self.first = list(oracles), needed, list(first)
-        self.price = len(self.oracles)  # at the most
+        self.panel, self.needed, self.first = panel, needed, list(first)
+        self.price = len(panel.oracles)  # at the most
         self._refuted = False  # the games that are asked first have changed, and with them the scores
 
     def _look_up(self, groups: Groups) -> Int[np.ndarray, "C"]:
         if self._refuted:
             self._rows, self._outs, self._refuted = {}, None, False
             self._scores, self._enough = np.zeros(0), np.zeros(0, bool)
-        self.count = sum(oracle.count for oracle in self.oracles)
+        self.count = self.panel.count
         return super()._look_up(groups)
 
     def _evaluate(self, groups: Groups) -> tuple[Scores, Enough, Told]:
-        spare = len(self.oracles) - self.needed
-        others = [i for i in range(len(self.oracles)) if i not in self.first]
+        spare = self.price - self.needed
+        others = [i for i in range(self.price) if i not in self.first]
         if len(self.first) <= spare:  # what they say alone rules nothing out
-            scores, met = _asked(self.oracles, self.first + others, groups)
+            scores, met = self.panel.ask(self.first + others, groups)
             enough, ranked = met.sum(0) >= self.needed, np.sort(scores, 0)[spare]
         else:
-            scores, met = _asked(self.oracles, self.first, groups)
+            scores, met = self.panel.ask(self.first, groups)
             ranked, enough = np.sort(scores, 0)[spare], (~met).sum(0) <= spare
             if others and enough.any():
                 rows = np.flatnonzero(enough)
-                more, also = _asked(self.oracles, others, groups[rows])
+                more, also = self.panel.ask(others, groups[rows])
                 ranked[rows] = np.sort(np.concatenate([scores[:, rows], more]), 0)[spare]
                 enough[rows] = met[:, rows].sum(0) + also.sum(0) >= self.needed
                 failures = (~also[:, ~enough[rows]]).sum(1)
@@ -185,6 +186,7 @@ def robust_group(
         oracle.whose = f"value function {i}"
         if callback is not None:
             oracle.callback = lambda _: callback(sum(one.count for one in oracles))
+    panel = Panel(oracles)
     needed = max(1, math.ceil(hold * len(vs) - 1e-9))
     if len(vs) == 1:
         found = minimal_group(
@@ -195,13 +197,13 @@ def robust_group(
         held, pieces = np.ones(1, bool), found.pieces
     else:
         half, whole = (limit, limit) if wish is None else halves(limit, budget)
-        group, searched = _search(oracles, needed, half)
+        group, searched = _search(panel, needed, half)
         if wish is not None:
-            full = ShareOracle(oracles, needed, searched)
+            full = ShareOracle(panel, needed, searched)
             group, pieces = connect(full, group, wish, whole)
             searched = full.first
-        held = _met(oracles, group)
-        count = sum(oracle.count for oracle in oracles)
+        held = panel.met(group)
+        count = panel.count
     judged = _judge(games[len(vs) :], group, goal, insertion)
     return RobustGroup(
         group=jnp.asarray(group),
@@ -235,28 +237,28 @@ def wilson_interval(count: int, trials: int) -> Float[Array, "2"]:
     return jnp.asarray(np.clip(ends, 0, 1), jnp.float32)
 
 
-def _search(oracles: Sequence[Oracle], needed: int, limit: int) -> tuple[Group, list[int]]:
+def _search(panel: Panel, needed: int, limit: int) -> tuple[Group, list[int]]:
     """A group that is enough in `needed` of the games, and the games that ranked groups."""
-    players, insertion = oracles[0].num_players, oracles[0].insertion
-    nobody, everybody = np.zeros(players, bool), np.ones(players, bool)
-    able = np.flatnonzero(_met(oracles, everybody))
-    if _met(oracles, nobody).sum() >= needed:
+    one, count = panel.oracles[0], len(panel.oracles)
+    nobody, everybody = np.zeros(one.num_players, bool), np.ones(one.num_players, bool)
+    able = np.flatnonzero(panel.met(everybody))
+    if panel.met(nobody).sum() >= needed:
         return nobody, []
-    unable = sorted(set(range(len(oracles))) - set(able.tolist()))
+    unable = sorted(set(range(count)) - set(able.tolist()))
     if len(able) >= needed:
-        group, searched = _counterexamples(oracles, needed, able.tolist())
+        group, searched = _counterexamples(panel, needed, able.tolist())
     else:
-        searched = list(range(len(oracles)))
-        group = _forward(ShareOracle(oracles, needed, searched))
+        searched = list(range(count))
+        group = _forward(ShareOracle(panel, needed, searched))
     if group is None:
         raise InputError(
-            f"no group along the way reaches the goal in {needed} of the {len(oracles)} games"
-            f"{'' if insertion else ', when it is hidden'}, and all players together reach it in {len(able)}: not in "
-            f"those of the numbers {unable}. Give another goal, a lower hold, or leave these games out"
+            f"no group along the way reaches the goal in {needed} of the {count} games"
+            f"{'' if one.insertion else ', when it is hidden'}, and all players together reach it in {len(able)}: not "
+            f"in those of the numbers {unable}. Give another goal, a lower hold, or leave these games out"
         )
     if unable:
-        _warn_of(unable, "vs", insertion)
-    full = ShareOracle(oracles, needed, searched)
+        _warn_of(unable, "vs", one.insertion)
+    full = ShareOracle(panel, needed, searched)
     group = eliminate(full, group)
     if not _all_smaller_fit(full, group, limit):
         group = refine(Climber(full), group, limit)
@@ -268,7 +270,7 @@ def _search(oracles: Sequence[Oracle], needed: int, limit: int) -> tuple[Group, 
 def _all_smaller_fit(oracle: ShareOracle, group: Group, limit: int) -> bool:
     """Whether what is left of the budget pays for every smaller group, nobody aside, in every game."""
     smaller = sum(math.comb(oracle.num_players, size) for size in range(1, int(group.sum())))
-    return oracle.price * smaller <= limit - sum(one.count for one in oracle.oracles)
+    return oracle.price * smaller <= limit - oracle.panel.count
 
 
 def _smallest(oracle: ShareOracle, group: Group) -> Group:
@@ -283,25 +285,25 @@ def _smallest(oracle: ShareOracle, group: Group) -> Group:
     return group
 
 
-def _counterexamples(oracles: Sequence[Oracle], needed: int, able: list[int]) -> tuple[Group, list[int]]:
+def _counterexamples(panel: Panel, needed: int, able: list[int]) -> tuple[Group, list[int]]:
     """A group from a backward elimination, and the games that ranked it, of which the first of the `able` is one.
 
     In all of the `able` games everybody is enough, so that every group on the way is enough in `needed` of all games.
     Players are ranked in the games searched alone. What is to be taken away is confirmed in the others, group by group;
     a game that refutes it is searched from then on.
     """
-    spare, searched = len(oracles) - needed, able[:1]
-    group = np.ones(oracles[0].num_players, bool)
+    spare, searched = len(panel.oracles) - needed, able[:1]
+    group = np.ones(panel.oracles[0].num_players, bool)
     while group.any():
         players = np.flatnonzero(group)
         smaller = neighbours(group, players)
-        scores, met = _asked(oracles, searched, smaller)
+        scores, met = panel.ask(searched, smaller)
         order = np.argsort(-np.sort(scores, 0)[min(spare, len(searched) - 1)], kind="stable")
         singles = smaller[order[(~met).sum(0)[order] <= spare]]
         for trial in itertools.chain(_blocks(group, players[order]), singles):
-            if (~_asked(oracles, searched, trial[None])[1]).sum() > spare:
+            if (~panel.ask(searched, trial[None])[1]).sum() > spare:
                 continue
-            scores, met = _asked(oracles, range(len(oracles)), trial[None])
+            scores, met = panel.ask(range(len(panel.oracles)), trial[None])
             missing = int((~met).sum()) - spare
             if missing <= 0:
                 group = trial
@@ -326,14 +328,6 @@ def _blocks(group: Group, players: Int[np.ndarray, "C"]) -> Iterator[Group]:
         count //= 2
 
 
-def _asked(
-    oracles: Sequence[Oracle], numbers: Iterable[int], groups: Groups
-) -> tuple[Float[np.ndarray, "G C"], Bool[np.ndarray, "G C"]]:
-    """(scores, whether they are enough) of groups in the games of these numbers."""
-    told = [oracles[i].ask(groups) for i in numbers]
-    return np.stack([scores for scores, _ in told]), np.stack([met for _, met in told])
-
-
 def _forward(oracle: ShareOracle) -> Group | None:
     """The group of a greedy search by score, once it is enough; None if nobody and no larger group is."""
     group = np.zeros(oracle.num_players, bool)
@@ -344,10 +338,6 @@ def _forward(oracle: ShareOracle) -> Group | None:
         if enough.any():
             return group
     return None
-
-
-def _met(oracles: Sequence[Oracle], group: Group) -> Bool[np.ndarray, "N"]:
-    return np.array([oracle.ask(group[None])[1][0] for oracle in oracles])
 
 
 def _checked(vs: Sequence[ValueFn], unseen: Sequence[ValueFn], num_players: int, hold: float) -> list[Game]:
