@@ -86,7 +86,8 @@ def describe(rows: Sequence[Row], loaded: Loaded) -> str:
     shares = np.array([row.share for row in rows])
     low, median, high = np.percentile(shares, (25, 50, 75))
     count = f"{len(rows):,} photo{'s' * (len(rows) != 1)}"
-    told = [f"{count}, seen {percent(median)} of the pixels (median; quartiles {percent(low)} and {percent(high)})"]
+    low, median, high = (f"{100 * share:.1f} %" for share in (low, median, high))
+    told = [f"{count}, seen {median} of the pixels (median; quartiles {low} and {high})"]
     known = [row for row in rows if row.right is not None]
     if known:
         right = sum(bool(row.right) for row in known)

@@ -12,7 +12,16 @@ import numpy as np
 
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.predict_files import Files, Row, describe, table
-from jaxmoxi.cli.predict_model import CERTAINTY, Loaded, caption_of, check_options, class_names_of, load_checkpoint
+from jaxmoxi.cli.predict_model import (
+    CERTAINTY,
+    Loaded,
+    caption_of,
+    check_options,
+    class_names_of,
+    join,
+    load_checkpoint,
+    pick,
+)
 from jaxmoxi.cli.predict_photos import Given, Photos, Read, find_given, listed, read_each, tell_failed
 from jaxmoxi.cli.shared import CommandError
 from jaxmoxi.escape import printable
@@ -49,9 +58,9 @@ def predict_many(options: Predict) -> int:
     files = Files(options.out, [os.path.abspath(path) for path in options.photos])
     _tell_first(options, loaded, photos, files)
     report = Report(loaded, caption_of(options, loaded)) if options.report else None
+    every = len(photos.readable) + len(photos.failed)
     started = time.perf_counter()
     rows, problem = _run(options, loaded, photos, mesh, files, report)
-    every = len(photos.readable) + len(photos.failed)
     if not rows:
         files.remove()
         raise problem or CommandError(f"{tell_failed(photos.failed, every)}: there is nothing to predict")
@@ -224,18 +233,6 @@ class _Sheet:
         )
         self._files.add_sheet(figure, self._page if self._many else None)
         self._images, self._names, self._found = [], [], []
-
-
-def pick(found: Prediction, rows: Any) -> Prediction:
-    """Some images' part of a prediction at one certainty, on the host."""
-    fields = {name: np.asarray(getattr(found, name))[rows] for name in found.__dataclass_fields__}
-    return type(found)(**fields)
-
-
-def join(parts: Sequence[Prediction]) -> Prediction:
-    """Predictions of one model, one after the other."""
-    names = parts[0].__dataclass_fields__
-    return type(parts[0])(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def _record(options: Predict, loaded: Loaded, photos: Photos, rows: Sequence[Row], answer: str) -> dict[str, Any]:

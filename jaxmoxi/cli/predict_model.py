@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.errors import warn
@@ -11,7 +14,7 @@ from jaxmoxi.regions.spec import RegionSpec, parse_regions
 
 if TYPE_CHECKING:  # flax and its networks take seconds to import
     from jaxmoxi.cli.predict import Predict
-    from jaxmoxi.p2p import P2P
+    from jaxmoxi.p2p import P2P, Prediction
 
 CERTAINTY = 0.99
 
@@ -109,3 +112,15 @@ def caption_of(options: Predict, loaded: Loaded) -> str:
     if loaded.certainty is not None:
         caption.append(f"certainty {loaded.certainty:g}")
     return "  ·  ".join(caption)
+
+
+def pick(found: Prediction, rows: Any) -> Prediction:
+    """Some images' part of a prediction at one certainty, on the host."""
+    fields = {name: np.asarray(getattr(found, name))[rows] for name in found.__dataclass_fields__}
+    return type(found)(**fields)
+
+
+def join(parts: Sequence[Prediction]) -> Prediction:
+    """Predictions of one model, one after the other."""
+    names = parts[0].__dataclass_fields__
+    return type(parts[0])(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

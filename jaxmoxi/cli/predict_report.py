@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxmoxi.cli.predict_files import exact_percent
-from jaxmoxi.cli.predict_model import Loaded, is_certain
+from jaxmoxi.cli.predict_model import Loaded, is_certain, join, pick
 from jaxmoxi.cli.predict_photos import Given, Read
-from jaxmoxi.cli.report import percent
 from jaxmoxi.escape import markdown, printable, shorten
 from jaxmoxi.plot.strokes import short
 
@@ -52,12 +51,12 @@ class Report:
         self._doubted: list[_Kept] = []  # the least certain first, of photos whose truth is not known
         self._examples: dict[int, list[_Kept]] = {}
         self._groups: dict[bool, list[float]] = {True: [], False: []}  # shares of pixels: right, wrong
+        self._never = 0  # photos that are never as certain as asked for
         self._certain: Counter[tuple[bool, bool]] = Counter()  # (whether certain, whether right)
 
     def add(self, chunk: Sequence[Read], regions: np.ndarray, found: Prediction) -> None:
         """Takes a chunk of photos. found: on the host."""
         from jaxmoxi import p2p
-        from jaxmoxi.cli.predict_many import pick
 
         labels = np.array([read.given.label for read in chunk])
         images = np.stack([read.image for read in chunk])
@@ -69,10 +68,12 @@ class Report:
         shares = np.asarray(found.hard_share)
         for i, read in enumerate(chunk):
             label, top, chance = int(labels[i]), int(classes[i]), float(chances[i])
+            certain = is_certain(chance, self._loaded.certainty) is not False
+            self._never += not certain
             if label >= 0:
                 right = label == top
                 self._groups[right].append(float(shares[i]))
-                self._certain[is_certain(chance, self._loaded.certainty) is not False, right] += 1
+                self._certain[certain, right] += 1
                 if not right:
                     self._confused[label, top] += 1
                     _keep(self._wrong, _Kept(-chance, read, regions[i], pick(found, [i])))
@@ -108,8 +109,11 @@ class Report:
             )
         lines = ["# What the model looks at", "", f"{markdown(answer)}.", "", f"Model: {markdown(self._caption)}.", by]
         if self._loaded.black_box:
-            lines += ["", "**The model is a black box**, trained on whole images: its selector learned nothing. What is "
-                      "kept is arbitrary, and its classifier never learned from parts of an image."]  # fmt: skip
+            lines += [
+                "",
+                "**The model is a black box**, trained on whole images: its selector learned nothing. What is kept is "
+                "arbitrary, and its classifier never learned from parts of an image.",
+            ]
         if failed:
             lines += ["", f"Photos that cannot be read ({len(failed):,}):", ""]
             lines += [f"- {_text(photo.name)}: {_text(reason, 200)}" for photo, reason in failed[:_LISTED]]
@@ -123,10 +127,10 @@ class Report:
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]  # fmt: skip
         for s in self._summaries:
-            low, median, high = (percent(x) for x in s.quartiles)
+            low, median, high = (_share(x) for x in s.quartiles)
             hits = int(np.sum(s.predicted == s.label))
             right = f"{hits:,} of {s.count:,} ({exact_percent(hits, s.count)})" if s.is_true else "not known"
-            cells = [self._label(s), f"{s.count:,}", right, median, low, high, percent(s.shares.max())]
+            cells = [self._label(s), f"{s.count:,}", right, median, low, high, _share(s.shares.max())]
             lines.append(f"| {' | '.join(cells)} |")
         return [*lines, ""]
 
@@ -152,9 +156,13 @@ class Report:
         from jaxmoxi.p2p import plot
 
         lines = ["## How much it needs", ""]
-        if self._loaded.certainty is None:
+        certainty = self._loaded.certainty
+        if certainty is None:
             share = self._loaded.model.config.threshold
             lines += [f"The model has a fixed threshold, {share:g}: it does not look for the least that it needs.", ""]
+        else:
+            never = f"; {self._never:,} photos never are, and count with what they saw at the last" * (self._never > 0)
+            lines += [f"A photo is shown more superpixels until the classifier is {certainty:g} certain{never}.", ""]
         ranked = sorted(self._summaries, key=lambda s: s.quartiles[1])
         if len(ranked) > _BOXES:
             half = _BOXES // 2
@@ -172,9 +180,11 @@ class Report:
             return lines + self._sheet(self._doubted, folder, "least-certain", figures)
         if not wrong:
             return [*lines, f"Nowhere: all {len(right):,} photos whose true class is known are right.", ""]
-        lines += [f"{len(wrong):,} of {len(right) + len(wrong):,} photos are taken for another class. They were seen "
-                  f"{percent(np.median(wrong))} of their pixels (median)"
-                  + (f", those that are right {percent(np.median(right))}" if right else "") + "."]  # fmt: skip
+        others = f", of the others {_share(np.median(right))}" if right else ""
+        lines.append(
+            f"{len(wrong):,} of {len(right) + len(wrong):,} photos are taken for another class. The classifier saw "
+            f"{_share(np.median(wrong))} of the pixels of these (median){others}."
+        )
         certain, doubted = (sum(self._certain[c, r] for r in (True, False)) for c in (True, False))
         if self._loaded.certainty is not None and certain and doubted:
             lines += [
@@ -192,32 +202,31 @@ class Report:
         return lines + self._sheet(self._wrong, folder, "errors", figures)
 
     def _sheet(self, kept: Sequence[_Kept], folder: str, name: str, figures: dict[str, Figure]) -> list[str]:
-        from jaxmoxi.cli.predict_many import join
         from jaxmoxi.p2p import plot
 
         path = f"{folder}/{name}.png"
         labels = np.array([k.read.given.label for k in kept])
-        truths = [f" (true: {shorten(self._names[label], 20)})" if label >= 0 else "" for label in labels]
-        names = [shorten(printable(k.read.given.name), 44 - len(t)) + t for k, t in zip(kept, truths, strict=True)]
         figures[path] = plot.contact_sheet(
             np.stack([k.read.image for k in kept]),
             join([k.found for k in kept]),
             labels=labels,
             class_names=self._names,
-            names=names,
+            names=[k.read.given.name for k in kept],
             fill=self._loaded.model.config.fill,
             columns=3,
         )
         return [f"![{name}]({_link(path)})", ""]
 
     def _parts(self, folder: str, figures: dict[str, Figure]) -> list[str]:
-        from jaxmoxi.cli.predict_many import join
         from jaxmoxi.p2p import plot
 
         lines = ["## Parts and wholes", ""]
         if self._loaded.model.config.embedding_size == 0:
-            return [*lines, "This model has no embedding: its superpixels are kept or dropped independently of one "
-                    "another, so it tells no parts. (REAL-X is such a method, and P2P with embedding_size=0.)", ""]  # fmt: skip
+            none = (
+                "This model has no embedding: its superpixels are kept or dropped independently of one another, so it "
+                "tells no parts. (REAL-X is such a method, and so is P2P with embedding_size=0.)"
+            )
+            return [*lines, none, ""]
         if self._loaded.black_box:
             return [*lines, "This model is a black box: its embedding was never trained, and tells no parts.", ""]
         first = [own[0] for own in self._examples.values() if own]
@@ -226,8 +235,8 @@ class Report:
         lines += [
             "The selector gives each superpixel an embedding. Superpixels whose embeddings are close are kept or "
             "dropped together: their logits have a difference of small variance. Clustering the embeddings of a photo "
-            f"(Ward; `p2p.part_clusters`) into {_PARTS[0]}, and further into {_PARTS[1]}, draws wholes and their parts. "
-            "The colours of one photo have nothing to do with those of another; black lines surround what was kept.",
+            f"(Ward; `p2p.part_clusters`) into {_PARTS[0]}, and further into {_PARTS[1]}, draws wholes and their "
+            "parts. The colours of one photo have nothing to do with those of another; lines surround what was kept.",
             "",
         ]
         name = f"{folder}/parts.png"
@@ -249,6 +258,11 @@ def _keep(kept: list[_Kept], one: _Kept) -> None:
     kept.append(one)
     kept.sort(key=lambda k: k.rank)
     del kept[_DRAWN:]
+
+
+def _share(value: float) -> str:
+    """A share of the pixels in percent, with a decimal: P2P's are small."""
+    return f"{100 * value:.1f} %"
 
 
 def _text(name: str, limit: int = 60) -> str:

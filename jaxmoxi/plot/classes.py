@@ -113,12 +113,13 @@ def parts(
     title: str | None = None,
     caption: str | None = None,
 ) -> Figure:
-    """The parts and wholes of each image: a row of what was kept, and of `p2p.part_clusters` into so many parts.
+    """The parts and wholes of each image: the photo with what was kept outlined, then `p2p.part_clusters` into so many
+    parts; two images in a row.
 
     images:    [B, H, W, 3], uint8 or floats in [0, 1], as predicted. regions: int[B, H, W].
     result:    of `predict` on them at one certainty.
-    num_parts: a column each; parts of the larger numbers lie inside those of the smaller ones.
-    names:     a line above each row.
+    num_parts: a panel each; parts of the larger numbers lie inside those of the smaller ones.
+    names:     a line above each photo.
     Raises ValueError for arguments that do not fit one another, and as `part_clusters` does, for a model without
     embeddings.
     """
@@ -131,18 +132,24 @@ def parts(
     if names is not None and len(names) != len(images):
         raise InputError(f"expected {len(images)} names, one for each image; got {len(names)}")
     found = part_clusters(result.embeddings, result.areas, num_parts=tuple(num_parts))
-    width = 1.75 * (1 + len(found))
+    across, columns = min(2, len(images)), 1 + len(found)  # photos in a row, panels of a photo
+    rows = -(-len(images) // across)
     high = 1.75 + 0.2 * (names is not None)
-    figure = new_figure(width, high * len(images) + 0.25 + 0.3 * bool(title), title)
-    panels = figure.subplots(len(images), 1 + len(found), squeeze=False)
+    figure = new_figure(1.75 * columns * across, high * rows + 0.25 + 0.3 * bool(title), title)
+    panels = figure.subplots(rows, columns * across, squeeze=False).reshape(-1, columns)
     for i, row in enumerate(panels):
-        photo = picture(images[i])
-        draw_kept(row[0], photo, seen[i])
-        row[0].set_title("" if names is None else plain(names[i], limit=32), fontsize=7, loc="left")
+        if i >= len(images):
+            for axes in row:
+                axes.set_axis_off()
+            continue
+        photo, outline = picture(images[i]), borders(np.pad(seen[i], 1).astype(np.int8), origin=-1)
+        draw_photo(row[0], photo, "")
+        draw_lines(row[0], outline, GROUP, 1.2)
+        row[0].set_title("" if names is None else plain(names[i], limit=28), fontsize=7, loc="left")
         for axes, own in zip(row[1:], found[:, i], strict=True):
             count = int(own.max()) + 1
             draw_parts(axes, photo, regions[i], own)
-            draw_lines(axes, borders(np.pad(seen[i], 1).astype(np.int8), origin=-1), "black", 0.9)
+            draw_lines(axes, outline, "black", 0.9)
             axes.set_title(f"{count} part{'s' * (count != 1)}", fontsize=8)
     draw_caption(figure, caption)
     return figure

@@ -37,7 +37,7 @@ def contact_sheet(
     images:  [B, H, W, 3], uint8 or floats in [0, 1], as predicted. result: of `predict` on them at one certainty.
     labels:  int[B], -1 where one is not known. The predicted class is green where it is the label, red where it is not,
              and grey where the label is not known; None writes all in grey.
-    names:   a line above each, such as the file's name.
+    names:   a line above each, such as the file's name; where the class is wrong a third line says the label.
     hidden:  "beside" draws each photo beside the pixels that the classifier saw, the others in the colour `fill`;
              "grey" draws each photo once, the hidden pixels pale and grey, with a line around what was kept.
     fill:    the value of hidden pixels, in [0, 1] (`Config.fill`).
@@ -65,6 +65,8 @@ def contact_sheet(
     classes, chances = np.asarray(result.classes), np.asarray(result.probabilities).max(-1)
     wide, high = (_PAIR, 1.75) if hidden == "beside" else (_SINGLE, _SINGLE + 0.35)
     high += 0.15 if names is not None else 0
+    size = 8 if hidden == "beside" else 7
+    letters = int((wide - 0.15) * 72 / (0.6 * size))
     figure = new_figure(max(wide * columns, 3.2), high * rows + 0.3 * bool(title), title)
     for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
         if i >= len(images):
@@ -74,15 +76,14 @@ def contact_sheet(
             draw_photo(axes, _pair(images[i], seen[i], fill), "")
         else:
             draw_kept(axes, images[i], seen[i])
-        label = -1 if labels is None else labels[i]
+        label = -1 if labels is None else int(labels[i])
         text = f"{100 * chances[i]:.0f} %  ·  {100 * seen[i].mean():.0f} % seen"
-        letters = int(wide * 72 / (0.5 * 8))
         name = plain(class_name(int(classes[i]), class_names), limit=min(40, max(letters - len(text) - 2, 8)))
-        lines = [f"{name}, {text}"]
+        lines, wrong = [f"{name}, {text}"], label >= 0 and classes[i] != label
         if names is not None:
             lines.insert(0, plain(names[i], limit=letters))
-        colour = INK if label < 0 else _RIGHT if classes[i] == label else FLIP
-        axes.set_title("\n".join(lines), fontsize=8 if hidden == "beside" else 7, color=colour)
+            lines += [plain(f"true: {class_name(label, class_names)}", limit=letters)] * wrong
+        axes.set_title("\n".join(lines), fontsize=size, color=INK if label < 0 else FLIP if wrong else _RIGHT)
     return figure
 
 
