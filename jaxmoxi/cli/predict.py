@@ -56,7 +56,10 @@ class Predict:
     each photo with what was hidden in grey, and a record (.json).
     """
 
-    photos: Annotated[tyro.conf.Positional[tuple[Path, ...]], _OPTION(metavar="PHOTO|DIR [PHOTO|DIR ...]")]
+    photos: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        _OPTION(metavar="PHOTO|DIR [PHOTO|DIR ...]", help_behavior_hint="(required)"),
+    ]
     """Image files, of at most 134 million pixels (or JAXMOXI_MAX_PIXELS in the environment), and folders of them, with
     the folders inside. A photo is resized and its centre cut out, as for the model's evaluation. Class folders, or a
     labels.csv with the columns file and label, tell what the photos of a folder show."""

@@ -46,7 +46,7 @@ def predict_many(options: Predict) -> int:
     asked = check_options(options)
     if not options.photos:
         raise CommandError("expected a photo, or a folder of photos; got none")
-    photos = find_given(options.photos, class_names_of(options))
+    photos = find_given(options.photos, class_names_of(options), options.out)
     if options.report and len(photos.readable) < 2:
         raise CommandError(
             f"--report is about many photos: there is 1 to predict in {listed([str(p) for p in options.photos])}; "

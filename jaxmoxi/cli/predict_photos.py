@@ -46,17 +46,25 @@ def is_collection(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == ".csv"
 
 
-def find_given(paths: Sequence[Path], class_names: Sequence[str]) -> Photos:
+def find_given(paths: Sequence[Path], class_names: Sequence[str], out: Path) -> Photos:
     """The photos that paths stand for, each once, in the order of the paths; folders are sorted by name.
 
+    out: the folder to write to, whose pictures are no photos: it is passed over where it lies inside a folder.
+
     No photo is opened but for its first bytes, or, where those tell nothing, its head.
-    Raises CommandError for a folder or a table that holds no photo, and for labels that are no class.
+    Raises CommandError for a folder or a table that holds no photo, for labels that are no class, and for a folder that
+    is the one to write to.
     """
     found: dict[str, Given] = {}
     notes: list[str] = []
     for path in paths:
+        if path.is_dir() and path.resolve() == out.resolve():
+            raise CommandError(
+                f"--out {out} is the folder of the photos, where the next run would take the pictures for photos: name "
+                "another folder"
+            )
         if is_collection(path):
-            photos = _of_collection(path, class_names, notes, alone=len(paths) == 1)
+            photos = _of_collection(path, class_names, notes, out, alone=len(paths) == 1)
         else:
             photos = [Given(path, str(path), -1)]
         for photo in photos:
@@ -69,7 +77,7 @@ def find_given(paths: Sequence[Path], class_names: Sequence[str]) -> Photos:
     return Photos([p for p, reason in zip(every, reasons, strict=True) if not reason], failed, notes)
 
 
-def _of_collection(path: Path, class_names: Sequence[str], notes: list[str], *, alone: bool) -> list[Given]:
+def _of_collection(path: Path, class_names: Sequence[str], notes: list[str], out: Path, *, alone: bool) -> list[Given]:
     """The photos of a folder or table, and notes of what is not read, and of where their classes come from."""
     from jaxmoxi.study.photos import find_listed, photo_folder
 
@@ -82,15 +90,29 @@ def _of_collection(path: Path, class_names: Sequence[str], notes: list[str], *, 
     shown = printable(str(path))
     if found.told:
         notes.append(f"{shown}: {found.told}")
-    named = {photo.name for photo in found.photos} | {photo.mask for photo in found.photos}
+    photos = found.photos
+    if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        inside = out.resolve().relative_to(path.resolve()).as_posix() + "/"
+        photos = [photo for photo in photos if not photo.name.startswith(inside)]
+        beside = [name for name in beside if not name.startswith(inside)]
+        if len(photos) < len(found.photos):
+            notes.append(f"{shown}: {printable(inside)}, the folder of --out, is passed over")
+        if not photos:
+            raise CommandError(f"{path} holds no photo but those in {out}, the folder of --out")
+    named = {photo.name for photo in photos} | {photo.mask for photo in photos}
     passed = [name for name in beside if name not in named]
     if passed:
         notes.append(f"{shown}: labels.csv does not list {listed(passed)}, which {_are(passed)} left out")
-    known = [photo for photo in found.photos if photo.label >= 0]
-    unknown = sorted({photo.name.rpartition("/")[0] for photo in found.photos if photo.label < 0} - {""})
+    known = [photo for photo in photos if photo.label >= 0]
     if known:
         by = printable(table.name) if is_table else "class folders"
-        notes.append(f"{shown}: the true class of {len(known):,} of {len(found.photos):,} photos is known, by {by}")
+        folders = {(part, p.label) for p in known for part in p.name.split("/")[:-1]}
+        numbered = sorted((part, label) for part, label in folders if part.isdecimal() and int(part) == label)
+        if numbered and not is_table:
+            part, label = numbered[0]
+            by += f", whose numbers are taken as indices ({part}: {shorten(printable(short(class_names[label])), 30)})"
+        notes.append(f"{shown}: the true class of {len(known):,} of {len(photos):,} photos is known, by {by}")
+    unknown = sorted({photo.name.rpartition("/")[0] for photo in photos if photo.label < 0} - {""})
     if unknown and not is_table:
         told = ", ".join(shorten(printable(short(name)), 30) for name in class_names[:_NAMED])
         more = ", ..." if len(class_names) > _NAMED else ""
@@ -98,7 +120,7 @@ def _of_collection(path: Path, class_names: Sequence[str], notes: list[str], *, 
             f"{shown}: {listed(unknown, '/')} name{'s' * (len(unknown) == 1)} no class of the model ({told}{more}), so "
             "the true class of the photos there is not known"
         )
-    return [Given(root / p.name, p.name if alone else str(root / p.name), p.label) for p in found.photos]
+    return [Given(root / p.name, p.name if alone else str(root / p.name), p.label) for p in photos]
 
 
 def _looks_wrong(path: Path) -> str:
