@@ -14,12 +14,14 @@ from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli.predict_files import Files, Row, describe, table
 from jaxmoxi.cli.predict_model import (
     CERTAINTY,
+    Fields,
     Loaded,
     caption_of,
     check_options,
     class_names_of,
     join,
     load_checkpoint,
+    on_host,
     pick,
 )
 from jaxmoxi.cli.predict_photos import Given, Photos, Read, find_given, listed, read_each, tell_failed
@@ -65,6 +67,7 @@ def predict_many(options: Predict) -> int:
         files.remove()
         raise problem or CommandError(f"{tell_failed(photos.failed, every)}: there is nothing to predict")
     seconds = time.perf_counter() - started
+    files.flush(rows, photos.failed, loaded)  # before anything that could go wrong
     answer = describe(rows, loaded)
     if report is not None:
         files.add_report(*report.pages(files.base.name, answer, photos.failed))
@@ -119,13 +122,14 @@ def _run(
             for chunk in _chunks(photos, size, loaded.model.config.image_size, bar):
                 regions = _regions(loaded.spec, np.stack([read.image for read in chunk]), size)
                 found = _predict(loaded, chunk, regions, size, mesh)
+                fields = on_host(found)
                 rows += _rows(chunk, regions, found, loaded)
                 for read in chunk:
                     for note in read.notes:
                         notes.setdefault(note, []).append(read.given.name)
-                sheet.add(chunk, found)
+                sheet.add(chunk, fields)
                 if report is not None:
-                    report.add(chunk, regions, found)
+                    report.add(chunk, regions, found, fields)
                 bar.update(len(chunk))
                 bar.set_postfix_str(f"{printable(short(rows[-1].name))[:20]}", refresh=False)
                 if time.monotonic() - flushed > _FLUSH:
@@ -135,7 +139,10 @@ def _run(
             problem = CommandError(f"{error}: a batch did not fit the memory; give a smaller --batch-size than {size}")
         except (KeyboardInterrupt, Exception) as error:  # raised again when what there is has been written
             problem = error
-        sheet.draw()
+        try:
+            sheet.draw()
+        except (KeyboardInterrupt, Exception) as error:
+            problem = problem or error
     for note, names in notes.items():
         _command.say(f"jaxmoxi: warning: {listed(names)}: {note}")
     return rows, problem
@@ -171,10 +178,9 @@ def _predict(loaded: Loaded, chunk: Sequence[Read], regions: np.ndarray, size: i
     levels = check_certainty(loaded.certainty or CERTAINTY)
     images = np.stack([read.image for read in chunk])
     try:
-        found = first_level(predict_levels(loaded.model, images, regions, levels, size=size, mesh=mesh))
+        return first_level(predict_levels(loaded.model, images, regions, levels, size=size, mesh=mesh))
     except FloatingPointError as error:
         raise CommandError(f"--checkpoint: {error}") from error
-    return pick(found, slice(None))  # on the host, once
 
 
 def _rows(chunk: Sequence[Read], regions: np.ndarray, found: Prediction, loaded: Loaded) -> list[Row]:
@@ -205,14 +211,14 @@ class _Sheet:
         self._many, self._page = total > _ON_A_SHEET, 0
         self._images: list[np.ndarray] = []
         self._names: list[Given] = []
-        self._found: list[Any] = []
+        self._found: list[Fields] = []
 
-    def add(self, chunk: Sequence[Read], found: Prediction) -> None:
+    def add(self, chunk: Sequence[Read], found: Fields) -> None:
         """Takes a chunk, and draws what sheets are full."""
         for i, read in enumerate(chunk):
             self._images.append(read.image)
             self._names.append(read.given)
-            self._found.append(pick(found, [i]))
+            self._found.append(pick(found, i))
             if len(self._images) == _ON_A_SHEET:
                 self.draw()
 

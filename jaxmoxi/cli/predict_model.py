@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # flax and its networks take seconds to import
     from jaxmoxi.p2p import P2P, Prediction
 
 CERTAINTY = 0.99
+Fields = dict[str, np.ndarray]  # of a prediction at one certainty, by name
 
 
 class Loaded(NamedTuple):
@@ -114,13 +115,20 @@ def caption_of(options: Predict, loaded: Loaded) -> str:
     return "  ·  ".join(caption)
 
 
-def pick(found: Prediction, rows: Any) -> Prediction:
-    """Some images' part of a prediction at one certainty, on the host."""
-    fields = {name: np.asarray(getattr(found, name))[rows] for name in found.__dataclass_fields__}
-    return type(found)(**fields)
+def on_host(found: Prediction) -> Fields:
+    """The fields of a prediction as NumPy arrays, from which rows are taken without a program of their own."""
+    return {name: np.asarray(getattr(found, name)) for name in found.__dataclass_fields__}
 
 
-def join(parts: Sequence[Prediction]) -> Prediction:
-    """Predictions of one model, one after the other."""
-    names = parts[0].__dataclass_fields__
-    return type(parts[0])(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+def pick(found: Fields, row: int) -> Fields:
+    """One image's row of each field, as a batch of one. A copy, so that the others can be forgotten."""
+    return {name: x[row : row + 1].copy() for name, x in found.items()}
+
+
+def join(parts: Sequence[Fields]) -> Prediction:
+    """The prediction of several images of one model."""
+    import jax.numpy as jnp
+
+    from jaxmoxi.p2p import Prediction
+
+    return Prediction(**{name: jnp.asarray(np.concatenate([part[name] for part in parts])) for name in parts[0]})

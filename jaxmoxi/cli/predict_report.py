@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jaxmoxi.cli.predict_files import exact_percent
-from jaxmoxi.cli.predict_model import Loaded, is_certain, join, pick
+from jaxmoxi.cli.predict_model import Fields, Loaded, is_certain, join, pick
 from jaxmoxi.cli.predict_photos import Given, Read
 from jaxmoxi.escape import markdown, printable, shorten
 from jaxmoxi.plot.strokes import short
@@ -36,7 +36,7 @@ class _Kept(NamedTuple):
     rank: float
     read: Read
     regions: np.ndarray
-    found: Prediction
+    found: Fields
 
 
 class Report:
@@ -54,8 +54,8 @@ class Report:
         self._never = 0  # photos that are never as certain as asked for
         self._certain: Counter[tuple[bool, bool]] = Counter()  # (whether certain, whether right)
 
-    def add(self, chunk: Sequence[Read], regions: np.ndarray, found: Prediction) -> None:
-        """Takes a chunk of photos. found: on the host."""
+    def add(self, chunk: Sequence[Read], regions: np.ndarray, found: Prediction, fields: Fields) -> None:
+        """Takes a chunk of photos. fields: of `found`, on the host."""
         from jaxmoxi import p2p
 
         labels = np.array([read.given.label for read in chunk])
@@ -76,12 +76,12 @@ class Report:
                 self._certain[certain, right] += 1
                 if not right:
                     self._confused[label, top] += 1
-                    _keep(self._wrong, _Kept(-chance, read, regions[i], pick(found, [i])))
+                    _keep(self._wrong, _Kept(-chance, read, regions[i], pick(fields, i)))
             else:
-                _keep(self._doubted, _Kept(chance, read, regions[i], pick(found, [i])))
+                _keep(self._doubted, _Kept(chance, read, regions[i], pick(fields, i)))
             own = self._examples.setdefault(top if label < 0 else label, [])
             if len(self._examples) <= _CLUSTERED and len(own) < 2:
-                own.append(_Kept(0.0, read, regions[i], pick(found, [i])))
+                own.append(_Kept(0.0, read, regions[i], pick(fields, i)))
 
     def pages(self, base: str, answer: str, failed: Sequence[tuple[Given, str]]) -> tuple[str, dict[str, Figure]]:
         """(the report in Markdown, its figures by the paths that it names). base: what the files are called."""
@@ -260,7 +260,7 @@ def _keep(kept: list[_Kept], one: _Kept) -> None:
     del kept[_DRAWN:]
 
 
-def _share(value: float) -> str:
+def _share(value: float | np.floating) -> str:
     """A share of the pixels in percent, with a decimal: P2P's are small."""
     return f"{100 * value:.1f} %"
 

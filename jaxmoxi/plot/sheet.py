@@ -82,7 +82,7 @@ def contact_sheet(
         lines, wrong = [f"{name}, {text}"], label >= 0 and classes[i] != label
         if names is not None:
             lines.insert(0, plain(names[i], limit=letters))
-            lines += [plain(f"true: {class_name(label, class_names)}", limit=letters)] * wrong
+            lines += [plain(f"true: {class_name(label, class_names)}", limit=letters)] * bool(wrong)
         axes.set_title("\n".join(lines), fontsize=size, color=INK if label < 0 else FLIP if wrong else _RIGHT)
     return figure
 

@@ -34,7 +34,7 @@ def test_a_contact_sheet():
 
 
 def test_what_was_hidden_is_grey_and_names_stand_above():
-    names = ("a.png", "w" * 90, "two\nlines $x$")
+    names = ("a.png", "a long name of a photo from a camera.png" * 2, "two\nlines $x$")
     figure = plot.contact_sheet(
         PHOTOS, make_prediction(), labels=np.array([1, 1, -1]), class_names=("cat", "dog" * 30), names=names,
         hidden="grey",
@@ -57,7 +57,7 @@ def test_what_was_hidden_is_grey_and_names_stand_above():
     save(figure)
     for change, message in (
         ({"names": names[:2]}, "expected 3 names, one for each image; got 2"),
-        ({"hidden": "blue"}, 'expected hidden="beside" or "grey"; got .blue.'),
+        ({"columns": 0}, "columns must be at least 1; got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             plot.contact_sheet(PHOTOS, make_prediction(), **change)

@@ -54,7 +54,7 @@ def by_class(
     images: ArrayLike,
     result: Prediction,
     *,
-    labels: ArrayLike | None = None,
+    labels: ArrayLike | Sequence[int] | None = None,
     num_examples: int = 4,
     before: Sequence[ClassSummary] = (),
 ) -> tuple[ClassSummary, ...]:

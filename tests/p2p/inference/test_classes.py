@@ -47,7 +47,7 @@ def test_batch_by_batch_is_all_at_once():
         (PHOTOS / 255.0, None, r"expected images uint8\[B, S, S, 3\]"),
         (PHOTOS, [0, 1], r"expected labels int\[3\]"),
         (PHOTOS, [0, 1, 2], "expected labels 0 .. 1, or -1; got 0 .. 2"),
-        (PHOTOS, [0.0, 1.0, 1.0], r"expected labels int\[3\]; got float64"),
+        (PHOTOS, np.array([0.0, 1.0, 1.0]), r"expected labels int\[3\]; got float64"),
     ],
 )
 def test_what_does_not_fit(images, labels, message):

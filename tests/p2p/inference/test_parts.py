@@ -1,5 +1,8 @@
 """Parts and wholes: superpixels that are kept or dropped together."""
 
+import itertools
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,7 +31,7 @@ def test_parts_lie_inside_wholes_and_the_largest_comes_first(embeddings):
     assert wholes.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1, -1], [0, 0, 0, 0, 1, 1, 1, 1, -1]]
     assert parts.tolist() == [[0, 0, 0, 0, 1, 1, 2, 2, -1], [1, 1, 2, 2, 0, 0, 0, 0, -1]]
     many = p2p.part_clusters(embeddings, areas, num_parts=range(1, 9))
-    for coarse, fine in zip(many, many[1:], strict=False):
+    for coarse, fine in itertools.pairwise(many):
         for i in (0, 1):
             assert len({(c, f) for c, f in zip(coarse[i], fine[i], strict=True)}) == len(set(fine[i]))
     assert many[:, :, :8].max((1, 2)).tolist() == list(range(8))
@@ -40,7 +43,7 @@ def test_images_are_clustered_one_by_one_and_thresholds_change_nothing(embedding
     np.testing.assert_array_equal(both[1], p2p.part_clusters(embeddings[1], AREAS, num_parts=3))
     shifted = embeddings + np.float32([3, -7])  # what a threshold adds
     np.testing.assert_array_equal(both, p2p.part_clusters(shifted, areas, num_parts=3))
-    cov = np.asarray(covariance(shifted))
+    cov = np.asarray(covariance(jnp.asarray(shifted)))
     variances = np.einsum("bgg->bg", cov)
     differences = variances[:, :, None] + variances[:, None] - 2 * cov
     distances = ((embeddings[:, :, None] - embeddings[:, None]) ** 2).sum(-1)
