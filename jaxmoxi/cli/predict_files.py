@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 _PRINTED = 100  # rows of the printed table
 _MOST = 10_000
 COLUMNS = (
-    "file", "class", "index", "probability", "certain", "share", "kept", "superpixels", "threshold", "true_class",
+    "file", "class", "class_index", "probability", "certain", "share", "kept", "superpixels", "threshold", "true_class",
     "true_index", "right", "problem", "note",
 )  # fmt: skip
 
 
 class Row(NamedTuple):
-    """The answer about one photo. index, name: the class predicted. share: of the pixels that was kept, in [0, 1].
+    """The answer about one photo. top, name: the class predicted. share: of the pixels that was kept, in [0, 1].
     kept: of so many superpixels. note: what was assumed when the photo was read."""
 
     given: Given
-    index: int
+    top: int
     name: str
     probability: float
     share: float
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     @property
     def right(self) -> bool | None:
         """Whether the predicted class is the true one; None where that is not known."""
-        return None if self.given.label < 0 else self.index == self.given.label
+        return None if self.given.label < 0 else self.top == self.given.label
 
 
 def table(rows: Sequence[Row], loaded: Loaded) -> str:
@@ -205,7 +205,7 @@ def _csv(rows: Sequence[Row], failed: Sequence[tuple[Given, str]], loaded: Loade
         truth = ("", "", "") if label < 0 else (as_text(names[label]), label, row.right)
         lines.writerow(
             [
-                as_text(str(row.given.path)), as_text(row.name), row.index, f"{row.probability:.6g}",
+                as_text(str(row.given.path)), as_text(row.name), row.top, f"{row.probability:.6g}",
                 "" if certain is None else certain, f"{row.share:.6g}", row.kept, row.superpixels,
                 f"{row.threshold:.6g}", *truth, "", row.note,
             ]

@@ -190,7 +190,7 @@ def _rows(chunk: Sequence[Read], regions: np.ndarray, found: Prediction, loaded:
     return [
         Row(
             given=read.given,
-            index=int(classes[i]),
+            top=int(classes[i]),
             name=loaded.class_names[classes[i]],
             probability=float(chances[i]),
             share=float(shares[i]),
