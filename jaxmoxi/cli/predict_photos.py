@@ -63,13 +63,13 @@ def find_given(paths: Sequence[Path], class_names: Sequence[str], out: Path) -> 
                 f"--out {out} is the folder of the photos, where the next run would take the pictures for photos: name "
                 "another folder"
             )
-        if is_collection(path):
-            photos = _of_collection(path, class_names, notes, out, alone=len(paths) == 1)
-        else:
-            photos = [Given(path, str(path), -1)]
-        for photo in photos:
+        one = [Given(path, str(path), -1)]
+        for photo in _of_collection(path, class_names, notes, out) if is_collection(path) else one:
             found.setdefault(os.path.abspath(photo.path), photo)
     every = list(found.values())
+    if len(paths) > 1:  # what the paths have in common says nothing in a table
+        common = os.path.commonpath([os.path.dirname(path) for path in found])
+        every = [photo._replace(name=os.path.relpath(path, common)) for path, photo in found.items()]
     reasons = [_looks_wrong(photo.path) for photo in every]
     failed = [(photo, reason) for photo, reason in zip(every, reasons, strict=True) if reason]
     if len(failed) == len(every):
@@ -77,7 +77,7 @@ def find_given(paths: Sequence[Path], class_names: Sequence[str], out: Path) -> 
     return Photos([p for p, reason in zip(every, reasons, strict=True) if not reason], failed, notes)
 
 
-def _of_collection(path: Path, class_names: Sequence[str], notes: list[str], out: Path, *, alone: bool) -> list[Given]:
+def _of_collection(path: Path, class_names: Sequence[str], notes: list[str], out: Path) -> list[Given]:
     """The photos of a folder or table, and notes of what is not read, and of where their classes come from."""
     from jaxmoxi.study.photos import find_listed, photo_folder
 
@@ -120,7 +120,7 @@ def _of_collection(path: Path, class_names: Sequence[str], notes: list[str], out
             f"{shown}: {listed(unknown, '/')} name{'s' * (len(unknown) == 1)} no class of the model ({told}{more}), so "
             "the true class of the photos there is not known"
         )
-    return [Given(root / p.name, p.name if alone else str(root / p.name), p.label) for p in photos]
+    return [Given(root / p.name, p.name, p.label) for p in photos]
 
 
 def _looks_wrong(path: Path) -> str:
