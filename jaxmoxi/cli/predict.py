@@ -70,8 +70,8 @@ class Predict:
     regions: Annotated[str | None, _OPTION(metavar="slic:N|grid:RxC", help_behavior_hint="")] = None
     """About N superpixels, or a grid. Left out: the model's number of superpixels."""
     out: Annotated[Path, _OPTION(metavar="DIR")] = Path("jaxmoxi-out")
-    """The folder to write to. The files of the same photo are replaced; another photo of its name gets a number. So
-    are those of the same photos and folders."""
+    """The folder to write to. The files of the same photo, or of the same photos and folders, are replaced; those of
+    others get a number."""
     report: tyro.conf.FlagCreatePairsOff[bool] = False
     """Of several photos: also write predictions-report.md, with figures: for each class where the model looks and how
     much it needs, where it errs and what it had seen, and the parts that the selector's embedding tells apart."""
