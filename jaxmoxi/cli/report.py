@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -128,24 +129,36 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def as_json(record: dict[str, Any]) -> str:
+    """A record as JSON: arrays as lists in one line each, every text as UTF-8 can hold it."""
+    text = json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False)
+    text = re.sub(r"\[\n[^][{}\"]*\]", lambda row: re.sub(r"\s+", " ", row[0]), text)  # a list of numbers is one line
+    # A byte of a file's name that is no text is no UTF-8 either; JSON can spell it out.
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
+
+
 def write_files(base: Path, figure: Any, data: dict[str, np.ndarray], record: dict[str, Any]) -> list[Path]:
     """Writes `base`.png, .npz and .json, all of them complete or none at all, the record last. Raises OSError.
 
     figure: one picture, or several by the ends of their names, such as {"-upset.png": figure}.
     """
-    text = json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False)
-    text = re.sub(r"\[\n[^][{}\"]*\]", lambda row: re.sub(r"\s+", " ", row[0]), text)  # a list of numbers is one line
-    # A byte of a file's name that is no text is no UTF-8 either; JSON can spell it out.
-    text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
+    text = as_json(record)
     pictures = figure if isinstance(figure, dict) else {".png": figure}
     contents: dict[str, Callable[[Any], Any]] = {
         **{end: partial(_save, picture) for end, picture in pictures.items()},
         ".npz": lambda file: np.savez_compressed(file, **data),  # type: ignore[arg-type]
-        ".json": lambda file: file.write((text + "\n").encode()),
+        ".json": lambda file: file.write(text.encode()),
     }
     paths = {suffix: base.with_name(base.name + suffix) for suffix in contents}
     write_together({paths[suffix]: content for suffix, content in contents.items()})
     return list(paths.values())
+
+
+def save_figure(figure: Any) -> bytes:
+    """The picture as PNG. Letters that the font has not are told once."""
+    file = io.BytesIO()
+    _save(figure, file)
+    return file.getvalue()
 
 
 def _save(figure: Any, file: Any) -> None:

@@ -10,9 +10,11 @@ from jaxmoxi.p2p import data
 from jaxmoxi.p2p.checkpoint import load, load_class_names, save
 from jaxmoxi.p2p.config import CNNConfig, Config, ResNetConfig, ViTConfig
 from jaxmoxi.p2p.inference import metrics
+from jaxmoxi.p2p.inference.classes import ClassSummary, by_class
 from jaxmoxi.p2p.inference.evaluation import Evaluation, evaluate
 from jaxmoxi.p2p.inference.fidelity import Fidelity, fidelity
 from jaxmoxi.p2p.inference.leakage import MaskLeakage, heldout_accuracy, mask_leakage
+from jaxmoxi.p2p.inference.parts import part_clusters
 from jaxmoxi.p2p.inference.predict import Prediction, predict
 from jaxmoxi.p2p.model import P2P, from_torch, init
 from jaxmoxi.p2p.training import presets
@@ -25,6 +27,7 @@ plot: ModuleType  # jaxmoxi.plot.sparse, imported on first use
 __all__ = [
     "P2P",
     "CNNConfig",
+    "ClassSummary",
     "Config",
     "Evaluation",
     "Fidelity",
@@ -34,6 +37,7 @@ __all__ = [
     "ResNetConfig",
     "TrainConfig",
     "ViTConfig",
+    "by_class",
     "data",
     "evaluate",
     "fidelity",
@@ -45,6 +49,7 @@ __all__ = [
     "load_class_names",
     "mask_leakage",
     "metrics",
+    "part_clusters",
     "plot",
     "predict",
     "presets",

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.escape import plain
 from jaxmoxi.p2p.inference.evaluation import Evaluation
+from jaxmoxi.p2p.inference.parts import part_clusters
 from jaxmoxi.p2p.inference.predict import Prediction
+from jaxmoxi.plot.classes import class_maps, class_shares, draw_parts, parts
 from jaxmoxi.plot.pictures import picture
+from jaxmoxi.plot.sheet import class_name, contact_sheet, hide
 from jaxmoxi.plot.strokes import (
     FLIP,
     GROUP,
@@ -33,23 +35,28 @@ from jaxmoxi.plot.strokes import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["clusters", "contact_sheet", "evaluation", "history", "prediction"]
-
-_RIGHT = "#1a7f37"  # green
+__all__ = [
+    "class_maps",
+    "class_shares",
+    "clusters",
+    "contact_sheet",
+    "evaluation",
+    "history",
+    "parts",
+    "prediction",
+]
 
 
 def clusters(
     embeddings: Float[np.ndarray, "G E"], areas: Float[np.ndarray, "G"], *, num_clusters: int = 5
 ) -> Int[np.ndarray, "G"]:
-    """Clusters of like embeddings, which the selector keeps or drops together: agglomerative clustering (Ward, 1963).
+    """Clusters of like embeddings, which the selector keeps or drops together: `p2p.part_clusters` of one image.
 
     Returns int32[G], clusters 0 .. C-1 with C <= num_clusters, the largest area first; -1 for groups without pixels.
     Distances between embeddings do not depend on the threshold, and so neither do the clusters.
     Raises ValueError for embeddings of no dimension (a model of independent groups has none) and num_clusters < 1.
     """
-    from scipy.cluster.hierarchy import fcluster, linkage
-
-    embeddings, areas = np.asarray(embeddings, np.float64), np.asarray(areas)
+    embeddings, areas = np.asarray(embeddings), np.asarray(areas)
     if embeddings.ndim != 2 or not embeddings.shape[1] or areas.shape != embeddings.shape[:1]:
         raise InputError(
             f"expected embeddings [G, E] of at least one dimension and areas [G]; got {list(embeddings.shape)} and "
@@ -57,15 +64,7 @@ def clusters(
         )
     if num_clusters < 1:
         raise InputError(f"num_clusters must be at least 1; got {num_clusters}")
-    present = np.flatnonzero(areas > 0)
-    found = np.full(len(areas), -1, np.int32)
-    if len(present) < 2:
-        found[present] = 0
-        return found
-    own = fcluster(linkage(embeddings[present], "ward"), num_clusters, "maxclust") - 1
-    _, first = np.unique(own, return_index=True)
-    found[present] = np.argsort(np.lexsort((first, -np.bincount(own, areas[present]))))[own]
-    return found
+    return part_clusters(embeddings, areas, num_parts=num_clusters)
 
 
 def prediction(
@@ -101,60 +100,13 @@ def prediction(
     panels = figure.subplots(1, count)
     draw_photo(panels[0], photo, f"{len(np.unique(regions))} superpixels")
     draw_lines(panels[0], borders(regions), "white", 0.6)
-    draw_photo(panels[1], _hidden(photo, seen, fill), f"seen: {100 * seen.mean():.0f} % of the pixels")
+    draw_photo(panels[1], hide(photo, seen, fill), f"seen: {100 * seen.mean():.0f} % of the pixels")
     _draw_probabilities(figure, panels[2], photo, regions, probs, kept)
     if has_clusters:
         areas = np.asarray(result.areas[index])
         own = clusters(np.asarray(result.embeddings[index]), areas, num_clusters=num_clusters)
         _draw_clusters(panels[3], photo, regions, own, probs, areas)
     draw_caption(figure, caption)
-    return figure
-
-
-def contact_sheet(
-    images: Any,
-    result: Prediction,
-    *,
-    labels: Any = None,
-    class_names: Sequence[str] | None = None,
-    fill: float = 0.0,
-    columns: int = 4,
-    title: str | None = None,
-) -> Figure:
-    """Many predictions: each photo beside the pixels that the classifier saw, under the class and the share of pixels.
-
-    images:  [B, H, W, 3], uint8 or floats in [0, 1], as predicted. result: of `predict` on them at one certainty.
-    labels:  int[B]. The predicted class is green where it is the label, red elsewhere; None writes in grey.
-    columns: pairs in a row, at least 1.
-    Raises ValueError for arguments that do not fit one another.
-    """
-    images, seen = np.asarray(images), np.asarray(result.pixel_mask)
-    if images.ndim != 4 or images.shape[-1] != 3 or seen.shape != images.shape[:3]:
-        raise InputError(
-            f"expected images [B, H, W, 3] and their prediction at one certainty; got {images.dtype}"
-            f"{list(images.shape)} and pixel_mask {list(seen.shape)}"
-        )
-    if labels is not None and np.shape(labels) != images.shape[:1]:
-        raise InputError(f"expected labels int[{len(images)}]; got shape {list(np.shape(labels))}")
-    images = np.stack([picture(image) for image in images])
-    if columns < 1:
-        raise InputError(f"columns must be at least 1; got {columns}")
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    classes, chances = np.asarray(result.classes), np.asarray(result.probabilities).max(-1)
-    figure = new_figure(2.9 * columns, 1.75 * rows + 0.3 * bool(title), title)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    gap = np.full((images.shape[1], max(1, images.shape[2] // 32), 3), 255, np.uint8)
-    for i, axes in enumerate(panels):
-        if i >= len(images):
-            axes.set_axis_off()
-            continue
-        pair = np.concatenate([images[i], gap, _hidden(images[i], seen[i], fill)], axis=1)
-        name = _name(int(classes[i]), class_names)
-        draw_photo(axes, pair, "")
-        colour = INK if labels is None else _RIGHT if classes[i] == labels[i] else FLIP
-        text = f"{plain(name, limit=40)}, {100 * chances[i]:.0f} %  ·  {100 * seen[i].mean():.0f} % seen"
-        axes.set_title(text, fontsize=8, color=colour)
     return figure
 
 
@@ -239,16 +191,11 @@ def _draw_clusters(
     axes: Any, photo: np.ndarray, regions: np.ndarray, own: np.ndarray, probs: np.ndarray, areas: np.ndarray
 ) -> None:
     """Draws the clusters in colours, with the mean probability of each below."""
-    from matplotlib import colormaps
     from matplotlib.patches import Patch
 
     count = own.max() + 1
-    palette = colormaps["tab10"](range(count)) if count <= 10 else colormaps["turbo"](np.linspace(0, 1, count))
-    colours = palette[:, :3]
-    draw_photo(axes, fade(photo, 0.15), f"{count} cluster{'' if count == 1 else 's'} of the embeddings")
-    painted = np.append(own, -1)[np.minimum(regions, len(own))]
-    axes.imshow(colours[painted], alpha=np.where(painted >= 0, 0.65, 0.0), interpolation="none")
-    draw_lines(axes, borders(painted), "white", 1.0)
+    colours = draw_parts(axes, photo, regions, own)
+    axes.set_title(f"{count} cluster{'' if count == 1 else 's'} of the embeddings", fontsize=10)
     means = [np.average(probs[own == c], weights=areas[own == c]) for c in range(count)]
     handles = [Patch(color=colours[c], alpha=0.8, label=f"{means[c]:.2f}") for c in range(min(count, 10))]
     axes.legend(
@@ -277,15 +224,7 @@ def _one(photo: Any, regions: Any, result: Prediction, index: int) -> tuple[np.n
     return picture(photo), regions, result
 
 
-def _hidden(photo: np.ndarray, seen: np.ndarray, fill: float) -> np.ndarray:
-    return np.where(seen[..., None], photo, np.uint8(round(255 * fill)))
-
-
 def _headline(result: Prediction, index: int, class_names: Sequence[str] | None) -> str:
     chances = np.asarray(result.probabilities[index])
-    name = _name(int(chances.argmax()), class_names)
+    name = class_name(int(chances.argmax()), class_names)
     return f"{name}, {100 * chances.max():.1f} %, at threshold {float(result.threshold[index]):.2f}"
-
-
-def _name(index: int, class_names: Sequence[str] | None) -> str:
-    return f"class {index}" if class_names is None else class_names[index]

@@ -64,9 +64,9 @@ def list_photos(root: epath.PathLike, class_names: Sequence[str], *, need_labels
 
     root:        a folder of class folders; a folder with `labels.csv` in it; or a `.csv` file, to which its `file`s are
                  relative. A class folder is called by its class's index or name (any synonym and case; `_` for
-                 a space), or all K of them by WordNet identifiers (n01440764), whose order is then that of the
-                 classes, as in ImageNet; photos that lie in the folder itself have no label. Photos in folders inside a
-                 class folder belong to its class; a folder that is no class may hold class folders.
+                 a space) or both (00_dog), or all K of them by WordNet identifiers (n01440764), whose order is then
+                 that of the classes, as in ImageNet; photos that lie in the folder itself have no label. Photos in
+                 folders inside a class folder belong to its class; a folder that is no class may hold class folders.
     class_names: of the model, K.
     need_labels: False gives photos in folders that name no class the label -1.
 
@@ -251,6 +251,9 @@ def _class_finder(class_names: Sequence[str]) -> Callable[[str, str], int]:
                 raise InputError(f"{where}: expected a class from 0 to {len(class_names) - 1}; got {text[:80]}")
             return int(text)
         found = places.get(_folded(text), set())
+        both = None if found else re.fullmatch(r"\s*([0-9]{1,9})[_ ](.+)", text)
+        if both:  # 00_dog, as ImageNet-9 has them: the index and the name of one class
+            found = places.get(_folded(both[2]), set()) & {int(both[1])}
         if len(found) != 1:
             what = "is no class of the model" if not found else f"names several classes ({sorted(found)})"
             raise InputError(f"{where}: {text[:80]!r} {what}; give a class's name, or its index")

@@ -51,7 +51,7 @@ def sketch(monkeypatch):
 
 
 def test_what_it_prints_and_writes(photo, folder, tmp_path, capsys):
-    assert Predict(photo, folder, out=tmp_path / "out").run() == 0
+    assert Predict((photo,), folder, out=tmp_path / "out").run() == 0
     lines = capsys.readouterr().out.splitlines()
     base = tmp_path / "out" / "cat-p2p"
     assert sorted(p.name for p in base.parent.iterdir()) == ["cat-p2p.json", "cat-p2p.npz", "cat-p2p.png"]
@@ -92,7 +92,7 @@ def test_names_of_every_kind_and_two_photos_of_one_name(photo, tmp_path, capsys)
         path.parent.mkdir(exist_ok=True)
         with open(path, "wb") as file:
             Image.open(photo).rotate(turn).save(file, "PNG")
-        assert Predict(path, checkpoint, out=tmp_path / "out").run() == 0
+        assert Predict((path,), checkpoint, out=tmp_path / "out").run() == 0
         pictures.append(capsys.readouterr())
     stems = ("caf-xe9 $1-2-p2p", "caf-xe9 $1-p2p")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
@@ -109,7 +109,7 @@ def test_names_of_every_kind_and_two_photos_of_one_name(photo, tmp_path, capsys)
 def test_a_certainty_a_grid_and_quiet(photo, folder, tmp_path, capsys):
     shares = []
     for certainty in (0.4, 1.0):
-        options = Predict(photo, folder, certainty=certainty, regions="grid:4x4", out=tmp_path, quiet=True)
+        options = Predict((photo,), folder, certainty=certainty, regions="grid:4x4", out=tmp_path, quiet=True)
         assert options.run() == 0
         (line,) = capsys.readouterr().out.splitlines()
         record = json.loads((tmp_path / "cat-p2p.json").read_text())
@@ -124,13 +124,13 @@ def test_a_certainty_a_grid_and_quiet(photo, folder, tmp_path, capsys):
 def test_a_fixed_threshold_without_names(photo, tmp_path, capsys):
     model = spread_model(dataclasses.replace(CONFIG, dynamic_threshold=False, threshold=0.2), seed=1)
     p2p.save(tmp_path / "fixed", model)
-    assert Predict(photo, tmp_path / "fixed", out=tmp_path, quiet=True).run() == 0
+    assert Predict((photo,), tmp_path / "fixed", out=tmp_path, quiet=True).run() == 0
     record = json.loads((tmp_path / "cat-p2p.json").read_text())
     assert record["certainty"] is None
     assert record["threshold"] == 0.2
     assert record["prediction"]["name"] == f"class {record['prediction']['index']}"
     with pytest.raises(CommandError, match=r"--certainty: the model of .*fixed has a fixed threshold \(0.2\)"):
-        Predict(photo, tmp_path / "fixed", certainty=0.9, out=tmp_path).run()
+        Predict((photo,), tmp_path / "fixed", certainty=0.9, out=tmp_path).run()
 
 
 @pytest.mark.usefixtures("sketch")
@@ -143,7 +143,7 @@ def test_any_kind_of_image(folder, tmp_path):
     clear = Image.fromarray(np.dstack([data.chelsea()[:90, :70], np.full((90, 70), 128, np.uint8)]), "RGBA")
     clear.save(tmp_path / "clear.png")
     for name in ("turned.jpg", "clear.png"):
-        assert Predict(tmp_path / name, folder, out=tmp_path, quiet=True).run() == 0
+        assert Predict((tmp_path / name,), folder, out=tmp_path, quiet=True).run() == 0
     photo = np.load(tmp_path / "turned-p2p.npz", allow_pickle=False)["photo"].astype(float)
     upright = Image.fromarray(np.rot90(data.camera()[:200, :120], -1)).resize((62, 37)).crop((15, 2, 47, 34))
     assert np.corrcoef(photo[..., 0].ravel(), np.asarray(upright, float).ravel())[0, 1] > 0.9
@@ -153,7 +153,7 @@ def test_any_kind_of_image(folder, tmp_path):
     ("change", "message"),
     [
         ({"certainty": 1.5}, r"--certainty: expected a probability in \(0, 1\], such as 0.9; got 1.5"),
-        ({"photo": Path("nowhere.png")}, "nowhere.png does not exist; expected an image file"),
+        ({"photos": (Path("nowhere.png"),)}, "nowhere.png does not exist; expected an image file"),
         ({"checkpoint": Path("nowhere")}, "--checkpoint: expected a P2P checkpoint.*no such folder"),
         ({"regions": "grid:9x9"}, "--regions grid:9x9: the model knows at most 18 regions; ask for no more"),
         ({"regions": "slic:19"}, "--regions slic:19: the model knows at most 18 regions"),
@@ -162,7 +162,7 @@ def test_any_kind_of_image(folder, tmp_path):
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(photo, folder, tmp_path, change, message):
-    options = dataclasses.replace(Predict(photo, folder, out=tmp_path / "out"), **change)
+    options = dataclasses.replace(Predict((photo,), folder, out=tmp_path / "out"), **change)
     with pytest.raises(CommandError, match=message):
         options.run()
     assert not (tmp_path / "out").exists()
@@ -171,18 +171,18 @@ def test_what_is_wrong_is_said_in_a_line(photo, folder, tmp_path, change, messag
 def test_damaged_files_and_a_place_that_cannot_be_written(photo, folder, tmp_path):
     (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:1000])
     with pytest.raises(CommandError, match="cut.png cannot be read as an image"):
-        Predict(tmp_path / "cut.png", folder).run()
+        Predict((tmp_path / "cut.png",), folder).run()
     shutil.copytree(folder, tmp_path / "damaged")
     (tmp_path / "damaged" / "config.json").write_text("{}")
     with pytest.raises(CommandError, match="--checkpoint: .*config.json is not the record of a P2P checkpoint"):
-        Predict(photo, tmp_path / "damaged").run()
+        Predict((photo,), tmp_path / "damaged").run()
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandError, match="--out .*file.*: cannot write there"):
-        Predict(photo, folder, out=tmp_path / "file" / "out").run()
+        Predict((photo,), folder, out=tmp_path / "file" / "out").run()
 
 
 def test_options_as_typed(photo):
     typed = [str(photo), "--checkpoint", "runs/a", "--certainty", "0.9", "--regions", "slic:50", "--quiet"]
     found = tyro.cli(Predict, args=typed)
-    assert found == Predict(photo, Path("runs/a"), certainty=0.9, regions="slic:50", quiet=True)
+    assert found == Predict((photo,), Path("runs/a"), certainty=0.9, regions="slic:50", quiet=True)
     assert found.out == Path("jaxmoxi-out")

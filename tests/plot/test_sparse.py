@@ -1,72 +1,22 @@
 """Pictures of predictions: what they show, not how they look."""
 
-import io
 import subprocess
 import sys
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
-from matplotlib.text import Text
-from PIL import Image
 
 from jaxmoxi.p2p import plot
 from jaxmoxi.p2p.inference.evaluation import Evaluation
 from jaxmoxi.p2p.inference.fidelity import Fidelity
 from jaxmoxi.p2p.inference.predict import Prediction
-
-SIDE, GROUPS, COUNT = 16, 6, 3
-PHOTOS = np.random.default_rng(0).integers(100, 256, (COUNT, SIDE, SIDE, 3), dtype=np.uint8)
-REGIONS = np.arange(4).reshape(2, 2).repeat(8, 0).repeat(8, 1).astype(np.int32)  # groups 4 and 5 have no pixels
-
-
-def make_prediction(width=2):
-    kept = np.zeros((COUNT, GROUPS), bool)
-    kept[:, 1] = kept[0, 2] = True
-    embeddings = np.zeros((COUNT, GROUPS, width), np.float32)
-    if width:
-        embeddings[:, [0, 3], 0] = 5.0, 5.1
-        embeddings[:, 4:] = 100.0
-    return Prediction(
-        logits=jnp.log(jnp.asarray([[0.1, 0.9], [0.75, 0.25], [0.02, 0.98]])),
-        threshold=jnp.asarray([0.05, 0.3, 1.0]),
-        group_probs=jnp.asarray(np.where(kept, 0.8, 0.2), jnp.float32),
-        group_mask=jnp.asarray(kept),
-        pixel_mask=jnp.asarray(kept[np.arange(COUNT)[:, None, None], REGIONS]),
-        num_evaluations=jnp.asarray([1, 2, 3], jnp.int32),
-        areas=jnp.asarray(np.tile([0.25] * 4 + [0.0] * 2, (COUNT, 1)), jnp.float32),
-        embeddings=jnp.asarray(embeddings),
-    )
+from support.sparse import PHOTOS, REGIONS, make_prediction, save, texts_cut_off
 
 
 def levels(width=2):
     one = make_prediction(width)
     fields = {name: getattr(one, name) for name in one.__dataclass_fields__}
     return Prediction(**{n: x if n in ("areas", "embeddings") else x[None] for n, x in fields.items()})
-
-
-def save(figure):
-    """The saved picture; saving is part of what must work."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return np.asarray(Image.open(file).convert("RGB"))
-
-
-def texts_cut_off(figure):
-    """What is written and cut off by the edge of the picture."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer, box = canvas.get_renderer(), figure.bbox
-    cut = []
-    for text in figure.findobj(Text):
-        extent = text.get_window_extent(renderer)
-        across = box.x0 - 1 <= extent.x0 and extent.x1 <= box.x1 + 1
-        down = box.y0 - 1 <= extent.y0 and extent.y1 <= box.y1 + 1
-        if text.get_text() and not (across and down):
-            cut.append(text.get_text())
-    return cut
 
 
 def test_clusters_are_of_like_embedding_and_the_largest_comes_first():
@@ -146,30 +96,6 @@ def test_what_does_not_fit(change, message):
     arguments = {"photo": PHOTOS[0], "regions": REGIONS, "result": make_prediction()} | change
     with pytest.raises(ValueError, match=message):
         plot.prediction(**arguments)
-
-
-def test_a_contact_sheet():
-    figure = plot.contact_sheet(
-        PHOTOS, make_prediction(), labels=np.array([1, 1, 1]), class_names=("cat", "dog"), columns=2, title="three"
-    )
-    assert len(figure.axes) == 4
-    titles = [axes.get_title() for axes in figure.axes[:3]]
-    assert titles == ["dog, 90 %  ·  50 % seen", "cat, 75 %  ·  25 % seen", "dog, 98 %  ·  25 % seen"]
-    colours = [to_rgb(axes.title.get_color()) for axes in figure.axes[:3]]
-    assert colours[0] == colours[2] != colours[1]
-    pair = np.asarray(figure.axes[1].images[0].get_array())
-    np.testing.assert_array_equal(pair[:, :SIDE], PHOTOS[1])
-    mask = np.asarray(make_prediction().pixel_mask[1])
-    np.testing.assert_array_equal(pair[:, -SIDE:], np.where(mask[..., None], PHOTOS[1], 0))
-    assert not figure.axes[3].axison
-    assert not texts_cut_off(figure)
-    save(figure)
-    with pytest.raises(ValueError, match=r"expected images \[B, H, W, 3\] and their prediction at one certainty"):
-        plot.contact_sheet(PHOTOS[:2], make_prediction())
-    with pytest.raises(ValueError, match=r"expected labels int\[3\]; got shape \[2\]"):
-        plot.contact_sheet(PHOTOS, make_prediction(), labels=np.array([0, 1]))
-    with pytest.raises(ValueError, match="columns must be at least 1; got 0"):
-        plot.contact_sheet(PHOTOS, make_prediction(), columns=0)
 
 
 def test_training_curves():

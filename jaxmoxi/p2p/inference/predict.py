@@ -121,7 +121,7 @@ def predict(
     size = check_batch_size(batch_size, len(images))
     levels = check_certainty(certainty)
     result = predict_levels(model, images, regions, levels, size=size, mesh=mesh)
-    return result if np.ndim(certainty) else _first_level(result)
+    return result if np.ndim(certainty) else first_level(result)
 
 
 def predict_levels(
@@ -207,7 +207,7 @@ def _select_all(
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
-def _first_level(result: Prediction) -> Prediction:
+def first_level(result: Prediction) -> Prediction:
     """The answers at the first level, without the axis of levels."""
     fields = {name: getattr(result, name) for name in result.__dataclass_fields__}
     shared = ("areas", "embeddings")
