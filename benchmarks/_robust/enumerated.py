@@ -60,17 +60,16 @@ def measure(
     name: str, images: Path, regions: str, *, count: int, removals: int, seed: int, known: Collection[tuple[str, str]]
 ) -> Iterator[dict[str, Any]]:
     """A line for each of the first `count` photos: the size of the smallest group, and of those found."""
-    spec, lenders = parse_regions(regions), None
+    spec = parse_regions(regions)
     for file, case in cases(name, images, count=count, grid=7, always=True):
         if (file, regions) in known:
             continue
         start = time.perf_counter()
-        lenders = lenders or lent(case.model, images)
         case.regions = jnp.asarray(spec.label_map(np.asarray(case.image)))
         case.num_players = int(case.regions.max()) + 1
         near = (*(() if case.model.token_grid is None else ("tokens",)), *KNOWN)
         key = jax.random.fold_in(jax.random.key(seed), int(file[:7], 16))
-        games = drawn(key, case, near, 2 * removals, lenders[:PHOTOS])[:removals]
+        games = drawn(key, case, near, 2 * removals, lent(case.model, images, file)[:PHOTOS])[:removals]
         if len(games) < removals:
             continue  # the whole image is answered otherwise in too many
         tables = [tabled(v, case.num_players) for v in games]

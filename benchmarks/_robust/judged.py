@@ -24,7 +24,7 @@ from jaxmoxi.metrics import box_mask, crop_boxes
 
 # Judges are other draws of the kinds that were searched, and kinds that no search saw.
 KNOWN, STRANGE = ("mean", "noise", "photo"), ("zero", "blur", "inpaint")
-PHOTOS = 4  # whose pixels the kind "photo" takes: so many for the search, others for the judges; none is explained
+PHOTOS = 4  # whose pixels the kind "photo" takes: so many for the search, others for the judges
 
 
 @dataclasses.dataclass
@@ -68,9 +68,8 @@ def judged(
     searched: how many removals are searched. unseen: how many of either sort judge.
     A removal in which the model does not answer the class even for the whole image is left out.
     """
-    lenders: list[Any] = []
     for file, case in cases(name, images, count=count, grid=grid, always=always):
-        lenders = lenders or lent(case.model, images)
+        lenders = lent(case.model, images, file)
         near = (*(() if case.model.token_grid is None else ("tokens",)), *KNOWN)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), int(file[:7], 16)), 3)
         yield (
@@ -85,11 +84,14 @@ def judged(
         )
 
 
-def lent(model: Any, images: Path) -> list[Any]:
-    """The last photos of a folder, whose pixels the kind "photo" takes."""
+def lent(model: Any, images: Path, file: str) -> list[Any]:
+    """Photos of other classes, drawn by a photo's name, whose pixels the kind "photo" takes."""
     with open(images / "labels.csv", newline="") as f:
-        last = [row["file"] for row in csv.DictReader(f)][-2 * PHOTOS :]
-    return [model.preprocess(Image.open(images / file)) for file in last]
+        rows = list(csv.DictReader(f))
+    own = {row["index"] for row in rows if row["file"] == file}
+    others = [row["file"] for row in rows if row["index"] not in own]
+    chosen = np.random.default_rng(int(file[:7], 16)).choice(others, 2 * PHOTOS, replace=False)
+    return [model.preprocess(Image.open(images / other)) for other in chosen]
 
 
 def drawn(key: Any, case: Case, kinds: Sequence[Any], count: int, lenders: Sequence[Any]) -> list[Any]:

@@ -93,6 +93,7 @@ def middle(case: Judged) -> dict[str, Any]:
 
 METHODS: dict[str, Callable[[Judged], dict[str, Any]]] = {
     "robust": robust,
+    "robust, hold 0.9": partial(robust, hold=0.9),
     "robust, 8 removals": partial(robust, count=8),
     "robust, 12 removals": partial(robust, count=12),
     "robust, connected": partial(robust, connected=True),
