@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+QUICK = ("numpy_or_torch_model.py", "eleven_channels.py")  # one of each kind; the rest are slow
 MODELS = {  # and what their lines of output begin with
     "linen_model.py": ["weights 0", "weights 1"],
     "nnx_model.py": ["one image", "a batch"],
@@ -25,6 +26,10 @@ MADE = {  # of made-up data, and what their output says of the truth that is kno
     "one_channel.py": r"in the object: (0\.[89]\d|1\.00) of the group, 0\.[12]\d of the image",
     "eleven_channels.py": r"burnt: (0\.[89]\d|1\.00) of the group, 0\.[1-4]\d of the image",
 }
+
+
+def each(names):
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 def run(name, tmp_path, *arguments):
@@ -50,7 +55,7 @@ def test_explain_photo(tmp_path):
     assert Image.open(tmp_path / "explained.png").size > (300, 300)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", each(MODELS))
 def test_models_of_other_libraries(tmp_path, name):
     lines = run(name, tmp_path).splitlines()
     labels = [line.split(":")[0] for line in lines]
@@ -66,7 +71,7 @@ def test_models_of_other_libraries(tmp_path, name):
         assert [len(set(order)) for order in orders[1]] == [4] * 5
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", each(MADE))
 def test_heads_and_channels_of_other_kinds(tmp_path, name):
     printed = run(name, tmp_path, "out.png")
     assert re.search(r"right answers: (0\.9\d|1\.0)", printed)

@@ -75,7 +75,12 @@ def test_the_quick_run_has_the_smaller_grid_everywhere():
         assert not any(re.search(r"=7\b|\b49\b", line) for line in lines)
 
 
-@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+SEARCHES = next(i for i, program in enumerate(PROGRAMS) if "minimal_group" in program)  # a dozen compiled programs
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(i, marks=pytest.mark.slow if i == SEARCHES else ()) for i in range(len(PROGRAMS))]
+)
 def test_blocks(number, tmp_path, cache):
     program = quick(PROGRAMS[number])
     run(program, tmp_path, cache, quick_flags() if "p2p.fit" in program else "")  # a training compiles the most
