@@ -243,6 +243,7 @@ CAPTION = (
 def draw(results, examples):
     """Two composites as each method inserts them, above the curves of every kind."""
     figure = Figure(figsize=(12, 10), dpi=120, layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08)
     above, below = figure.subfigures(2, 1, height_ratios=(1.2, 1))
     for part, (kind, size) in zip(
         above.subfigures(1, 2, wspace=0.05), (("two pairs", 2), ("one pair", 3)), strict=True
@@ -269,7 +270,7 @@ def draw(results, examples):
                 axes.set_xlabel(f"answers {says}", color=ink, fontsize=10)
                 axes.spines[:].set(color=ink, linewidth=2)
                 if i == 0:
-                    axes.set_title(f"{25 * k} %", fontsize=10)
+                    axes.set_title(f"{25 * k} % visible", fontsize=10)
     for axes, (kind, (pattern, *_)) in zip(below.subplots(1, 4, sharey=True), KINDS.items(), strict=True):
         shares = np.linspace(0, 100, 5)
         axes.plot(shares, curves(results, kind, "possible").mean(0), "--", color="#999999", label="best there could be")

@@ -42,7 +42,7 @@ def run(name, tmp_path, *arguments):
 
 def test_every_example_is_tested():
     named = {"explain_photo.py", "draw_interactions.py", "scenes_report.py", "shapiq_indices.py", "torch_module.py"}
-    named |= {"methods_report.py"}
+    named |= {"methods_report.py", "set_sum.py"}  # the last in test_example_set_sum.py
     names = {*named, *MODELS, *MADE, "training.py"}  # the last is what those of made-up data share
     assert {p.name for p in EXAMPLES.glob("*.py")} == names
 
