@@ -179,10 +179,14 @@ def summary(found):
     "possible" is the share of the composites that have a group of this size with the whole composite's sum, which no
     order can be better than; "reads" how often the network answers the sum of what is visible, over all coalitions.
     """
+
+    def mean(values):
+        return np.mean(values, axis=0, dtype=float).round(5).tolist()
+
+    means = {m: {x: mean(found[x][:, i]) for x in ("confidence", "accuracy")} for i, m in enumerate(METHODS)}
     of_size = [COALITIONS.sum(1) == k for k in range(5)]
-    means = {m: {x: found[x][:, i].mean(0).tolist() for x in ("confidence", "accuracy")} for i, m in enumerate(METHODS)}
-    means["possible"] = [found["enough"][:, which].any(1).mean().item() for which in of_size]
-    return means | {"reads": [found["reads"][:, which].mean().item() for which in of_size]}
+    means["possible"] = [mean(found["enough"][:, which].any(1)) for which in of_size]
+    return means | {"reads": [mean(found["reads"][:, which].mean(1)) for which in of_size]}
 
 
 def summaries(found):
@@ -303,6 +307,8 @@ def main(
         digits: scikit-learn's (`pip install 'jaxmoxi[digits]'`), or drawn with a font.
         out: The folder for set_sum.png, set_sum.md and set_sum.json.
     """
+    if not seeds or steps < 1 or count < 1:
+        raise SystemExit("expected at least one seed, one step and one composite")
     start = time.perf_counter()
     images = handwritten() if digits == "handwritten" else drawn()
     results, examples = [], {}
@@ -318,7 +324,8 @@ def main(
         print(f"network {seed}: {time.perf_counter() - start:.0f} s")
     record = {"seeds": seeds, "steps": steps, "count": count, "digits": digits, "results": results}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "set_sum.json").write_text(json.dumps(record | {"seconds": round(time.perf_counter() - start)}, indent=1))
+    record["seconds"] = round(time.perf_counter() - start)
+    (out / "set_sum.json").write_text(json.dumps(record) + "\n")
     (out / "set_sum.md").write_text(tables(results))
     draw(results, examples).savefig(out / "set_sum.png")
     print(tables(results))

@@ -92,6 +92,7 @@ def test_moxi_avoids_the_copy_that_moxi_without_interactions_takes(example, foun
     assert (found["four distinct"]["accuracy"][:, :, 4]).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*players have the score of another")
 def test_the_third_order_is_by_shapley_values(example):
     image = plain([6, 2, 6, 6])
     orders, _ = example.explain(reader, image, 8)
