@@ -29,6 +29,7 @@ import optax
 import tyro
 from flax import nnx
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image, ImageDraw, ImageFont
 
 import jaxmoxi as jm
@@ -57,8 +58,8 @@ def handwritten():
         raise SystemExit(
             "the handwritten digits are scikit-learn's: pip install 'jaxmoxi[digits]', or --digits drawn"
         ) from error
-    found = load_digits()
-    return [found.images[found.target == digit].astype(np.float32) / 16 for digit in range(10)]
+    images, which = map(np.asarray, load_digits(return_X_y=True))
+    return [images[which == digit].reshape(-1, 8, 8).astype(np.float32) / 16 for digit in range(10)]
 
 
 def drawn(count=174):
@@ -183,10 +184,10 @@ def summary(found):
     def mean(values):
         return np.mean(values, axis=0, dtype=float).round(5).tolist()
 
-    means = {m: {x: mean(found[x][:, i]) for x in ("confidence", "accuracy")} for i, m in enumerate(METHODS)}
     of_size = [COALITIONS.sum(1) == k for k in range(5)]
-    means["possible"] = [mean(found["enough"][:, which].any(1)) for which in of_size]
-    return means | {"reads": [mean(found["reads"][:, which].mean(1)) for which in of_size]}
+    methods = {m: {x: mean(found[x][:, i]) for x in ("confidence", "accuracy")} for i, m in enumerate(METHODS)}
+    possible = [mean(found["enough"][:, which].any(1)) for which in of_size]
+    return {**methods, "possible": possible, "reads": [mean(found["reads"][:, which].mean(1)) for which in of_size]}
 
 
 def summaries(found):
@@ -246,12 +247,11 @@ CAPTION = (
 
 def draw(results, examples):
     """Two composites as each method inserts them, above the curves of every kind."""
-    figure = Figure(figsize=(12, 10), dpi=120, layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.2, 1))
-    for part, (kind, size) in zip(
-        above.subfigures(1, 2, wspace=0.05), (("two pairs", 2), ("one pair", 3)), strict=True
-    ):
+    figure = Figure(figsize=(12, 10), dpi=120, layout=ConstrainedLayoutEngine(h_pad=0.08))
+    parts = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
+    below = figure.add_subfigure(parts[1, :])
+    for column, (kind, size) in enumerate({"two pairs": 2, "one pair": 3}.items()):  # and where the methods differ
+        part = figure.add_subfigure(parts[0, column])
         found = examples[kind]
         right = found["accuracy"]
         differs = right[:, 0, size] & ~right[:, 1, size] & right[:, 0, 4] & (found["shown"] > 0).all(1)
