@@ -85,7 +85,7 @@ def test_addresses_of_the_hub(address, cache):
 def test_other_addresses():
     for address in (
         "https://example.com/model.safetensors", "https://example.com/google/vit", "gs://bucket/model",
-        "file:///tmp/model", "https://huggingface.co/datasets/cifar10/x", "https://huggingface.co/google", "hf://google",
+        "file:///models/vit", "https://huggingface.co/datasets/cifar10/x", "https://huggingface.co/google", "hf://google",
         "hf://datasets/google/x", "https://huggingface.co.example.com/google/vit", "hf-hub:../x",
     ):  # fmt: skip
         with pytest.raises(jm.InputError, match=r"is an address, and not that of a model of the Hugging Face hub"):
