@@ -15,30 +15,30 @@ finite list of games. The interval: Wilson, "Probable inference, the law of succ
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxmoxi.errors import InputError, warn
+from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn, as_game
 from jaxmoxi.games.evaluation import check_batch_size
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.games.robust import check_together
 from jaxmoxi.guards import deliberate
 from jaxmoxi.pytrees import record
-from jaxmoxi.search.asking import Told, reader_of
-from jaxmoxi.search.climb import SHARE, Climber, Group, eliminate, refine
+from jaxmoxi.search.asking import reader_of
+from jaxmoxi.search.climb import Group
 from jaxmoxi.search.connected import Connected, check_connected, connect, halves
+from jaxmoxi.search.counterexamples import ShareOracle, search_together, warn_of
 from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.search.minimal import minimal_group
-from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores, goal_of
+from jaxmoxi.search.oracle import Oracle, goal_of
 from jaxmoxi.search.panel import Panel
-from jaxmoxi.search.shared import check_budget, neighbours
+from jaxmoxi.search.shared import check_budget
 from jaxmoxi.types import Readout, Stop
 
 _LEAST = 1024  # evaluations of a budget that nobody gave, for each game: all coalitions of up to ten players
@@ -71,58 +71,6 @@ class RobustGroup:
     interval: Float[Array, "2"] | None = None
     stability: Stability | None = None
     pieces: Int[Array, ""] | None = None
-
-
-class ShareOracle(Oracle):
-    """What several games say of groups: enough is what is enough in `needed` of them.
-
-    panel:   the games.
-    first:   the numbers of the games that are asked first; the others are asked only about groups that may still be
-             enough. A game that refutes such groups joins them.
-
-    A group's score is the score in the worst of the games but for the N - needed that may fail.
-    """
-
-    def __init__(self, panel: Panel, needed: int, first: Sequence[int]):
-        one = panel.oracles[0]
-        super().__init__(
-            one.game,
-            one.num_players,
-            goal=one.goal,
-            insertion=one.insertion,
-            batch_size=one.batch_size,
-            reader=one.reader,
-        )
-        self.panel, self.needed, self.first = panel, needed, list(first)
-        self.price = len(panel.oracles)  # at the most
-        self._refuted = False  # the games that are asked first have changed, and with them the scores
-
-    def _look_up(self, groups: Groups) -> Int[np.ndarray, "C"]:
-        if self._refuted:
-            self._rows, self._outs, self._refuted = {}, None, False
-            self._scores, self._enough = np.zeros(0), np.zeros(0, bool)
-        self.count = self.panel.count
-        return super()._look_up(groups)
-
-    def _evaluate(self, groups: Groups) -> tuple[Scores, Enough, Told]:
-        spare = self.price - self.needed
-        others = [i for i in range(self.price) if i not in self.first]
-        if len(self.first) <= spare:  # what they say alone rules nothing out
-            scores, met = self.panel.ask(self.first + others, groups)
-            enough, ranked = met.sum(0) >= self.needed, np.sort(scores, 0)[spare]
-        else:
-            scores, met = self.panel.ask(self.first, groups)
-            ranked, enough = np.sort(scores, 0)[spare], (~met).sum(0) <= spare
-            if others and enough.any():
-                rows = np.flatnonzero(enough)
-                more, also = self.panel.ask(others, groups[rows])
-                ranked[rows] = np.sort(np.concatenate([scores[:, rows], more]), 0)[spare]
-                enough[rows] = met[:, rows].sum(0) + also.sum(0) >= self.needed
-                failures = (~also[:, ~enough[rows]]).sum(1)
-                if failures.any():
-                    self.first.append(others[int(np.argmax(failures))])
-                    self._refuted = True
-        return ranked, enough, Told(ranked, None, None, ranked, ranked)
 
 
 @deliberate
@@ -197,7 +145,7 @@ def robust_group(
         held, pieces = np.ones(1, bool), found.pieces
     else:
         half, whole = (limit, limit) if wish is None else halves(limit, budget)
-        group, searched = _search(panel, needed, half)
+        group, searched = search_together(panel, needed, half)
         if wish is not None:
             full = ShareOracle(panel, needed, searched)
             group, pieces = connect(full, group, wish, whole)
@@ -237,109 +185,6 @@ def wilson_interval(count: int, trials: int) -> Float[Array, "2"]:
     return jnp.asarray(np.clip(ends, 0, 1), jnp.float32)
 
 
-def _search(panel: Panel, needed: int, limit: int) -> tuple[Group, list[int]]:
-    """A group that is enough in `needed` of the games, and the games that ranked groups."""
-    one, count = panel.oracles[0], len(panel.oracles)
-    nobody, everybody = np.zeros(one.num_players, bool), np.ones(one.num_players, bool)
-    able = np.flatnonzero(panel.met(everybody))
-    if panel.met(nobody).sum() >= needed:
-        return nobody, []
-    unable = sorted(set(range(count)) - set(able.tolist()))
-    if len(able) >= needed:
-        group, searched = _counterexamples(panel, needed, able.tolist())
-    else:
-        searched = list(range(count))
-        group = _forward(ShareOracle(panel, needed, searched))
-    if group is None:
-        raise InputError(
-            f"no group along the way reaches the goal in {needed} of the {count} games"
-            f"{'' if one.insertion else ', when it is hidden'}, and all players together reach it in {len(able)}: not "
-            f"in those of the numbers {unable}. Give another goal, a lower hold, or leave these games out"
-        )
-    if unable:
-        _warn_of(unable, "vs", one.insertion)
-    full = ShareOracle(panel, needed, searched)
-    group = eliminate(full, group)
-    if not _all_smaller_fit(full, group, limit):
-        group = refine(Climber(full), group, limit)
-    if _all_smaller_fit(full, group, limit):
-        group = _smallest(full, group)
-    return group, full.first
-
-
-def _all_smaller_fit(oracle: ShareOracle, group: Group, limit: int) -> bool:
-    """Whether what is left of the budget pays for every smaller group, nobody aside, in every game."""
-    smaller = sum(math.comb(oracle.num_players, size) for size in range(1, int(group.sum())))
-    return oracle.price * smaller <= limit - oracle.panel.count
-
-
-def _smallest(oracle: ShareOracle, group: Group) -> Group:
-    """The best of the smallest groups that are enough, by trying all that are smaller than `group`."""
-    for size in range(1, int(group.sum())):
-        members = np.array(list(itertools.combinations(range(oracle.num_players), size)))
-        groups = np.zeros((len(members), oracle.num_players), bool)
-        np.put_along_axis(groups, members, True, axis=1)
-        scores, enough = oracle.ask(groups)
-        if enough.any():
-            return groups[np.argmax(np.where(enough, scores, -np.inf))]
-    return group
-
-
-def _counterexamples(panel: Panel, needed: int, able: list[int]) -> tuple[Group, list[int]]:
-    """A group from a backward elimination, and the games that ranked it, of which the first of the `able` is one.
-
-    In all of the `able` games everybody is enough, so that every group on the way is enough in `needed` of all games.
-    Players are ranked in the games searched alone. What is to be taken away is confirmed in the others, group by group;
-    a game that refutes it is searched from then on.
-    """
-    spare, searched = len(panel.oracles) - needed, able[:1]
-    group = np.ones(panel.oracles[0].num_players, bool)
-    while group.any():
-        players = np.flatnonzero(group)
-        smaller = neighbours(group, players)
-        scores, met = panel.ask(searched, smaller)
-        order = np.argsort(-np.sort(scores, 0)[min(spare, len(searched) - 1)], kind="stable")
-        singles = smaller[order[(~met).sum(0)[order] <= spare]]
-        for trial in itertools.chain(_blocks(group, players[order]), singles):
-            if (~panel.ask(searched, trial[None])[1]).sum() > spare:
-                continue
-            scores, met = panel.ask(range(len(panel.oracles)), trial[None])
-            missing = int((~met).sum()) - spare
-            if missing <= 0:
-                group = trial
-            else:
-                failing = [i for i in np.flatnonzero(~met[:, 0]).tolist() if i not in searched]
-                # Where all games must hold, the worst of them says most; else those that are the least to ask for.
-                failing.sort(key=lambda i: scores[i, 0] if spare == 0 else -scores[i, 0])
-                searched = searched + failing[: min(missing, len(searched))]
-            break
-        else:
-            break
-    return group, searched
-
-
-def _blocks(group: Group, players: Int[np.ndarray, "C"]) -> Iterator[Group]:
-    """The group without several of its players at once, those that are ranked first: fewer and fewer of them."""
-    count = len(players) // SHARE
-    while count > 1:
-        block = group.copy()
-        block[players[:count]] = False
-        yield block
-        count //= 2
-
-
-def _forward(oracle: ShareOracle) -> Group | None:
-    """The group of a greedy search by score, once it is enough; None if nobody and no larger group is."""
-    group = np.zeros(oracle.num_players, bool)
-    while not group.all():
-        groups = neighbours(group, np.flatnonzero(~group))
-        scores, enough = oracle.ask(groups)
-        group = groups[np.argmax(np.where(enough, scores, -np.inf) if enough.any() else scores)]
-        if enough.any():
-            return group
-    return None
-
-
 def _checked(vs: Sequence[ValueFn], unseen: Sequence[ValueFn], num_players: int, hold: float) -> list[Game]:
     """The games, those of `vs` first, if they can be compared and the others are others."""
     for name, given in (("vs", vs), ("unseen", unseen)):
@@ -370,13 +215,6 @@ def _judge(
     met = np.asarray(goal.met(Readout(told.values, told.leads, told.probabilities), 0, insertion))
     unable = np.flatnonzero(~met[1]).tolist()
     if unable:
-        _warn_of(unable, "unseen", insertion)
+        warn_of(unable, "unseen", insertion)
     of_group = jax.tree.map(lambda x: jnp.asarray(x[0]), told)
     return jnp.float32(met[0].mean()), wilson_interval(int(met[0].sum()), len(games)), of_group
-
-
-def _warn_of(numbers: list[int], where: str, insertion: bool) -> None:
-    warn(
-        f"in the games of the numbers {numbers} of {where} the goal is missed even with all players "
-        f"{'visible' if insertion else 'hidden'}: a group that fails there tells of the game, not of the group"
-    )

@@ -6,6 +6,7 @@ import pytest
 
 import jaxmoxi as jm
 from jaxmoxi import search
+from jaxmoxi.search import counterexamples
 from jaxmoxi.search.robust import wilson_interval
 from support.games import ThresholdGame, table_game
 from support.search import TableGame, any_game, everybody, number
@@ -52,6 +53,26 @@ def test_with_a_small_budget_it_holds_and_nobody_can_be_taken_away(insertion):
             assert int(found.size) >= groups[enough.mean(0) >= hold].sum(1).min()
             for player in np.flatnonzero(group):
                 assert share[bytes(group & (np.arange(8) != player))] < hold
+
+
+def test_of_many_players_only_some_are_looked_at_in_a_step(monkeypatch):
+    """The group still holds, and nobody can be taken away; it costs less than looks at everybody."""
+    rng = np.random.default_rng(0)
+    weights = rng.gamma(0.5, size=90)
+    games = [
+        ThresholdGame(jnp.asarray((weights * rng.uniform(0.5, 1.5, 90)).astype(np.float32)), jnp.float32(-20))
+        for _ in range(6)
+    ]
+    found = search.robust_group(games, 90, budget=1)
+    monkeypatch.setattr(counterexamples, "SHORTLIST", 90)
+    whole = search.robust_group(games, 90, budget=1)
+    assert found.held.all()
+    assert int(found.size) <= int(whole.size) + 1
+    assert int(found.num_evaluations) < 0.9 * int(whole.num_evaluations)
+    group = np.asarray(found.group)
+    for player in np.flatnonzero(group):
+        fewer = jnp.asarray(group & (np.arange(90) != player))[None]
+        assert not all(v.leads(fewer)[0] for v in games)
 
 
 def test_the_smallest_group_grows_with_the_share():
