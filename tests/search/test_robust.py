@@ -72,7 +72,7 @@ def test_of_many_players_only_some_are_looked_at_in_a_step(monkeypatch):
     group = np.asarray(found.group)
     for player in np.flatnonzero(group):
         fewer = jnp.asarray(group & (np.arange(90) != player))[None]
-        assert not all(v.leads(fewer)[0] for v in games)
+        assert not all(v.readout(fewer).leads[0] for v in games)
 
 
 def test_the_smallest_group_grows_with_the_share():
