@@ -1,8 +1,9 @@
 """The search for a group that is enough in so many of several games, guided by counterexamples.
 
-Backward elimination ranks players in one game, and confirms in the others each group that it goes to; a game in which
-such a group fails, a counterexample, joins the games searched, whose least margin ranks players from then on. Exchanges
-then look for smaller groups. `robust.robust_group` is the door, and names the source.
+Of many players, a linear model of random groups in random games first tells those that are likely to matter. Backward
+elimination ranks them in one game, and confirms in the others each group that it goes to; a game in which such a group
+fails, a counterexample, joins the games searched, whose least margin ranks players from then on. Exchanges then look
+for smaller groups. `robust.robust_group` is the door, and names the source.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from jaxmoxi.search.shared import neighbours
 
 # A step takes a SHARE-th of the players at the most, and looks at so many times as many.
 LISTED = 2
+# Of so many players the first are found by a linear model of so many random groups for each player.
+MANY, DRAWN, RIDGE = 24, 4, 10.0
 
 
 class ShareOracle(Oracle):
@@ -86,7 +89,8 @@ def search_together(panel: Panel, needed: int, limit: int) -> tuple[Group, list[
         return nobody, []
     unable = sorted(set(range(count)) - set(able.tolist()))
     if len(able) >= needed:
-        group, searched = _counterexamples(panel, needed, able.tolist())
+        start = _likely(panel, needed) if one.num_players >= MANY else everybody
+        group, searched = _counterexamples(panel, needed, able.tolist(), start)
     else:
         searched = list(range(count))
         group = _forward(ShareOracle(panel, needed, searched))
@@ -125,16 +129,42 @@ def _smallest(oracle: ShareOracle, group: Group) -> Group:
     return group
 
 
-def _counterexamples(panel: Panel, needed: int, able: list[int], group: Group | None = None) -> tuple[Group, list[int]]:
-    """A group from a backward elimination, and the games that ranked it, of which the first of the `able` is one.
+def _likely(panel: Panel, needed: int) -> Group:
+    """A group that is enough: the first players of an order by a linear model of random groups in random games.
 
-    In all of the `able` games everybody is enough, so that every group on the way is enough in `needed` of all games.
+    Close to the whole image, where nobody is missed, taking players away one by one says little of them. The order is
+    cut by bisection: a shorter part of it may be enough too.
+    """
+    players, games = panel.oracles[0].num_players, len(panel.oracles)
+    rng = np.random.default_rng(0)
+    half = np.zeros((DRAWN * players // 2, players), bool)
+    for row in half:
+        row[rng.permutation(players)[: rng.integers(1, players)]] = True
+    groups, numbers = np.concatenate([half, ~half]), np.tile(np.arange(len(half)) % games, 2)
+    scores = panel.scores(numbers, groups)
+    level = np.tanh(scores / (2 * np.median(np.abs(scores)) + 1e-6))  # far from the goal, how far does not matter
+    columns = np.concatenate([groups - 0.5, np.eye(games)[numbers]], axis=1)
+    fitted = np.linalg.solve(columns.T @ columns + RIDGE * np.eye(len(columns.T)), columns.T @ level)
+    order = np.argsort(-fitted[:players], kind="stable")
+    few, many = 0, players
+    while many - few > 1:
+        middle = (few + many) // 2
+        if panel.met(np.isin(np.arange(players), order[:middle])).sum() >= needed:
+            many = middle
+        else:
+            few = middle
+    return np.isin(np.arange(players), order[:many])
+
+
+def _counterexamples(panel: Panel, needed: int, able: list[int], group: Group | None = None) -> tuple[Group, list[int]]:
+    """A part of a group that is enough, and the games that ranked it, of which the first of the `able` is one.
+
+    Every group on the way is enough in `needed` of all games.
     Players are ranked in the games searched alone, and of many only those that were missed least when they were last
     asked about; all of them before it ends. What is to be taken away is confirmed in the others, group by group;
     a game that refutes it is searched from then on.
     """
     spare, searched = len(panel.oracles) - needed, able[:1]
-    group = np.ones(panel.oracles[0].num_players, bool) if group is None else group
     latest = np.full(len(group), np.inf)  # the score of the group without each player, when it was last asked
     full = True
     while group.any():

@@ -7,7 +7,7 @@ stacked, and a chunk is made of pairs of a game and a group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmoxi.games.evaluation import memory_advice
 from jaxmoxi.games.robust import Stack, alike
 from jaxmoxi.search.asking import Reader, Told
-from jaxmoxi.search.oracle import Groups, Oracle
+from jaxmoxi.search.oracle import Groups, Oracle, Scores
 
 
 class Panel:
@@ -40,38 +40,49 @@ class Panel:
     def ask(self, numbers: Iterable[int], groups: Groups) -> tuple[Float[np.ndarray, "G C"], Bool[np.ndarray, "G C"]]:
         """(scores, whether they are enough) of groups in the games of these numbers."""
         asked = list(numbers)
-        for members, stack in self._stacks:
-            self._learn(stack, members, [i for i in members if i in asked], groups)
+        self._learn({i: self.oracles[i].new(groups) for i in asked})
         told = [self.oracles[i].ask(groups) for i in asked]
         return np.stack([scores for scores, _ in told]), np.stack([met for _, met in told])
+
+    def scores(self, numbers: Int[np.ndarray, "C"], groups: Groups) -> Scores:
+        """The score of each group in a game of its own."""
+        own = {int(i): np.flatnonzero(numbers == i) for i in np.unique(numbers)}
+        self._learn({i: self.oracles[i].new(groups[rows]) for i, rows in own.items()})
+        found = np.zeros(len(groups))
+        for i, rows in own.items():
+            found[rows] = self.oracles[i].ask(groups[rows])[0]
+        return found
 
     def met(self, group: Bool[np.ndarray, "P"]) -> Bool[np.ndarray, "N"]:
         """In which of all games a group is enough."""
         return self.ask(range(len(self.oracles)), group[None])[1][:, 0]
 
-    def _learn(self, stack: Stack, members: list[int], asked: list[int], groups: Groups) -> None:
-        """Lets the oracles of some games of a stack learn what they do not know of some groups."""
-        unknown = {i: self.oracles[i].new(groups) for i in asked}
-        unknown = {i: rows for i, rows in unknown.items() if len(rows)}
-        if len(unknown) < 2:
-            return  # a single game is asked as it is
-        rows = np.concatenate(list(unknown.values()))
-        numbers = np.repeat([members.index(i) for i in unknown], [len(rows) for rows in unknown.values()])
-        one = self.oracles[members[0]]
-        masks = rows if one.insertion else ~rows
-        outs = one.by_size(masks, lambda part, most: self._read(stack, one, numbers[part], masks[part], most))
-        ends = np.cumsum([0, *(len(rows) for rows in unknown.values())])
-        for (i, own), start, end in zip(unknown.items(), ends, ends[1:], strict=False):
-            self.oracles[i].learn(own, jax.tree.map(lambda x, a=start, b=end: x[a:b], outs))
+    def _learn(self, unknown: Mapping[int, Groups]) -> None:
+        """Lets the oracles of some games learn about groups that they do not know, stack by stack."""
+        for members, stack in self._stacks:
+            some = {i: rows for i, rows in unknown.items() if i in members and len(rows)}
+            if len(some) < 2:
+                continue  # a single game is asked as it is
+            rows = np.concatenate(list(some.values()))
+            ends = np.cumsum([0, *(len(own) for own in some.values())])
+            numbers = np.repeat([members.index(i) for i in some], np.diff(ends))
+            one = self.oracles[members[0]]
+            masks = rows if one.insertion else ~rows
+            read = partial(self._read, stack, one, numbers, masks)
+            outs = one.by_size(masks, read)
+            for (i, own), start, end in zip(some.items(), ends, ends[1:], strict=False):
+                self.oracles[i].learn(own, jax.tree.map(lambda x, a=start, b=end: x[a:b], outs))
 
-    def _read(self, stack: Stack, one: Oracle, numbers: Int[np.ndarray, "C"], masks: Groups, most: int | None) -> Told:
+    def _read(
+        self, stack: Stack, one: Oracle, numbers: Any, masks: Any, part: Int[np.ndarray, "C"], most: int | None
+    ) -> Told:
         """What games say of groups, pair by pair, in chunks of one compiled shape."""
         size = one.chunk(most)
-        padded = np.minimum(np.arange(-(-len(masks) // size) * size), len(masks) - 1).reshape(-1, size)
+        padded = part[np.minimum(np.arange(-(-len(part) // size) * size), len(part) - 1)].reshape(-1, size)
         with memory_advice(one.game, one.num_players, most, size):
             outs = [_read_pairs(stack, numbers[places], masks[places], most, one.reader) for places in padded]
             outs = jax.device_get(outs)
-        return jax.tree.map(lambda *chunks: np.concatenate(chunks)[: len(masks)], *outs)
+        return jax.tree.map(lambda *chunks: np.concatenate(chunks)[: len(part)], *outs)
 
 
 @partial(jax.jit, static_argnums=(3, 4))

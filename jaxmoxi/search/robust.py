@@ -1,10 +1,11 @@
 """A smallest group that holds in several games at once: sufficient whatever stands in place of the rest.
 
-Cheap first. Backward elimination ranks players in one game, and confirms in the others each group that it goes to; a
-game in which such a group fails, a counterexample, joins the games searched, whose least margin ranks players from then
-on (the value of `robust_value_fn`, game by game, so that nothing is evaluated twice). Exchanges then look for smaller
-groups for as long as the budget lasts; where it pays for all smaller groups, they are tried. A group is read in the
-games searched first, and in the others only where it may still be enough.
+Cheap first. Of many players, a linear model of random groups tells those that are likely to matter. Backward
+elimination ranks players in one game, and confirms in the others each group that it goes to; a game in which such a
+group fails, a counterexample, joins the games searched, whose least margin ranks players from then on (the value of
+`robust_value_fn`, game by game, so that nothing is evaluated twice). Exchanges then look for smaller groups for as long
+as the budget lasts; where it pays for all smaller groups, they are tried. A group is read in the games searched first,
+and in the others only where it may still be enough.
 
 Sources: counterexample-guided search: Ignatiev, Narodytska and Marques-Silva, "Abduction-based explanations for machine
 learning models", AAAI 2019. A share of what may stand in place of the rest: Wäldchen, Macdonald, Hauch and Kutyniok,

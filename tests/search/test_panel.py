@@ -37,9 +37,9 @@ def batches(monkeypatch):
     """How many pairs each batch of several games had."""
     seen, read = [], Panel._read
 
-    def counted(self, stack, one, numbers, masks, most):
-        seen.append(len(numbers))
-        return read(self, stack, one, numbers, masks, most)
+    def counted(self, stack, one, numbers, masks, part, most):
+        seen.append(len(part))
+        return read(self, stack, one, numbers, masks, part, most)
 
     monkeypatch.setattr(panels.Panel, "_read", counted)
     return seen
@@ -59,6 +59,16 @@ def test_a_group_in_many_games_is_one_batch(insertion, batches):
         assert batches == [new]
         assert panel.count == sum(oracle.count for oracle in alone)
     np.testing.assert_array_equal(panel.met(groups[0]), panel.ask(range(6), groups[:1])[1][:, 0])
+
+
+def test_each_group_in_a_game_of_its_own(batches):
+    games = [OwnGame(any_game(5, seed)[0].table) for seed in range(3)]
+    groups, numbers = everybody(5)[[3, 9, 3, 30, 3]], np.array([2, 0, 2, 1, 0])
+    panel, alone = Panel(oracles(games, 5)), oracles(games, 5)
+    want = [alone[i].ask(row[None])[0][0] for i, row in zip(numbers, groups, strict=True)]
+    np.testing.assert_array_equal(panel.scores(numbers, groups), want)
+    assert batches == [4]  # one of the five is asked twice
+    assert panel.count == 4
 
 
 def test_games_of_images_agree_with_themselves(batches):

@@ -55,24 +55,24 @@ def test_with_a_small_budget_it_holds_and_nobody_can_be_taken_away(insertion):
                 assert share[bytes(group & (np.arange(8) != player))] < hold
 
 
-def test_of_many_players_only_some_are_looked_at_in_a_step(monkeypatch):
-    """The group still holds, and nobody can be taken away; it costs less than looks at everybody."""
+@pytest.mark.parametrize("hold", [1.0, 0.6])
+def test_of_many_players_it_starts_from_the_likely_ones(monkeypatch, hold):
+    """The group still holds, and nobody can be taken away; it is as small as from everybody."""
     rng = np.random.default_rng(0)
     weights = rng.gamma(0.5, size=90)
     games = [
         ThresholdGame(jnp.asarray((weights * rng.uniform(0.5, 1.5, 90)).astype(np.float32)), jnp.float32(-20))
         for _ in range(6)
     ]
-    found = search.robust_group(games, 90, budget=1)
-    monkeypatch.setattr(counterexamples, "SHORTLIST", 90)
-    whole = search.robust_group(games, 90, budget=1)
-    assert found.held.all()
+    found = search.robust_group(games, 90, hold=hold, budget=1)
+    monkeypatch.setattr(counterexamples, "MANY", 1000)
+    whole = search.robust_group(games, 90, hold=hold, budget=1)
+    assert float(found.holds) >= hold
     assert int(found.size) <= int(whole.size) + 1
-    assert int(found.num_evaluations) < 0.9 * int(whole.num_evaluations)
     group = np.asarray(found.group)
     for player in np.flatnonzero(group):
         fewer = jnp.asarray(group & (np.arange(90) != player))[None]
-        assert not all(v.readout(fewer).leads[0] for v in games)
+        assert np.mean([v.readout(fewer).leads[0] for v in games]) < hold
 
 
 def test_the_smallest_group_grows_with_the_share():
