@@ -14,8 +14,8 @@ measures nothing.
 FOLDER may be efficientnet-lite0, for the weights of the `demo` extra. Only photos that the model classifies correctly
 count. A removal in which the whole image is answered otherwise is left out. On two cores a photo of 14 x 14 players
 takes some minutes, half of them for the rivals; `--grid 7` is some ten times cheaper. `--methods` selects.
-`--enumerated` evaluates all coalitions of a few players in four removals instead, and says how often the group that
-`robust_group` finds is the smallest there is.
+Rivals that sample have 20 evaluations a player, at most 2,000. `--enumerated` evaluates all coalitions of a few players
+in four removals instead, and says how often the group that `robust_group` finds is the smallest there is.
 """
 
 from __future__ import annotations

@@ -20,11 +20,10 @@ from _search.cases import cases
 from _robust.judged import KNOWN, PHOTOS, drawn, lent
 from jaxmoxi import search
 from jaxmoxi.games.base import Game
+from jaxmoxi.games.evaluation import readouts
 from jaxmoxi.pytrees import record
 from jaxmoxi.regions.spec import parse_regions
 from jaxmoxi.types import Readout
-
-ROWS = 1024  # coalitions evaluated at once
 
 
 @record
@@ -45,10 +44,8 @@ def coalitions(num_players: int) -> Any:
 
 
 def tabled(v: Any, num_players: int) -> TableGame:
-    told = [
-        v.readout(jnp.asarray(part)) for part in np.array_split(coalitions(num_players), -(-(2**num_players) // ROWS))
-    ]
-    return TableGame(jnp.concatenate([x.values for x in told]), jnp.concatenate([x.leads for x in told]))
+    told = readouts(v, jnp.asarray(coalitions(num_players)))
+    return TableGame(told.values, told.leads)
 
 
 def found(games: list[TableGame], num_players: int, budget: int | None) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def search_together(panel: Panel, needed: int, limit: int) -> tuple[Group, list[
     unable = sorted(set(range(count)) - set(able.tolist()))
     if len(able) >= needed:
         start = _likely(panel, needed) if one.num_players >= MANY else everybody
-        group, searched = _counterexamples(panel, needed, able.tolist(), start)
+        group, searched = _counterexamples(panel, needed, int(able[0]), start)
     else:
         searched = list(range(count))
         group = _forward(ShareOracle(panel, needed, searched))
@@ -156,14 +156,14 @@ def _likely(panel: Panel, needed: int) -> Group:
     return np.isin(np.arange(players), order[:many])
 
 
-def _counterexamples(panel: Panel, needed: int, able: list[int], group: Group) -> tuple[Group, list[int]]:
-    """A part of a group that is enough, and the games that ranked it, of which the first of the `able` is one.
+def _counterexamples(panel: Panel, needed: int, first: int, group: Group) -> tuple[Group, list[int]]:
+    """A part of a group that is enough, and the games that ranked it, of which `first` is one.
 
     Every group on the way is enough in `needed` of all games. Players are ranked in the games searched alone, and of
     many only those that were missed least when they were last asked about; all of them before it ends. What is to be
     taken away is confirmed in the others, group by group; a game that refutes it is searched from then on.
     """
-    spare, searched = len(panel.oracles) - needed, able[:1]
+    spare, searched = len(panel.oracles) - needed, [first]
     latest = np.full(len(group), np.inf)  # the score of the group without each player, when it was last asked
     full = True
     while group.any():

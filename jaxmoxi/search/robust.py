@@ -53,7 +53,7 @@ class RobustGroup:
     size:            int32[], how many they are.
     holds:           float32[] in [0, 1], the share of the N games in which the group reaches the goal.
     held:            bool[N], in which.
-    searched:        bool[N], the games that ranked groups; in the others groups were only confirmed.
+    searched:        bool[N], the games whose margins led the search; in the others groups were only confirmed.
     num_evaluations: int32[], forward passes of one image each, over all N games.
     unseen:          float32[] in [0, 1], the share of the unseen games in which it reaches the goal; None without any.
     interval:        float32[2], Wilson's 95 % confidence interval of that share, as if the unseen games were drawn
@@ -98,7 +98,8 @@ def robust_group(
     hold:        in (0, 1], of the games: 1 asks for all of them. The share is met by whole games, ceil(hold * N).
     stop, probability, value: the goal in each game, as `minimal_group` takes it; the class on top where none is given.
     budget:      evaluations; a group costs one in each game that it is read in. It ends the exchanges; what finds a
-                 group and takes single players from it is done whatever the budget. None is three full greedy orders,
+                 group (of 24 players and more, 4 P evaluations of random groups among it) and takes single players from
+                 it is done whatever the budget. None is three full greedy orders,
                  3 P(P+1)/2, or 1,024 for each game where this is more. Where it pays for all smaller groups (of up to
                  ten players it does) they are tried, and the result is the smallest there is. With one game it is that
                  of `minimal_group`.

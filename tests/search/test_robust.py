@@ -6,8 +6,12 @@ import pytest
 
 import jaxmoxi as jm
 from jaxmoxi import search
+from jaxmoxi.games.base import as_game
 from jaxmoxi.search import counterexamples
+from jaxmoxi.search.oracle import Oracle
+from jaxmoxi.search.panel import Panel
 from jaxmoxi.search.robust import wilson_interval
+from jaxmoxi.types import Stop
 from support.games import ThresholdGame, table_game
 from support.search import TableGame, any_game, everybody, number
 
@@ -69,6 +73,10 @@ def test_of_many_players_it_starts_from_the_likely_ones(monkeypatch, hold):
     whole = search.robust_group(games, 90, hold=hold, budget=1)
     assert float(found.holds) >= hold
     assert int(found.size) <= int(whole.size) + 1
+    panel = Panel([Oracle(as_game(v), 90, goal=Stop(flip=True)) for v in games])
+    likely = counterexamples._likely(panel, 6)
+    assert panel.met(likely).all()
+    assert likely.sum() < 2 * whole.size < 45  # a model that told nothing would need most of the players
     group = np.asarray(found.group)
     for player in np.flatnonzero(group):
         fewer = jnp.asarray(group & (np.arange(90) != player))[None]

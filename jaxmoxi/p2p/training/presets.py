@@ -88,9 +88,9 @@ def cifar10_96(num_classes: int = 10) -> Preset:
     """CIFAR-10 enlarged to 96 x 96 pixels, for a CPU: a trained ViT-Tiny reads 36 patches, the small selector chooses.
 
     Command:  jaxmoxi train --data cifar10:PATH --preset cifar10-96 --init VIT_TINY_FOLDER --out runs/cifar10
-    Result:   none to rely on yet. In a first run the sparsity term grew from 1 % of its weight to all of it within two
-              epochs, and the selector went to one probability for every superpixel: after epoch 3 the validation's
-              accuracy was 21 %, at 4 % of the pixels.
+    Result:   none to rely on yet. In a first run the sparsity term grew from 1 % of its weight to half of it from one
+              epoch to the next, and the selector went to one probability for every superpixel: after epoch 3 the
+              validation's accuracy was 21 %, at 4 % of the pixels.
 
     As in `scenes`, the first epochs train the classifier alone, the sparsity term has no full first epoch, and the
     logits are kept from saturating; thresholds end at 0.4, so that the few epochs are spent where the answers are. The
