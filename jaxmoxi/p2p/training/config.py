@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.augment import Augmentation
+from jaxmoxi.p2p.training.losses import Growth
 
 Method = Literal["p2p", "blackbox", "blackbox-pixel-mask", "real-x", "comet", "comet-inverse"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -30,6 +31,10 @@ class Objective:
     straight_through:   True uses hard samples (0 or 1) forward and the gradients of the relaxed samples backward.
     final_temperature:  temperature of the relaxed samples from half of the epochs on, in (0, 1].
     regulariser, regulariser_weight, anneal, full_first_epoch: the sparsity term; see `losses`.
+    growth:             how its weight grows: "linear" by epochs, as published; or "geometric", by the same factor with
+                        every step, and the temperature falls by steps too. With few epochs, the weight of "linear" is
+                        many times larger from one epoch to the next, which can drive a selector to the same probability
+                        for every superpixel. "geometric" needs full_first_epoch=False and anneal=True.
     covariance_weight:  weight of the mean absolute covariance.
     logit_weight:       weight of the mean squared logit of the groups; 0, as published. Without it, the logits of a
                         selector that starts from random weights grow until each group is almost surely kept or almost
@@ -45,6 +50,7 @@ class Objective:
     regulariser_weight: float = 10.0
     anneal: bool = True
     full_first_epoch: bool = True
+    growth: Growth = "linear"
     covariance_weight: float = 0.01
     logit_weight: float = 0.0
 
@@ -61,6 +67,13 @@ class Objective:
             raise InputError(f"final_temperature must lie in (0, 1]; got {self.final_temperature!r}")
         if self.regulariser not in ("kl", "l1"):
             raise InputError(f'expected a regulariser of "kl" or "l1"; got {self.regulariser!r}')
+        if self.growth not in ("linear", "geometric"):
+            raise InputError(f'expected a growth of "linear" or "geometric"; got {self.growth!r}')
+        if self.growth == "geometric" and (self.full_first_epoch or not self.anneal):
+            raise InputError(
+                f'growth="geometric" starts from a small weight: it needs full_first_epoch=False and anneal=True; got '
+                f"full_first_epoch={self.full_first_epoch}, anneal={self.anneal}"
+            )
         for name in ("regulariser_weight", "covariance_weight", "logit_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be at least 0; got {getattr(self, name)!r}")
@@ -71,7 +84,7 @@ class TrainConfig(Objective):
     """The settings of `fit`: the fields of `Objective` and the following. Raises ValueError for impossible values.
 
     num_epochs, whole_epochs, num_samples, straight_through, final_temperature, regulariser, regulariser_weight, anneal,
-    full_first_epoch, covariance_weight, logit_weight: what a step minimises; see `Objective`.
+    full_first_epoch, growth, covariance_weight, logit_weight: what a step minimises; see `Objective`.
     batch_size:       images per step, over all devices together.
     learning_rate, weight_decay, schedule, warmup: AdamW's. The rate rises from 0 over the first `warmup`, a share of
                       the steps in [0, 1), and then falls to 0 ("cosine") or stays ("constant").
@@ -184,7 +197,7 @@ class TrainConfig(Objective):
         return {name: value for name, value in fields.items() if name not in later | {"save_every", "log_every"}}
 
 
-_LATER = ("method", "selector_rate", "accumulate", "precision", "ema", "goal_accuracy", "goal_share")
+_LATER = ("growth", "method", "selector_rate", "accumulate", "precision", "ema", "goal_accuracy", "goal_share")
 OBJECTIVE = tuple(field.name for field in dataclasses.fields(Objective))  # these were once fields of `Config`
 _KEYWORDS = tuple(  # and these of `fit`
     f.name for f in dataclasses.fields(TrainConfig) if f.name not in {*OBJECTIVE, *_LATER, "log_every"}

@@ -18,10 +18,12 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 Regulariser = Literal["kl", "l1"]
+Growth = Literal["linear", "geometric"]
 _EPS = 1e-6
+_FIRST = 0.01  # of the sparsity term's final weight
 
 
 class LossTerms(NamedTuple):
@@ -77,28 +79,41 @@ def p2p_loss(
     return LossTerms(target + sparsity + spread, target, sparsity, spread, kept)
 
 
-def temperature(epoch: Int[Array, ""] | int, num_epochs: int, final: float) -> Float[Array, ""]:
-    """Temperature of the relaxed samples: from 1 to `final`, exponentially over half of the epochs, then constant."""
+def temperature(epoch: Num[Array, ""] | int | float, num_epochs: int, final: float) -> Float[Array, ""]:
+    """Temperature of the relaxed samples: from 1 to `final`, exponentially over half of the epochs, then constant.
+
+    epoch: the epoch, or a fraction of it (`growth="geometric"` counts in steps).
+    """
     half = num_epochs // 2
     share = jnp.minimum(jnp.asarray(epoch, jnp.float32) / half, 1.0) if half else 1.0
     return jnp.asarray(final, jnp.float32) ** share
 
 
 def regulariser_weight(
-    epoch: Int[Array, ""] | int, num_epochs: int, final: float, *, anneal: bool = True, full_first_epoch: bool = True
+    epoch: Num[Array, ""] | int | float,
+    num_epochs: int,
+    final: float,
+    *,
+    anneal: bool = True,
+    full_first_epoch: bool = True,
+    growth: Growth = "linear",
 ) -> Float[Array, ""]:
-    """Weight of the sparsity term: 1 % of `final` for a tenth of the epochs, then linear, `final` from the middle on.
+    """Weight of the sparsity term: from 1 % of `final` to `final` in the middle of the epochs, then constant.
 
     It does not start at 0, so that the covariance does not grow without bound.
     anneal:           False gives `final` throughout.
     full_first_epoch: True gives epoch 0 the full weight, as in the authors' code. A selector that starts from random
                       weights then keeps nothing after the first epoch.
+    growth:           "linear", as published: 1 % for a tenth of the epochs, then a straight line, by whole epochs.
+                      "geometric": by the same factor in equal times, for fractional epochs.
     """
     weight = jnp.asarray(final, jnp.float32)
     if not anneal:
         return weight
-    first, middle = num_epochs // 10, num_epochs // 2
     epoch = jnp.asarray(epoch)
+    if growth == "geometric":
+        return weight * _FIRST ** (1 - jnp.clip(epoch / (num_epochs / 2), 0.0, 1.0))
+    first, middle = num_epochs // 10, num_epochs // 2
     share = jnp.clip((epoch - first) / max(middle - first, 1), 0.0, 1.0)
     full = (epoch >= middle) | ((epoch == 0) & full_first_epoch)
-    return jnp.where(full, weight, weight * (0.01 + 0.99 * share))
+    return jnp.where(full, weight, weight * (_FIRST + (1 - _FIRST) * share))

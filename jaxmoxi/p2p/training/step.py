@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Num
 
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.data.example import Batch
@@ -120,7 +120,7 @@ def train_step(
     method:    whose loss is minimised where `select` is True.
     """
     key = jax.random.fold_in(key, state.step)
-    epoch = state.step // steps_per_epoch
+    epoch = state.step // steps_per_epoch if objective.growth == "linear" else state.step / steps_per_epoch
     params, statistics = _split(state.model)
     if not select:
         loss = _whole_loss
@@ -150,7 +150,7 @@ def _selected_loss(
     statistics: _Pair,
     batch: Batch,
     key: Key[Array, ""],
-    epoch: Int[Array, ""],
+    epoch: Num[Array, ""],
     config: Config,
     *,
     objective: Objective,
@@ -205,7 +205,7 @@ def _compared_loss(
     statistics: _Pair,
     batch: Batch,
     key: Key[Array, ""],
-    epoch: Int[Array, ""],
+    epoch: Num[Array, ""],
     config: Config,
     *,
     objective: Objective,
@@ -247,7 +247,7 @@ def _whole_loss(
     statistics: _Pair,
     batch: Batch,
     key: Key[Array, ""],
-    epoch: Int[Array, ""],
+    epoch: Num[Array, ""],
     config: Config,
     *,
     precision: str,
@@ -262,7 +262,7 @@ def _whole_loss(
     return loss, (_statistics(modules), metrics)
 
 
-def _schedule(objective: Objective, epoch: Int[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def _schedule(objective: Objective, epoch: Num[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The temperature of the relaxed samples, and the weight of the sparsity term; both span the epochs that select."""
     epoch, count = epoch - objective.whole_epochs, objective.num_epochs - objective.whole_epochs
     return temperature(epoch, count, objective.final_temperature), regulariser_weight(
@@ -271,6 +271,7 @@ def _schedule(objective: Objective, epoch: Int[Array, ""]) -> tuple[Float[Array,
         objective.regulariser_weight,
         anneal=objective.anneal,
         full_first_epoch=objective.full_first_epoch,
+        growth=objective.growth,
     )
 
 

@@ -25,6 +25,15 @@ from support.trainer import CONFIG, TRAIN, Grid
         ({"final_temperature": 0.0}, r"final_temperature must lie in \(0, 1\]; got 0.0"),
         ({"regulariser": "l2"}, 'expected a regulariser of "kl" or "l1"'),
         ({"regulariser_weight": -1.0}, "regulariser_weight must be at least 0"),
+        ({"growth": "cosine"}, 'expected a growth of "linear" or "geometric"; got \'cosine\''),
+        (
+            {"growth": "geometric"},
+            "needs full_first_epoch=False and anneal=True; got full_first_epoch=True",
+        ),
+        (
+            {"growth": "geometric", "full_first_epoch": False, "anneal": False},
+            "got full_first_epoch=False, anneal=False",
+        ),
         ({"batch_size": 0}, "batch_size must be above 0; got 0"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0"),
         ({"save_every": 0}, "save_every must be above 0; got 0"),

@@ -124,7 +124,7 @@ def as_older(folder):
     record = json.loads(path.read_text())
     train = record.pop("train")
     del record["checksum"]
-    record["config"] |= {name: train.pop(name) for name in OBJECTIVE}
+    record["config"] |= {name: train.pop(name) for name in OBJECTIVE if name in train}
     path.write_text(json.dumps(record | {"training": train}))
 
 

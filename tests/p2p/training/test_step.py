@@ -89,6 +89,29 @@ def test_without_a_full_first_epoch_the_weight_only_rises():
     assert np.all(np.diff(gentle) >= 0)
 
 
+def test_geometric_growth_is_by_one_factor_and_ends_in_the_middle():
+    halves = [
+        float(losses.regulariser_weight(epoch / 2, 6, 10.0, full_first_epoch=False, growth="geometric"))
+        for epoch in range(-2, 13)
+    ]
+    np.testing.assert_allclose(halves[:3], 0.1, rtol=1e-5)  # before the epochs that select, and at their start
+    np.testing.assert_allclose(np.divide(halves[3:9], halves[2:8]), 100 ** (1 / 6), rtol=1e-5)
+    np.testing.assert_allclose(halves[8:], 10.0, rtol=1e-6)
+
+
+def test_geometric_growth_changes_the_weight_with_every_step():
+    config = dataclasses.replace(CONFIG, dynamic_threshold=False, threshold=0.1)
+    state = training.init_state(p2p.init(jax.random.key(0), config), OPTIMIZER)
+    step = jitted(dataclasses.replace(TRAIN, num_epochs=4, full_first_epoch=False, growth="geometric"))
+
+    def paid(at):  # an epoch has 20 steps, so 40 are the middle
+        return float(step(dataclasses.replace(state, step=jnp.int32(at)), batch(), jax.random.key(2))[1].sparsity)
+
+    first = paid(0)
+    assert paid(3) == pytest.approx(first * 100 ** (3 / 40), rel=1e-4)
+    assert paid(40) == pytest.approx(first * 100, rel=1e-4)
+
+
 def test_the_same_key_and_step_give_the_same_state(step, trained):
     state, _ = trained
     once, twice = step(state, batch(), jax.random.key(5))[0], step(state, batch(), jax.random.key(5))[0]
