@@ -62,7 +62,7 @@ def tables(lines: list[dict[str, Any]], ours: str = "robust") -> dict[str, Any]:
                 ends = [logs["mean"] - logs["half"], logs["mean"], logs["mean"] + logs["half"]]
                 entry[f"{ours} / its size at the same share"] = [round(float(np.exp(x)), 3) for x in ends]
         result[method] = entry
-    rivals = [m for m in by_method if m in RIVALS]
+    rivals = [m for m, rows in by_method.items() if m in RIVALS and next(iter(rows.values()))["kind"] == "order"]
     shared = [f for f in base if all(f in by_method[m] for m in rivals)]
     if rivals and shared:
         best = [min(size_at(by_method[m][f], base[f]["share"]) for m in rivals) for f in shared]

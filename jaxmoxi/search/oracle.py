@@ -24,7 +24,7 @@ from jaxmoxi.games.differences import greedy_best
 from jaxmoxi.games.evaluation import OUTSIDE, TracedError, check_batch_size, choose_batch_size, read_rows, tells
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.pytrees import is_concrete, record
-from jaxmoxi.search.asking import Reader, Told, reader_of
+from jaxmoxi.search.asking import Reader, Told, bounded, reader_of
 from jaxmoxi.search.holding import Stability, stability
 from jaxmoxi.types import Readout, Stop
 
@@ -148,7 +148,7 @@ class Oracle:
     def chances(self, groups: Groups) -> Scores:
         """The explained class's probability for groups, of a deletion less it; the payoff where none is told."""
         told = self._told(groups)
-        chances = told.own if told.probabilities is None else told.probabilities
+        chances = bounded(told.own, np) if told.probabilities is None else told.probabilities
         return np.asarray(chances, float) * (1 if self.insertion else -1)
 
     def unknown(self, groups: Groups) -> int:

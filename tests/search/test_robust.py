@@ -83,6 +83,41 @@ def test_of_many_players_it_starts_from_the_likely_ones(monkeypatch, hold):
         assert np.mean([v.readout(fewer).leads[0] for v in games]) < hold
 
 
+@pytest.mark.filterwarnings("error")
+def test_infinite_payoffs_are_ranked():
+    """The logarithm of a probability may be -inf for all groups but a few."""
+    needs = np.zeros((4, 30), bool)
+    needs[:, [3, 7, 11]] = True
+    needs[np.arange(4), 20 + np.arange(4)] = True
+
+    def game(need):
+        return lambda masks: jnp.where((masks | ~need).all(1), 1.0, -jnp.inf)
+
+    games = [game(jnp.asarray(need)) for need in needs]
+    found = search.robust_group(games, 30, value=0.5)
+    assert np.flatnonzero(found.group).tolist() == [3, 7, 11, 20, 21, 22, 23]
+    one = search.minimal_group(games[1], 30, value=0.5)
+    np.testing.assert_array_equal(one.group, needs[1])
+    order = search.order_within(games[1], 30, budget=300)
+    assert set(np.asarray(order.order[:4]).tolist()) == {3, 7, 11, 21}
+
+
+def test_later_steps_look_at_a_shortlist(monkeypatch):
+    """Backward steps from everybody ask about a part of the players only, and find a group as small."""
+    rng = np.random.default_rng(1)
+    weights = rng.gamma(0.5, size=90)
+    games = [
+        ThresholdGame(jnp.asarray((weights * rng.uniform(0.5, 1.5, 90)).astype(np.float32)), jnp.float32(-20))
+        for _ in range(6)
+    ]
+    monkeypatch.setattr(counterexamples, "MANY", 1000)
+    found = search.robust_group(games, 90, budget=1)
+    monkeypatch.setattr(counterexamples, "SHORTLIST", 90)
+    whole = search.robust_group(games, 90, budget=1)
+    assert int(found.num_evaluations) < 0.9 * int(whole.num_evaluations)
+    assert int(found.size) <= int(whole.size) + 1
+
+
 def test_the_smallest_group_grows_with_the_share():
     for seed in range(3):
         vs, _ = some_games(7, seed)
