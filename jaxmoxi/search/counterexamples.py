@@ -1,9 +1,9 @@
 """The search for a group that is enough in so many of several games, guided by counterexamples.
 
-Of many players, a linear model of random groups in random games first tells those that are likely to matter. Backward
-elimination ranks them in one game, and confirms in the others each group that it goes to; a game in which such a group
-fails, a counterexample, joins the games searched, whose least margin ranks players from then on. Exchanges then look
-for smaller groups. `robust.robust_group` is the door, and names the source.
+Backward elimination ranks players in one game, and confirms in the others each group that it goes to; a game in which
+such a group fails, a counterexample, joins the games searched, whose least margin ranks players from then on. Of many
+players, `likely` ranks them once and for all. Exchanges then look for smaller groups. `robust.robust_group` is the
+door, and names the source.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxmoxi.errors import InputError, warn
+from jaxmoxi.games.robust import borders_of
 from jaxmoxi.search.asking import Told
-from jaxmoxi.search.climb import SHARE, SHORTLIST, Climber, Group, eliminate, refine
+from jaxmoxi.search.climb import SHARE, Climber, Group, eliminate, refine
+from jaxmoxi.search.likely import first_that_hold, likely_order, without_the_least
 from jaxmoxi.search.oracle import Enough, Groups, Oracle, Scores
 from jaxmoxi.search.panel import Panel
 from jaxmoxi.search.shared import neighbours
 
-# A step takes a SHARE-th of the players at the most, and looks at so many times as many.
-LISTED = 2
-# Of so many players the first are found by a linear model of so many random groups for each player.
-MANY, DRAWN, RIDGE = 24, 4, 10.0
+MANY = 24  # so many players are first looked at together, in `likely`
 
 
 class ShareOracle(Oracle):
@@ -89,8 +88,13 @@ def search_together(panel: Panel, needed: int, limit: int) -> tuple[Group, list[
         return nobody, []
     unable = sorted(set(range(count)) - set(able.tolist()))
     if len(able) >= needed:
-        start = _likely(panel, needed) if one.num_players >= MANY else everybody
-        group, searched = _counterexamples(panel, needed, int(able[0]), start)
+        if one.num_players >= MANY:
+            borders = borders_of([oracle.game for oracle in panel.oracles], one.num_players)
+            order = likely_order(panel, None if borders is None else np.asarray(borders))
+            start = first_that_hold(panel, needed, order)
+            group, searched = without_the_least(panel, needed, order, start, int(able[0]))
+        else:
+            group, searched = _counterexamples(panel, needed, int(able[0]))
     else:
         searched = list(range(count))
         group = _forward(ShareOracle(panel, needed, searched))
@@ -129,55 +133,22 @@ def _smallest(oracle: ShareOracle, group: Group) -> Group:
     return group
 
 
-def _likely(panel: Panel, needed: int) -> Group:
-    """A group that is enough: the first players of an order by a linear model of random groups in random games.
+def _counterexamples(panel: Panel, needed: int, first: int) -> tuple[Group, list[int]]:
+    """A group that is enough, of everybody who is, and the games that ranked it, of which `first` is one.
 
-    Close to the whole image, where nobody is missed, taking players away one by one says little of them. The order is
-    cut by bisection: a shorter part of it may be enough too.
-    """
-    players, games = panel.oracles[0].num_players, len(panel.oracles)
-    rng = np.random.default_rng(0)
-    half = np.zeros((DRAWN * players // 2, players), bool)
-    for row in half:
-        row[rng.permutation(players)[: rng.integers(1, players)]] = True
-    groups, numbers = np.concatenate([half, ~half]), np.tile(np.arange(len(half)) % games, 2)
-    scores = panel.scores(numbers, groups)
-    level = np.tanh(scores / (2 * np.median(np.abs(scores)) + 1e-6))  # far from the goal, how far does not matter
-    columns = np.concatenate([groups - 0.5, np.eye(games)[numbers]], axis=1)
-    fitted = np.linalg.solve(columns.T @ columns + RIDGE * np.eye(len(columns.T)), columns.T @ level)
-    order = np.argsort(-fitted[:players], kind="stable")
-    few, many = 0, players
-    while many - few > 1:
-        middle = (few + many) // 2
-        if panel.met(np.isin(np.arange(players), order[:middle])).sum() >= needed:
-            many = middle
-        else:
-            few = middle
-    return np.isin(np.arange(players), order[:many])
-
-
-def _counterexamples(panel: Panel, needed: int, first: int, group: Group) -> tuple[Group, list[int]]:
-    """A part of a group that is enough, and the games that ranked it, of which `first` is one.
-
-    Every group on the way is enough in `needed` of all games. Players are ranked in the games searched alone, and of
-    many only those that were missed least when they were last asked about; all of them before it ends. What is to be
-    taken away is confirmed in the others, group by group; a game that refutes it is searched from then on.
+    Every group on the way is enough in `needed` of all games. Players are ranked in the games searched alone. What is
+    to be taken away is confirmed in the others, group by group; a game that refutes it is searched from then on.
     """
     spare, searched = len(panel.oracles) - needed, [first]
-    latest = np.full(len(group), np.inf)  # the score of the group without each player, when it was last asked
-    full = True
-    while group.any():
+    group, done = np.ones(panel.oracles[0].num_players, bool), False
+    while group.any() and not done:
+        done = True
         players = np.flatnonzero(group)
-        if not full:  # a player that could be spared is likely to be one still
-            listed = max(SHORTLIST, LISTED * len(players) // SHARE)
-            players = np.sort(players[np.argsort(-latest[players], kind="stable")[:listed]])
         smaller = neighbours(group, players)
         scores, met = panel.ask(searched, smaller)
-        latest[players] = np.sort(scores, 0)[min(spare, len(searched) - 1)]
-        order = np.argsort(-latest[players], kind="stable")
+        order = np.argsort(-np.sort(scores, 0)[min(spare, len(searched) - 1)], kind="stable")
         singles = smaller[order[(~met).sum(0)[order] <= spare]]
-        count = min(int(group.sum()) // SHARE, len(players))
-        for trial in itertools.chain(_blocks(group, players[order], count), singles):
+        for trial in itertools.chain(_blocks(group, players[order], len(players) // SHARE), singles):
             if (~panel.ask(searched, trial[None])[1]).sum() > spare:
                 continue
             scores, met = panel.ask(range(len(panel.oracles)), trial[None])
@@ -189,12 +160,8 @@ def _counterexamples(panel: Panel, needed: int, first: int, group: Group) -> tup
                 # Where all games must hold, the worst of them says most; else those that are the least to ask for.
                 failing.sort(key=lambda i: scores[i, 0] if spare == 0 else -scores[i, 0])
                 searched = searched + failing[: min(missing, len(searched))]
-            full = False
+            done = False
             break
-        else:
-            if full:
-                break
-            full = True
     return group, searched
 
 

@@ -1,9 +1,10 @@
 """A smallest group that holds in several games at once: sufficient whatever stands in place of the rest.
 
-Cheap first. Of many players, a linear model of random groups tells those that are likely to matter. Backward
-elimination ranks players in one game, and confirms in the others each group that it goes to; a game in which such a
-group fails, a counterexample, joins the games searched, whose least margin ranks players from then on (the value of
-`robust_value_fn`, game by game, so that nothing is evaluated twice). Exchanges then look for smaller groups for as long
+Cheap first. Backward elimination ranks players in one game, and confirms in the others each group that it goes to; a
+game in which such a group fails, a counterexample, joins the games searched, whose least margin ranks players from then
+on (the value of `robust_value_fn`, game by game, so that nothing is evaluated twice). 24 players and more are ranked by
+what random groups are worth in random games, neighbours alike (`likely`): what single players add to one group in a few
+games is mostly odd to these, and a group made by it fails elsewhere. Exchanges then look for smaller groups for as long
 as the budget lasts; where it pays for all smaller groups, they are tried. A group is read in the games searched first,
 and in the others only where it may still be enough.
 
@@ -98,7 +99,7 @@ def robust_group(
     hold:        in (0, 1], of the games: 1 asks for all of them. The share is met by whole games, ceil(hold * N).
     stop, probability, value: the goal in each game, as `minimal_group` takes it; the class on top where none is given.
     budget:      evaluations; a group costs one in each game that it is read in. It ends the exchanges; what finds a
-                 group (of 24 players and more, 4 P evaluations of random groups among it) and takes single players from
+                 group (of 24 players and more, 8 P evaluations of random groups among it) and takes single players from
                  it is done whatever the budget. None is three full greedy orders,
                  3 P(P+1)/2, or 1,024 for each game where this is more. Where it pays for all smaller groups (of up to
                  ten players it does) they are tried, and the result is the smallest there is. With one game it is that
