@@ -28,10 +28,11 @@ from pathlib import Path
 import tyro
 from _common import environment, write
 from _robust import enumerated
-from _robust.figure import draw
+from _robust.figure import draw, draw_photos
 from _robust.judged import judged
 from _robust.methods import METHODS
 from _robust.report import markdown, tables
+from _search.cases import loaded
 from _search.report import read
 
 
@@ -61,6 +62,10 @@ class Args:
     """Where to write the tables as JSON."""
     figure: Path | None = None
     """Where to draw size against share held."""
+    pictures: Path | None = None
+    """Where to draw the groups of ten photos, beside greedy's and Grad-CAM's."""
+    ours: str = "robust"
+    """Which of the methods the rivals are measured against."""
 
 
 def measure(args: Args) -> None:
@@ -112,14 +117,16 @@ def main(args: Args) -> None:
     lines = read(args.lines)
     if not lines:
         raise SystemExit(f"nothing was measured: {args.lines} has no lines")
-    table = tables(lines)
-    print(markdown(table))
+    table = tables(lines, args.ours)
+    print(markdown(table, args.ours))
     name = Path(args.model).name
     games = {"searched": args.searched, "unseen": args.unseen, "grid": args.grid, "seed": args.seed}
     write({"model": name, "games": games, "environment": environment(), "methods": table}, args.out)
     if args.figure:
-        photos = len({line["file"] for line in lines if line["method"] == "robust"})
+        photos = len({line["file"] for line in lines if line["method"] == args.ours})
         draw(lines, args.grid**2, args.figure, f"{name}, {args.grid} x {args.grid} players, {photos} photos")
+    if args.pictures:
+        draw_photos(lines, loaded(args.model), args.images, args.grid, args.pictures, ours=args.ours)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,12 @@ def test_the_methods_are_one_table(tmp_path):
     for name, record in found.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "evaluation.json").write_text(json.dumps(record | {"seconds": 90.0}))
-    assert run("methods_report.py", tmp_path, *found).splitlines()[2:] == [
+    epoch = dict(epoch=1, step=9, loss=1.0, accuracy=0.5, soft_share=0.3, hard_share=0.2)
+    (tmp_path / "p2p" / "history.jsonl").write_text(json.dumps(epoch) + "\n")
+    printed = run("methods_report.py", tmp_path, *found, "--out", "report")
+    assert (tmp_path / "report" / "report.md").read_text() == printed
+    assert Image.open(tmp_path / "report" / "history.png").size > (300, 300)
+    assert printed.splitlines()[2:] == [
         "| p2p | p2p | 0.8 | 90.0 | 10.0 | 25.0 | 50.0 | 80.0 | 0.600 | 1.5 |",
         "| p2p | p2p | 0.99 | 95.0 | 20.0 | 37.5 | 62.5 | 70.0 | 0.500 | 1.5 |",
         "| twin | blackbox |  | 97.0 | 100.0 |  |  |  |  | 1.5 |",

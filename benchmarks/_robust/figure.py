@@ -1,4 +1,4 @@
-"""Size against the share of unseen removals in which it holds, every method on one picture."""
+"""Size against the share of unseen removals in which it holds, every method on one picture; and photos with groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from _search.report import interval
+from PIL import Image
 
+import jaxmoxi as jm
 from jaxmoxi.attribution import METHODS as RIVALS
 
 
@@ -52,3 +54,37 @@ def draw(lines: list[dict[str, Any]], num_players: int, path: Path, title: str) 
     axes.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def draw_photos(
+    lines: list[dict[str, Any]], model: Any, images: Path, grid: int, path: Path, *, ours: str, most: int = 10
+) -> None:
+    """Photos beside Grad-CAM's first players (as many as ours has), greedy's group and ours, with the shares held."""
+    from matplotlib.figure import Figure
+
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for line in lines:
+        rows.setdefault(line["file"], {})[line["method"]] = line
+    shown = [(file, row) for file, row in rows.items() if {ours, "greedy", "grad-cam"} <= row.keys()][:most]
+    if not shown:
+        raise SystemExit(f"pictures need lines of {ours!r}, 'greedy' and 'grad-cam' of the same photo")
+    figure = Figure(figsize=(10.4, 2.9 * len(shown)), layout="constrained")
+    for panels, (file, row) in zip(np.atleast_2d(figure.subplots(len(shown), 4)), shown, strict=True):
+        with Image.open(images / file) as opened:
+            crop = np.asarray(model.crop(opened.convert("RGB")), float) / 255
+        regions = np.asarray(jm.grid_regions(*crop.shape[:2], rows=grid, cols=grid))
+        size, order = row[ours]["size"], row["grad-cam"]
+        near = np.interp(size, [0, *order["sizes"]], [0.0, *order["share"]])
+        told = [
+            (None, file.removesuffix(".png")),
+            (order["order"][:size], f"Grad-CAM: {size} regions, about {near:.0%}"),
+            *((row[name]["group"], f"{name}: {row[name]['size']} regions, {row[name]['share']:.0%}")
+              for name in ("greedy", ours)),
+        ]  # fmt: skip
+        for axes, (group, title) in zip(panels, told, strict=True):
+            seen = np.ones(regions.shape, bool) if group is None else np.isin(regions, group)
+            axes.imshow(np.where(seen[..., None], crop, 0.8 + 0.1 * crop))
+            axes.set_title(title, fontsize=9)
+            axes.set_axis_off()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)

@@ -35,13 +35,18 @@ def game(model: Any, image: Any, target: int, regions: Any, grid: tuple[int, int
     return jm.token_value_fn(model, image, target, regions)
 
 
+def loaded(name: str) -> Any:
+    """The model of a checkpoint folder, or efficientnet-lite0."""
+    return jm.models.demo() if name == "efficientnet-lite0" else jm.models.load(name)
+
+
 def cases(name: str, images: Path, *, count: int, grid: int, always: bool = False) -> Iterator[tuple[str, Case]]:
     """The first `count` photos that the model classifies correctly.
 
     name:   a checkpoint folder, or efficientnet-lite0. images: the folder of photos, with labels.csv.
     grid:   players along one side, where the model has no tokens; with `always`, of any model.
     """
-    model = jm.models.demo() if name == "efficientnet-lite0" else jm.models.load(name)
+    model = loaded(name)
     logits = jax.jit(lambda model, image: model.logits(image[None])[0])
     with open(images / "labels.csv", newline="") as f:
         labels = [(row["file"], int(row["index"])) for row in csv.DictReader(f)]
