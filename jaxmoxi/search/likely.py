@@ -8,8 +8,8 @@ fewer groups than players on their own would, and what the sum says of players c
 1. *Draw*: `DRAWN` random groups for each player, each in one of the games, and with each group its complement.
 2. *Fit*: Bayesian linear regression with the diffusion kernel of the players' borders as the prior's covariance. Games
    whose players have no borders take players for independent: ridge regression.
-3. *Cut* the order of the players by bisection where it is enough; then take players away one by one, the least likely
-   first, as long as the rest is enough. A game that refutes a group is asked before the others from then on.
+3. *Cut* the order of the players where it is first enough; then take players away one by one, the least likely first,
+   as long as the rest is enough. A game that refutes a group is asked before the others from then on.
 
 Sources: interactions as regression on random coalitions: LIME (Ribeiro, Singh, Guestrin 2016) and KernelSHAP; the
 kernel: Kondor and Lafferty, "Diffusion kernels on graphs and other discrete input spaces", ICML 2002. The prior over
@@ -27,6 +27,7 @@ from jaxmoxi.search.panel import Panel
 DRAWN = 8
 # The kernel's time for each player: on a square grid it reaches over a fifth of the side.
 TIME = 1 / 50
+STEPS = 32  # in which the first players of the order are tried, from nobody to everybody
 
 
 def likely_order(panel: Panel, borders: Num[np.ndarray, "P P"] | None) -> Int[np.ndarray, "P"]:
@@ -58,14 +59,21 @@ def diffusion(borders: Num[np.ndarray, "P P"], time: float) -> Float[np.ndarray,
 
 
 def first_that_hold(panel: Panel, needed: int, order: Int[np.ndarray, "P"]) -> Group:
-    """The first players of an order, as many as bisection finds to be enough in `needed` of the games."""
-    few, many = 0, len(order)
+    """The first players of an order: about as few as are enough in `needed` of the games. All are, and nobody is not.
+
+    More of them may be too few again, so it goes up in steps, and then looks for the least within the last step.
+    """
+
+    def enough(size: int) -> bool:
+        return panel.met(_members(order[:size], len(order))).sum() >= needed
+
+    few, step = 0, max(1, len(order) // STEPS)
+    while few + step < len(order) and not enough(few + step):
+        few += step
+    many = min(few + step, len(order))
     while many - few > 1:
         middle = (few + many) // 2
-        if panel.met(_members(order[:middle], len(order))).sum() >= needed:
-            many = middle
-        else:
-            few = middle
+        few, many = (few, middle) if enough(middle) else (middle, many)
     return _members(order[:many], len(order))
 
 

@@ -88,6 +88,11 @@ def cifar10_96(num_classes: int = 10) -> Preset:
     """CIFAR-10 enlarged to 96 x 96 pixels, for a CPU: a trained ViT-Tiny reads 36 patches, the small selector chooses.
 
     Command:  jaxmoxi train --data cifar10:PATH --preset cifar10-96 --init VIT_TINY_FOLDER --out runs/cifar10
+    Result:   of five epochs that began from the classifier of a black-box twin (94.2 %), with `--whole-epochs 0`, in 67
+              minutes of a core: at certainty 0.99 accuracy 74.2 %, seeing 19.9 % of the pixels. Through the relaxed
+              masks of training, which leave a faint rest of what is hidden, it was 12 points better than through
+              those of test time (`examples/cifar10/`).
+
     As in `scenes`, the first epochs train the classifier alone, the sparsity term has no full first epoch, and the
     logits are kept from saturating, but by a twentieth of that weight: with more, and with a sparsity term whose weight
     grew by epochs, the selector went to one probability for every superpixel. So it grows with every step. Thresholds
