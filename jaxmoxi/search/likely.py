@@ -65,7 +65,7 @@ def first_that_hold(panel: Panel, needed: int, order: Int[np.ndarray, "P"]) -> G
     """
 
     def enough(size: int) -> bool:
-        return panel.met(_members(order[:size], len(order))).sum() >= needed
+        return bool(panel.met(_members(order[:size], len(order))).sum() >= needed)
 
     few, step = 0, max(1, len(order) // STEPS)
     while few + step < len(order) and not enough(few + step):
