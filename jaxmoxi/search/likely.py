@@ -11,7 +11,7 @@ fewer groups than players on their own would, and what the sum says of players c
 3. *Cut* the order of the players where it is first enough; then take players away one by one, the least likely first,
    as long as the rest is enough. A game that refutes a group is asked before the others from then on.
 
-Sources: interactions as regression on random coalitions: LIME (Ribeiro, Singh, Guestrin 2016) and KernelSHAP; the
+Sources: attributions by regression on random coalitions: LIME (Ribeiro, Singh, Guestrin 2016) and KernelSHAP; the
 kernel: Kondor and Lafferty, "Diffusion kernels on graphs and other discrete input spaces", ICML 2002. The prior over
 neighbouring players, and the games drawn with the groups, are ours.
 """

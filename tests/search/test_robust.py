@@ -91,6 +91,21 @@ def test_of_many_players_it_starts_from_the_likely_ones(hold):
     assert int(longer.size) <= int(found.size) < 45
 
 
+def test_an_order_is_cut_where_it_is_first_enough():
+    """Of 64 players the first 10 to 15 are enough, fewer and 16 to 49 are not, and 50 are again."""
+
+    class Sizes(Panel):
+        def __init__(self):
+            pass
+
+        def met(self, group):
+            return np.array([10 <= group.sum() < 16 or group.sum() >= 50])
+
+    order = np.random.default_rng(0).permutation(64)
+    found = likely.first_that_hold(Sizes(), 1, order)
+    assert np.flatnonzero(found).tolist() == sorted(order[:10].tolist())
+
+
 def test_neighbours_are_expected_to_matter_alike():
     """A square of a grid decides, and each game has noise of its own: with the borders the square is found."""
     side, seen = 10, []
