@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,8 +80,7 @@ def commit(folder: Path, record: Mapping[str, Any], model: P2P, team: Team) -> N
             # This file names the folder written to, which a model that is passed on should not. Nothing reads it.
             (folder / arrays / "commit_success.txt").unlink(missing_ok=True)
         except BaseException:
-            for draft in folder.glob(f"{arrays}*"):
-                shutil.rmtree(draft, ignore_errors=True)
+            _discard(folder, arrays)
             raise
         team.said_by_first(
             lambda: write_whole(folder / RECORD, json.dumps(seal({**record, "arrays": arrays}), indent=1))
@@ -88,6 +88,19 @@ def commit(folder: Path, record: Mapping[str, Any], model: P2P, team: Team) -> N
     for old in folder.glob("arrays-*") if team.first else ():
         if old.name != arrays:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _discard(folder: Path, arrays: str) -> None:
+    """Removes what a failed write left. Its other threads may still be writing, so until nothing more appears."""
+    unseen = 0
+    for _ in range(100):
+        drafts = list(folder.glob(f"{arrays}*"))
+        for draft in drafts:
+            shutil.rmtree(draft, ignore_errors=True)
+        unseen = 0 if drafts else unseen + 1
+        if unseen == 5:
+            return
+        time.sleep(0.02)
 
 
 def load(directory: str | os.PathLike[str], *, best: bool = False) -> P2P:
