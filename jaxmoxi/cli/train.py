@@ -61,6 +61,8 @@ class Train:
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --init: the mean and standard deviation of its images, by name or as a preprocessor_config.json. Left out:
     as the folder says."""
+    init_selector: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --init RUN: start from its selector too, to train a P2P model on with other settings or data."""
     selector: Annotated[Literal["lraspp", "small"] | None, _OPTION(metavar="lraspp|small", help_behavior_hint="")] = (
         None
     )
@@ -91,6 +93,13 @@ class Train:
     """The selector's learning rate as a multiple of --learning-rate."""
     regulariser_weight: Annotated[float | None, _OPTION(metavar="WEIGHT", help_behavior_hint="")] = None
     """Of the sparsity term."""
+    anneal: Annotated[bool | None, _OPTION(help_behavior_hint="")] = None
+    """Let the sparsity term's weight grow over the first half of the epochs. Left out: True. False suits one that
+    selects already, a selector of --init-selector."""
+    straight_through: Annotated[bool | None, _OPTION(help_behavior_hint="")] = None
+    """Train the classifier through sampled masks of 0 and 1, not relaxed ones. Left out: as the preset has it."""
+    logit_weight: Annotated[float | None, _OPTION(metavar="WEIGHT", help_behavior_hint="")] = None
+    """Of the mean squared logit of the superpixels, which keeps them from saturating."""
     weight_decay: Annotated[float | None, _OPTION(metavar="RATE", help_behavior_hint="")] = None
     image_size: Annotated[int | None, _OPTION(metavar="PIXELS", help_behavior_hint="")] = None
     """Pixels of a side."""

@@ -12,7 +12,7 @@ from jaxmoxi.cli.train_data import sources
 
 if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other command needs them
     from jaxmoxi.cli.train import Train
-    from jaxmoxi.p2p import Config, TrainConfig
+    from jaxmoxi.p2p import P2P, Config, TrainConfig
     from jaxmoxi.p2p.data import Source
     from jaxmoxi.p2p.model import State
 
@@ -25,21 +25,21 @@ class Task(NamedTuple):
 
     config, train: what the model is, and how it is trained.
     data, test:    what it is trained on, and what the trained model is judged by.
-    classifier:    the weights to start from, or None.
+    classifier:    the weights to start from, of the classifier or of both networks, or None.
     """
 
     config: Config
     train: TrainConfig
     data: Source
     test: Source
-    classifier: State | None
+    classifier: P2P | State | None
 
 
 def prepare(options: Train) -> Task:
     """What the options name, checked before anything long starts."""
     from jaxmoxi.p2p.data import Subset
     from jaxmoxi.p2p.training.presets import CLASSIFIERS, PRESETS
-    from jaxmoxi.p2p.training.pretrained import classifier_of_run, is_run, pretrained_classifier
+    from jaxmoxi.p2p.training.pretrained import classifier_of_run, is_run, model_of_run, pretrained_classifier
 
     _check(options)
     kind = options.data.partition(":")[0]
@@ -58,6 +58,8 @@ def prepare(options: Train) -> Task:
         if options.black_box and options.method not in (None, "blackbox"):
             raise CommandError(f"--black-box is --method blackbox; --method is {options.method}: leave one out")
         method = {"method": "blackbox"} if options.black_box else {}
+        if options.anneal is False:
+            method["growth"] = "linear"  # a preset's growth is none without
         train = dataclasses.replace(train, **_typed(options, train) | method)
         if options.threshold is None and train.method not in ("p2p", "blackbox"):
             config = dataclasses.replace(config, threshold=_COMPARED_SHARE)
@@ -73,7 +75,10 @@ def prepare(options: Train) -> Task:
         if options.init is not None and is_run(options.init):
             if options.preprocessing is not None:
                 raise CommandError("--preprocessing is about a checkpoint folder; --init names a run: leave it out")
-            classifier, config = classifier_of_run(options.init, config)
+            take = model_of_run if options.init_selector else classifier_of_run
+            classifier, config = take(options.init, config)
+        elif options.init_selector:
+            raise CommandError("--init-selector needs an --init that names a run, which has a selector")
         elif options.init is not None:
             classifier, config = pretrained_classifier(
                 options.init, config, seed=options.seed, preprocessing=options.preprocessing

@@ -1,7 +1,10 @@
 """What `jaxmoxi train` can be told besides: a time budget, a goal, other methods, another run to start from."""
 
+import dataclasses
 import json
 
+import jax
+import numpy as np
 import pytest
 
 from jaxmoxi import p2p
@@ -9,6 +12,7 @@ from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli import train as _train
 from jaxmoxi.cli.main import main
 from jaxmoxi.cli.signals import Budget
+from jaxmoxi.p2p.training.presets import PRESETS
 
 TINY = ["--num-scenes", "20", "--epochs", "2", "--batch-size", "8", "--image-size", "32", "--num-groups", "9"]
 
@@ -58,6 +62,32 @@ def test_a_time_budget_saves_says_how_to_go_on_and_is_kept(tmp_path, capsys, mon
 
 def prepared(**options):
     return _train._prepare(_train.Train(**options))
+
+
+def test_a_run_to_start_from_with_its_selector(tmp_path):
+    model = p2p.init(jax.random.key(3), dataclasses.replace(PRESETS["scenes"]().config, image_size=32))
+    p2p.save(tmp_path / "run", model)
+    options = {"out": tmp_path / "on", "init": tmp_path / "run", "image_size": 32, "num_scenes": 20}
+    task = prepared(**options, init_selector=True, max_threshold=0.7, anneal=False)
+    assert isinstance(task.classifier, p2p.P2P)
+    for start, saved in zip(jax.tree.leaves(task.classifier), jax.tree.leaves(model), strict=True):
+        np.testing.assert_array_equal(start, saved)
+    assert task.config.max_threshold == 0.7
+    assert not task.train.anneal
+    assert not isinstance(prepared(**options).classifier, p2p.P2P)
+    with pytest.raises(_train.CommandError, match="configuration's networks: threshold_input is shift, not"):
+        prepared(**options, init_selector=True, threshold_input="rerank")
+    with pytest.raises(_train.CommandError, match="networks: dynamic_threshold is True, not False"):
+        prepared(**options, init_selector=True, threshold=0.2)
+    with pytest.raises(_train.CommandError, match="--init-selector needs an --init that names a run"):
+        prepared(out=tmp_path / "on", num_scenes=20, init_selector=True)
+
+
+def test_a_preset_that_grows_geometrically_can_be_told_not_to_anneal(tmp_path):
+    run = {"out": tmp_path, "num_scenes": 8, "preset": "cifar10-96"}
+    assert (prepared(**run).train.growth, prepared(**run).train.straight_through) == ("geometric", False)
+    told = prepared(**run, anneal=False, straight_through=True, logit_weight=0.0).train
+    assert (told.growth, told.anneal, told.straight_through, told.logit_weight) == ("linear", False, True, 0.0)
 
 
 def test_a_budget_of_no_minutes_is_any_time():

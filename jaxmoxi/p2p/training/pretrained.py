@@ -67,16 +67,31 @@ def classifier_of_run(folder: str | os.PathLike[str], config: Config) -> tuple[S
     The returned configuration has that model's normalisation and colour of hidden pixels.
     Raises ValueError for a folder that `p2p.load` does not read, and for another classifier, listing what differs.
     """
+    model, config = _of_run(folder, config, ("classifier", "num_classes", "image_size"), "classifier")
+    return model.classifier, config
+
+
+def model_of_run(folder: str | os.PathLike[str], config: Config) -> tuple[P2P, Config]:
+    """`(model, config)` as `classifier_of_run` has them, with the run's selector too.
+
+    Raises ValueError as it does, and for another selector or another use of the threshold.
+    """
+    names = ("selector", "embedding_size", "dynamic_threshold", "threshold_input")
+    return _of_run(folder, config, ("classifier", "num_classes", "image_size", *names), "networks")
+
+
+def _of_run(folder: str | os.PathLike[str], config: Config, names: tuple[str, ...], called: str) -> tuple[P2P, Config]:
+    """A run's model, and the configuration with its colours, if the two agree in the settings of these names."""
     model = load(folder)
     wrong = [
         f"{name} is {getattr(model.config, name)}, not {getattr(config, name)}"
-        for name in ("classifier", "num_classes", "image_size")
+        for name in names
         if getattr(model.config, name) != getattr(config, name)
     ]
     if wrong:
-        raise InputError(f"{folder} has not the configuration's classifier: {', '.join(wrong)}")
+        raise InputError(f"{folder} has not the configuration's {called}: {', '.join(wrong)}")
     same = {name: getattr(model.config, name) for name in ("mean", "std", "fill")}
-    return model.classifier, dataclasses.replace(config, **same)
+    return model, dataclasses.replace(config, **same)
 
 
 def start_from(model: P2P, weights: P2P | State | None) -> P2P:
