@@ -94,6 +94,7 @@ def middle(case: Judged) -> dict[str, Any]:
 METHODS: dict[str, Callable[[Judged], dict[str, Any]]] = {
     "robust": robust,
     "robust, hold 0.9": partial(robust, hold=0.9),
+    "robust, hold 0.8": partial(robust, hold=0.8),
     "robust, 8 removals": partial(robust, count=8),
     "robust, 12 removals": partial(robust, count=12),
     "robust, connected": partial(robust, connected=True),

@@ -90,7 +90,7 @@ def search_together(panel: Panel, needed: int, limit: int) -> tuple[Group, list[
     if len(able) >= needed:
         if one.num_players >= MANY:
             borders = borders_of([oracle.game for oracle in panel.oracles], one.num_players)
-            order = likely_order(panel, None if borders is None else np.asarray(borders))
+            order = likely_order(panel, needed, None if borders is None else np.asarray(borders))
             start = first_that_hold(panel, needed, order)
             group, searched = without_the_least(panel, needed, order, start, int(able[0]))
         else:

@@ -99,11 +99,10 @@ def robust_group(
     hold:        in (0, 1], of the games: 1 asks for all of them. The share is met by whole games, ceil(hold * N).
     stop, probability, value: the goal in each game, as `minimal_group` takes it; the class on top where none is given.
     budget:      evaluations; a group costs one in each game that it is read in. It ends the exchanges; what finds a
-                 group (of 24 players and more, 8 P evaluations of random groups among it) and takes single players from
-                 it is done whatever the budget. None is three full greedy orders,
-                 3 P(P+1)/2, or 1,024 for each game where this is more. Where it pays for all smaller groups (of up to
-                 ten players it does) they are tried, and the result is the smallest there is. With one game it is that
-                 of `minimal_group`.
+                 group (of 24 players and more, 16 P evaluations of random groups among it), and takes single players
+                 from it, is done whatever the budget. None is three full greedy orders, 3 P(P+1)/2, or 1,024 for each
+                 game where this is more. Where it pays for all smaller groups (of up to ten players it does) they are
+                 tried, and the result is the smallest there is. With one game it is that of `minimal_group`.
     batch_size:  coalitions per chunk; None chooses.
     unseen:      other games of the same players, which judge the group that was found: `unseen`, `interval` and
                  `stability` of the result. They are no part of the search, and do not count as evaluations.

@@ -84,11 +84,27 @@ def test_of_many_players_it_starts_from_the_likely_ones(hold):
         fewer = jnp.asarray(group & (np.arange(90) != player))[None]
         assert np.mean([v.readout(fewer).leads[0] for v in games]) < hold
     panel = panel_of(games, 90)
-    start = likely.first_that_hold(panel, 6, likely.likely_order(panel, None))
+    start = likely.first_that_hold(panel, 6, likely.likely_order(panel, 6, None))
     assert panel.met(start).all()
     assert start.sum() < 45  # an order that told nothing would need most of the players
     longer = search.robust_group(games, 90, hold=hold, budget=8000)
     assert int(longer.size) <= int(found.size) < 45
+
+
+def test_the_second_draw_is_about_groups_as_they_will_be():
+    """Likely players in sizes around the one that is enough, and not the same ones each time."""
+    asked = []
+    panel = panel_of(many_players(), 90)
+    scores = panel.scores
+    panel.scores = lambda numbers, groups: asked.append(groups) or scores(numbers, groups)
+    order = likely.likely_order(panel, 6, None)
+    broad, near = asked
+    assert broad.shape == near.shape == (8 * 90, 90)
+    np.testing.assert_array_equal(broad[:360], ~broad[360:])
+    enough = likely.first_that_hold(panel, 6, order).sum()
+    assert near.sum(1).max() <= 2 * enough < broad.sum(1).max()
+    assert near[:, order[:5]].mean() > 2 * near[:, order[-45:]].mean()
+    assert near[:, order[enough:]].any(0).mean() > 0.5
 
 
 def test_an_order_is_cut_where_it_is_first_enough():
@@ -118,7 +134,7 @@ def test_neighbours_are_expected_to_matter_alike():
         games = [ThresholdGame(jnp.asarray(2 * inside.ravel() + n, jnp.float32), jnp.float32(-6)) for n in noise]
         hits = []
         for told in (None, borders):
-            order = likely.likely_order(panel_of(games, side * side), told)
+            order = likely.likely_order(panel_of(games, side * side), len(games), told)
             hits.append(inside.ravel()[order[:9]].sum())
         seen.append(hits)
     alone, together = np.mean(seen, axis=0)
