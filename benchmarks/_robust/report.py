@@ -99,14 +99,15 @@ def markdown(table: dict[str, Any], ours: str = "robust") -> str:
             rows.append("| " + " | ".join(cells) + " |")
     rows += [
         "",
-        f"| order | photos | players at 80 % | {ours} / players at the same share | forwards |",
-        "|---|---|---|---|---|",
+        f"| order | photos | players at 80 % | {ours} / players at the same share | on the object, as many players | "
+        "forwards |",
+        "|---|---|---|---|---|---|",
     ]
     for name, entry in table.items():
         if entry["kind"] == "order":
             ratio = entry.get(f"{ours} / its size at the same share")
             ends = "" if ratio is None else f"{ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f})"
-            cells = [name, str(entry["photos"]), told(entry, "size at 80 %"), ends]
-            cells += [told(entry, "inside", 100) + " %" if "inside" in entry else "", told(entry, "forwards")]
+            inside = told(entry, "inside", 100) + " %" if "inside" in entry else ""
+            cells = [name, str(entry["photos"]), told(entry, "size at 80 %"), ends, inside, told(entry, "forwards")]
             rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
