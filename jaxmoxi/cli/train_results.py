@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from jaxmoxi.errors import warn
 from jaxmoxi.files import write_whole
 
 if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other command needs them
@@ -16,6 +19,7 @@ if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other 
     from jaxmoxi.p2p import P2P
 
 _CERTAINTIES = (0.8, 0.9, 0.95, 0.99)
+_NOTHING = 0.02  # of the pixels: next to none of them
 
 
 def print_epoch(line: dict[str, Any]) -> None:
@@ -56,6 +60,18 @@ def evaluate(options: Train, task: Task, model: P2P, mesh: Mesh | None) -> tuple
         inverse=task.train.method == "comet-inverse",
     )
     record = evaluation.to_dict()
+    if task.train.select:
+        warn_of_nothing(float(np.min(evaluation.hard_share)))
     if not task.train.select:  # as it was before other methods had numbers too
         record["accuracy"] = float(evaluation.accuracy[0])
     return evaluation.table(), record | {"method": task.train.method}
+
+
+def warn_of_nothing(share: float) -> None:
+    """Tells of a model that sees next to none of the pixels: its answers are about those for an empty image."""
+    if share < _NOTHING:
+        warn(
+            f"the trained model keeps {100 * share:.2g} % of the pixels of the test images: its selector gives hardly "
+            "any superpixel a probability above 1/2, and the figures are those of nearly empty images. More epochs, or "
+            "a lower --regulariser-weight, may help"
+        )

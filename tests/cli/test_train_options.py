@@ -10,6 +10,7 @@ import pytest
 from jaxmoxi import p2p
 from jaxmoxi.cli import shared as _command
 from jaxmoxi.cli import train as _train
+from jaxmoxi.cli import train_results
 from jaxmoxi.cli.main import main
 from jaxmoxi.cli.signals import Budget
 from jaxmoxi.p2p.training.presets import PRESETS
@@ -88,6 +89,13 @@ def test_a_preset_that_grows_geometrically_can_be_told_not_to_anneal(tmp_path):
     assert (prepared(**run).train.growth, prepared(**run).train.straight_through) == ("geometric", False)
     told = prepared(**run, anneal=False, straight_through=True, logit_weight=0.0).train
     assert (told.growth, told.anneal, told.straight_through, told.logit_weight) == ("linear", False, True, 0.0)
+
+
+def test_a_model_that_sees_nothing_is_told_of(recwarn):
+    train_results.warn_of_nothing(0.05)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="keeps 1.6 % of the pixels of the test images: its selector gives hardly any"):
+        train_results.warn_of_nothing(0.0158)
 
 
 def test_a_budget_of_no_minutes_is_any_time():
