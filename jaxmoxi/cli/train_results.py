@@ -47,7 +47,7 @@ def evaluate(options: Train, task: Task, model: P2P, mesh: Mesh | None) -> tuple
     from jaxmoxi.p2p.data import Loader
     from jaxmoxi.p2p.inference.fidelity import SHARES
 
-    config = task.config
+    config = model.config
     loader = Loader(task.test, image_size=config.image_size, num_groups=config.num_groups, batch_size=32, train=False)
     evaluation = p2p.evaluate(
         model,
@@ -60,7 +60,7 @@ def evaluate(options: Train, task: Task, model: P2P, mesh: Mesh | None) -> tuple
         inverse=task.train.method == "comet-inverse",
     )
     record = evaluation.to_dict()
-    if task.train.select:
+    if task.train.select and config.masking == "groups":
         warn_of_nothing(float(np.min(evaluation.hard_share)))
     if not task.train.select:  # as it was before other methods had numbers too
         record["accuracy"] = float(evaluation.accuracy[0])

@@ -111,6 +111,16 @@ def _check(options: Train) -> None:
                 raise CommandError(
                     f"--{name.replace('_', '-')} is about what is selected; with --black-box nothing is: leave one out"
                 )
+    method = "blackbox" if options.black_box else options.method or "p2p"
+    unused = {"straight_through": method != "p2p"} | dict.fromkeys(
+        ("init_selector", "anneal", "logit_weight"), method in ("blackbox", "blackbox-pixel-mask")
+    )
+    for name, ignored in unused.items():
+        if ignored and getattr(options, name) != getattr(type(options), name):  # it was typed
+            raise CommandError(
+                f"--{name.replace('_', '-')} is about what a selector learns in another method; --method {method} does "
+                "nothing with it: leave one out"
+            )
     if options.method not in (None, "p2p", "blackbox"):
         for name in ("threshold_input", "exact_budget", "certainties", "max_threshold"):
             if getattr(options, name):

@@ -135,6 +135,13 @@ def test_options_reach_the_settings(tmp_path):
         (["--method", "real-x", "--exact-budget"], "--exact-budget is about P2P's thresholds"),
         (["--method", "blackbox", "--threshold", "0.2"], "--threshold is about what is selected; with --black-box"),
         (["--method", "comet", "--black-box"], "--black-box is --method blackbox; --method is comet: leave one out"),
+        (
+            ["--black-box", "--anneal", "False"],
+            "--anneal is about what a selector learns in another method; --method bl",
+        ),
+        (["--black-box", "--init-selector"], "--init-selector is about what a selector learns in another method"),
+        (["--method", "comet", "--straight-through", "True"], "--method comet does nothing with it: leave one out"),
+        (["--method", "blackbox-pixel-mask", "--logit-weight", "0"], "--logit-weight is about what a selector learns"),
         (["--fidelity-shares", "10"], "--fidelity-shares: expected shares of the pixels in [0, 1], such as 0.1; got"),
         (["--num-scenes", "20", "--test-images", "9"], "--test-images: expected 1 to 4, the test images; got 9"),
         (["--num-scenes", "20", "--accumulate", "3"], "accumulate must be a whole number that divides the batch_size"),
