@@ -97,6 +97,42 @@ def _typed(options: Train, settings: Config | TrainConfig) -> dict[str, Any]:
     return {name: typed[name] for name in names & typed.keys()}
 
 
+_SELECTORS = ("p2p", "real-x", "comet", "comet-inverse")  # methods that train a selector
+_MEANING = {  # what options are about, and the methods to which that means something
+    "straight_through": ("how P2P samples its masks", ("p2p",)),
+    **dict.fromkeys(
+        ("threshold_input", "exact_budget", "certainties", "certainty", "max_threshold"), ("P2P's thresholds", ("p2p",))
+    ),
+    **dict.fromkeys(
+        ("selector", "init_selector", "selector_rate", "anneal", "logit_weight", "regulariser_weight"),
+        ("what a selector learns", _SELECTORS),
+    ),
+    **dict.fromkeys(
+        ("threshold", "fidelity_shares", "goal_share"), ("what is selected", (*_SELECTORS, "blackbox-pixel-mask"))
+    ),
+    "whole_epochs": ("epochs before those that select", (*_SELECTORS, "blackbox-pixel-mask")),
+}
+
+
+def _check_used(options: Train) -> None:
+    """Refuses an option that was typed and would change nothing."""
+    method = "blackbox" if options.black_box else options.method or "p2p"
+    typed = [name for name in _MEANING if getattr(options, name) != getattr(type(options), name)]
+    for name in typed:
+        about, methods = _MEANING[name]
+        if method not in methods:
+            raise CommandError(
+                f"--{name.replace('_', '-')} is about {about}; --method {method} does nothing with it: leave one out"
+            )
+    if method == "p2p" and options.threshold is not None:
+        for name in ("certainties", "certainty", "max_threshold"):
+            if name in typed:
+                raise CommandError(
+                    f"--{name.replace('_', '-')} is about the share of the pixels that each image needs; --threshold "
+                    f"{options.threshold:g} gives all the same: leave one out"
+                )
+
+
 def _check(options: Train) -> None:
     for name in ("epochs", "batch_size", "learning_rate", "num_scenes", "max_minutes"):
         value = getattr(options, name)
@@ -105,29 +141,7 @@ def _check(options: Train) -> None:
     levels = options.certainties
     if levels is not None and not (levels and all(0 < level <= 1 for level in levels)):
         raise CommandError(f"--certainties: expected probabilities in (0, 1], such as 0.9; got {levels}")
-    if options.black_box or options.method == "blackbox":
-        for name in ("threshold", "threshold_input", "exact_budget", "certainties", "max_threshold", "fidelity_shares"):
-            if getattr(options, name):
-                raise CommandError(
-                    f"--{name.replace('_', '-')} is about what is selected; with --black-box nothing is: leave one out"
-                )
-    method = "blackbox" if options.black_box else options.method or "p2p"
-    unused = {"straight_through": method != "p2p"} | dict.fromkeys(
-        ("init_selector", "anneal", "logit_weight"), method in ("blackbox", "blackbox-pixel-mask")
-    )
-    for name, ignored in unused.items():
-        if ignored and getattr(options, name) != getattr(type(options), name):  # it was typed
-            raise CommandError(
-                f"--{name.replace('_', '-')} is about what a selector learns in another method; --method {method} does "
-                "nothing with it: leave one out"
-            )
-    if options.method not in (None, "p2p", "blackbox"):
-        for name in ("threshold_input", "exact_budget", "certainties", "max_threshold"):
-            if getattr(options, name):
-                raise CommandError(
-                    f"--{name.replace('_', '-')} is about P2P's thresholds; --method {options.method} has a fixed one, "
-                    "--threshold: leave one out"
-                )
+    _check_used(options)
     shares = options.fidelity_shares
     if shares is not None and not (shares and all(0 <= share <= 1 for share in shares)):
         raise CommandError(f"--fidelity-shares: expected shares of the pixels in [0, 1], such as 0.1; got {shares}")
