@@ -143,7 +143,10 @@ def test_options_reach_the_settings(tmp_path):
         (["--method", "comet", "--straight-through", "True"], "--method comet does nothing with it: leave one out"),
         (["--method", "blackbox-pixel-mask", "--logit-weight", "0"], "--logit-weight is about what a selector learns"),
         (["--black-box", "--regulariser-weight", "3"], "--regulariser-weight is about what a selector learns"),
-        (["--method", "blackbox-pixel-mask", "--selector-rate", "3"], "--selector-rate is about what a selector learns"),
+        (
+            ["--method", "blackbox-pixel-mask", "--selector-rate", "3"],
+            "--selector-rate is about what a selector learns",
+        ),
         (["--method", "blackbox-pixel-mask", "--selector", "small"], "--selector is about what a selector learns"),
         (["--black-box", "--goal-share", "0.3"], "--goal-share is about what is selected; --method blackbox does"),
         (["--black-box", "--whole-epochs", "1"], "--whole-epochs is about epochs before those that select"),

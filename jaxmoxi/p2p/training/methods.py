@@ -15,15 +15,17 @@ comet-inverse        the same training, read the other way round: the pixels of 
 
 Deviations. All methods pay for the share of the pixels that exceeds `Config.threshold`, by the regulariser and with the
 annealing of `losses`; REAL-X pays lambda times the share, and COMET a hundred times the excess, without annealing.
-REAL-X's groups are the superpixels that all methods here share, not squares. Its gradient is that of relaxed samples
-made 0 or 1 (straight through), not REBAR's. What COMET hides is black, not of the mean colour, so that all methods hide
-alike. Its classifier gets the hinge's gradient too, a multiple of its own, to which Adam is all but blind. The frozen
-classifier is the one after `whole_epochs`, or the weights that `fit` starts from; COMET trains it in a run of its own.
+REAL-X's groups are the superpixels that all methods here share, not squares; its classifier and its selector are
+trained in one run, the selector against the classifier as it is. What COMET hides is black, not of the mean colour, so
+that all methods hide alike. Its classifier gets the hinge's gradient too, a multiple of its own, to which Adam is all
+but blind. The frozen classifier is the one after `whole_epochs`, or the weights that `fit` starts from; COMET trains it
+in a run of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,7 +34,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmoxi.p2p.config import Config
-from jaxmoxi.p2p.distribution import group_means, over_pixels, sample_relaxed
+from jaxmoxi.p2p.distribution import group_means, over_pixels
 from jaxmoxi.p2p.masking import evenly_spaced, shown
 from jaxmoxi.p2p.training.config import Method, Objective
 from jaxmoxi.p2p.training.losses import expected_share, sparsity_penalty
@@ -95,14 +97,47 @@ def realx_terms(
     mu = means[..., 0]
     some = jax.random.bernoulli(random_key, 0.5, mu.shape).astype(images.dtype)
     on_random = _cross_entropy(classifier(shown(images, over_pixels(some, regions), config)), labels)
-    kept = sample_relaxed(relax_key, mu, temperature, hard=True)
-    logits = fixed(shown(images, over_pixels(kept, regions), config))
-    target = _cross_entropy(logits, labels)
+
+    def answers(kept: Float[Array, "3 B G"]) -> Float[Array, "3 B K"]:
+        seen = shown(jnp.tile(images, (3, 1, 1, 1)), over_pixels(kept, regions).reshape(-1, *images.shape[1:3]), config)
+        return fixed(seen).reshape(3, len(images), -1)
+
+    target, logits = rebar(relax_key, mu, temperature, answers, labels)
     share = expected_share(jax.nn.sigmoid(mu), shares)
     sparsity = weight * sparsity_penalty(share, config.threshold, objective.regulariser)
     total = on_random + target + sparsity + objective.logit_weight * jnp.mean(mu**2)
     hard = jnp.mean(jnp.sum((mu > 0) * shares, -1))
     return Terms(total, target, sparsity, logits, jnp.mean(share), hard)
+
+
+def rebar(
+    key: Key[Array, ""],
+    mu: Float[Array, "B G"],
+    temperature: Float[Array, ""],
+    answers: Callable[[Float[Array, "3 B G"]], Float[Array, "3 B K"]],
+    labels: Int[Array, "B"],
+) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
+    """(the mean cross-entropy of samples of 0 and 1, their logits), with an unbiased gradient with respect to mu.
+
+    answers: the logits for three masks of each image: sampled, relaxed, and relaxed given what was sampled.
+    Source: Tucker et al., "REBAR: Low-variance, unbiased gradient estimates for discrete latent variable models",
+    NeurIPS 2017, equation 7 with a weight of 1, which REAL-X trains its selector by.
+    """
+    first, second = jax.random.split(key)
+    z = mu + jax.random.logistic(first, mu.shape, mu.dtype)
+    sample = jax.lax.stop_gradient(z > 0)
+    noise = jax.random.logistic(second, mu.shape, mu.dtype)
+    given = jnp.where(
+        sample, jax.nn.softplus(noise + jax.nn.softplus(mu)), -jax.nn.softplus(noise + jax.nn.softplus(-mu))
+    )
+    soft = jax.nn.sigmoid(jnp.stack([z, given]) / temperature)
+    logits = answers(jnp.concatenate([sample[None].astype(mu.dtype), soft]))
+    hard, relaxed, again = optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.broadcast_to(labels, (3, len(mu)))
+    )
+    likelihood = jnp.sum(jax.nn.log_sigmoid(jnp.where(sample, mu, -mu)), -1)
+    gradient = jax.lax.stop_gradient(hard - again) * likelihood + relaxed - again
+    return jnp.mean(jax.lax.stop_gradient(hard - gradient) + gradient), logits[0]
 
 
 def comet_terms(

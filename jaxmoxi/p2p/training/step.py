@@ -222,6 +222,7 @@ def _compared_loss(
         terms = methods.even_terms(classifier, images, labels, config)
     elif method == "real-x":
         fixed = _modules(config, jax.lax.stop_gradient(params), statistics, precision)[1]
+        fixed.eval()
         terms = methods.realx_terms(
             selector, classifier, functools.partial(run, fixed, precision=precision), images,
             jnp.asarray(batch.regions), labels, key, config, objective, weight=weight, temperature=warmth,

@@ -89,6 +89,38 @@ def test_realx_trains_its_classifier_on_random_masks_alone(problem):
     np.testing.assert_allclose(by_classifier, jax.grad(on_random)(v), atol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_the_gradient_of_real_x_is_unbiased(temperature):
+    mu = jnp.array([[0.5, -1.0, 0.2], [2.0, 0.0, -0.3]])
+    labels = jnp.array([1, 3])
+    single, pairs = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate([(3, 4), (3, 3, 4)]))
+
+    def answers(kept):
+        return 2 * kept @ single + jnp.einsum("...g,...h,ghk->...k", kept, kept, pairs)
+
+    def exact(mu):
+        kept = jnp.array(list(np.ndindex(2, 2, 2)), jnp.float32)[:, None]  # [8, 1, 3], every one there is
+        chances = jnp.prod(jax.nn.sigmoid(jnp.where(kept > 0, mu, -mu)), -1)
+        losses = -jax.nn.log_softmax(answers(kept))[:, 0, labels]
+        return jnp.mean(jnp.sum(chances * losses, 0))
+
+    def estimate(mu, key):
+        return methods.rebar(key, mu, jnp.float32(temperature), answers, labels)[0]
+
+    keys = jax.random.split(jax.random.key(5), 40_000)
+    losses, gradients = jax.jit(jax.vmap(jax.value_and_grad(estimate), (None, 0)))(mu, keys)
+    for found, wanted in ((losses, exact(mu)), (gradients, jax.grad(exact)(mu))):
+        error = np.std(found, axis=0) / np.sqrt(len(keys))
+        assert (np.abs(np.mean(found, axis=0) - wanted) < 4 * error).all()
+
+    def by_score(key):
+        kept = (jax.random.logistic(key, mu.shape) > -mu).astype(jnp.float32)
+        losses = -jax.nn.log_softmax(answers(kept))[jnp.arange(2), labels]
+        return losses[:, None] * (kept - jax.nn.sigmoid(mu)) / 2
+
+    assert (np.std(gradients, axis=0) < 0.8 * np.std(jax.vmap(by_score)(keys), axis=0)).all()
+
+
 def test_a_black_box_of_few_pixels_by_hand(problem):
     images, _, labels, v = problem
     config = dataclasses.replace(methods.for_method(CONFIG, "blackbox-pixel-mask"), threshold=0.25)
