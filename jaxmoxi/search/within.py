@@ -8,9 +8,14 @@ search from the other end, each step among a shortlist: the players that did bes
 next of the ranking that were not tried yet. *Polish*: moves of single players that enlarge the area under the
 probability, until the passes are spent or no move helps.
 
-A first ranking and a shortlist along it are also MDA's (Walker, Jha, Ewetz, ICLR 2025); the ranking of pixels by what
+Where players are pixels, and there are passes enough, it searches from *both ends* instead of these first two stages:
+everybody left is tried, the best goes to the front and one of the worst to the back, by the probability with the
+players alone and that without them. A group that tells nothing alone may be missed already.
+
+The search from both ends by both probabilities is LiMA's (Chen et al., arXiv 2504.00470), with two of its four terms. A
+first ranking and a shortlist along it are also MDA's (Walker, Jha, Ewetz, ICLR 2025); the ranking of pixels by what
 each player's absence costs is the first look of PhaseWin (Gu et al., arXiv 2511.10914) and of LiMA's collaboration
-score (Chen et al., arXiv 2504.00470). `benchmarks/search.py --budgets` measures all of them.
+score. `benchmarks/search.py --budgets` measures all of them.
 """
 
 from __future__ import annotations
@@ -33,8 +38,11 @@ from jaxmoxi.search.shared import check_budget, neighbours
 GRADIENT = 3
 # The front's share of the evaluations, where there are so many for each player; else it takes all of them.
 FRONT, POLISHED = 0.6, 4
-# From so many evaluations for each player on, a second front has this part of them.
-TWICE, NARROW = 12, 5
+# From so many evaluations for each player on, a second front has this part of them. Of pixels, both ends have `ENDS`.
+TWICE, NARROW, ENDS = 12, 5, 0.6
+# From both ends: what the probability without the players weighs beside that with them alone, and how many of the worst
+# are asked who joins the back. Both are LiMA's.
+WITHOUT, WORST = 0.25, 8
 # A shortlist is as wide as lets the front reach this share of the players, and no narrower than LEAST.
 DEPTH, LEAST = 0.4, 4
 
@@ -63,29 +71,44 @@ def order_within(
     game = as_game(v)
     limit = check_budget(budget, num_players)
     oracle = Oracle(game, num_players, goal=None, insertion=insertion, batch_size=batch_size)
-    search = _Within(oracle, limit)
+    without = Oracle(game, num_players, goal=None, insertion=not insertion, batch_size=batch_size)
+    search = _Within(oracle, without, limit)
     order = search.run()
-    return CompletedOrder(jnp.asarray(order, jnp.int32), jnp.int32(oracle.count), jnp.int32(search.gradients))
+    return CompletedOrder(jnp.asarray(order, jnp.int32), jnp.int32(search.count), jnp.int32(search.gradients))
 
 
 class _Within:
-    def __init__(self, oracle: Oracle, budget: int):
-        self.oracle, self.budget, self.gradients = oracle, budget, 0
+    """without: the same game, asked about everybody but a group (with an insertion; else about the group alone)."""
+
+    def __init__(self, oracle: Oracle, without: Oracle, budget: int):
+        self.oracle, self.without, self.budget, self.gradients = oracle, without, budget, 0
         self.at_whole: Int[np.ndarray, "P"] | None = None  # players by the gradient at the whole image, if it was asked
 
     @property
     def limit(self) -> int:
-        """The evaluations that the gradients leave."""
-        return self.budget - GRADIENT * self.gradients
+        """The evaluations of `oracle` that the others leave."""
+        return self.budget - GRADIENT * self.gradients - self.without.count
+
+    @property
+    def count(self) -> int:
+        return self.oracle.count + self.without.count
+
+    @property
+    def tokens(self) -> bool:
+        """Whether gradients rank players. Where players are pixels, the first bit of a fill says little of a region."""
+        return self.oracle.game.gated and not self.oracle.game.blends
 
     def run(self) -> Int[np.ndarray, "P"]:
-        ranking, oracle = self.ranked(), self.oracle
+        oracle = self.oracle
+        if not self.tokens and self.budget >= TWICE * oracle.num_players:
+            return polish(oracle, self.both_ends(round(ENDS * self.budget)), self.limit)
+        ranking = self.ranked()
         spare = self.limit - oracle.count
-        if spare < TWICE * oracle.num_players:
+        if self.at_whole is None or spare < TWICE * oracle.num_players:
             return polish(oracle, self.front(ranking, spare), self.limit)
-        # A wide front need not be better than a narrow one. Of tokens it follows the gradient at the whole image alone,
-        # which ranks some high whom the descent ranks low.
-        wide = self.front(ranking, spare) if self.at_whole is None else self.front(self.at_whole, spare, plain=True)
+        # A wide front need not be better than a narrow one. It follows the gradient at the whole image alone, which
+        # ranks some high whom the descent ranks low.
+        wide = self.front(self.at_whole, spare, plain=True)
         fronts = [wide, self.front(ranking, spare // NARROW)]
         curves = [prefixes(order) for order in fronts]
         if oracle.count + oracle.unknown(np.concatenate(curves)) > self.limit:
@@ -96,8 +119,7 @@ class _Within:
     def ranked(self) -> Int[np.ndarray, "P"]:
         """A first order: by the gradients of a game whose players are tokens, else by what each one's absence costs."""
         num_players, game = self.oracle.num_players, self.oracle.game
-        # Where players are pixels, the first bit of a fill says little of a whole region of it.
-        if game.gated and not game.blends and self.budget >= GRADIENT:
+        if self.tokens and self.budget >= GRADIENT:
             return self.descent(game, max(1, min(num_players // 12, self.budget // (8 * GRADIENT))))
         everybody = np.ones(num_players, bool)
         asked = np.arange(min(num_players, self.budget))
@@ -147,6 +169,38 @@ class _Within:
             chosen.append(best)
             group[best] = True
         return np.array(chosen + left)
+
+    def both_ends(self, spare: int) -> Int[np.ndarray, "P"]:
+        """Greedy search for the first and the last players, as far as `spare` evaluations go; the others between."""
+        num_players, stop = self.oracle.num_players, self.count + spare
+        left, front, back = list(range(num_players)), [], []
+        shown: Bool[np.ndarray, "P"] = np.zeros(num_players, bool)
+        hidden, latest = shown.copy(), np.zeros(num_players)
+        while len(left) > 1:
+            scores = self._worth(neighbours(shown, np.array(left)), stop)
+            if scores is None:
+                break
+            latest[left] = scores
+            best = left.pop(int(np.argmax(scores)))
+            front.append(best)
+            shown[best] = True
+            if len(left) <= WORST:
+                continue
+            worst = sorted(left, key=lambda p: latest[p])[:WORST]
+            scores = self._worth(neighbours(hidden, np.array(worst)), stop)
+            if scores is None:
+                break
+            last = worst[int(np.argmin(scores))]
+            left.remove(last)
+            back.append(last)
+            hidden[last] = True
+        return np.array(front + sorted(left, key=lambda p: -latest[p]) + back[::-1])
+
+    def _worth(self, groups: Bool[np.ndarray, "C P"], stop: int) -> Float[np.ndarray, "C"] | None:
+        """What groups are worth by themselves and by their absence; None where evaluations up to `stop` do not pay."""
+        if self.count + self.oracle.unknown(groups) + self.without.unknown(groups) > stop:
+            return None
+        return self.oracle.chances(groups) + WITHOUT * self.without.chances(groups)
 
 
 def _shortlist(left: list[int], latest: Float[np.ndarray, "P"], width: int) -> list[int]:
