@@ -173,7 +173,8 @@ class Train:
                 mesh = _of_all(self.one_device) if several else _shared(devices, task.train.batch_size)
                 if first and not self.quiet:
                     print(
-                        f"training on {len(task.data):,} images of {task.config.num_classes} classes, in {self.out}"
+                        f"training on {len(task.data):,} images of {task.config.num_classes} classes, "
+                        f"{task.train.validation_share:.0%} of which validate, in {self.out}"
                         + ("" if others is None else f", with {others.count} processes"),
                         flush=True,
                     )

@@ -38,6 +38,8 @@ class Task(NamedTuple):
 def prepare(options: Train) -> Task:
     """What the options name, checked before anything long starts."""
     from jaxmoxi.p2p.data import Subset
+    from jaxmoxi.p2p.ranges import check_same_classes
+    from jaxmoxi.p2p.training.methods import for_method
     from jaxmoxi.p2p.training.presets import CLASSIFIERS, PRESETS
     from jaxmoxi.p2p.training.pretrained import classifier_of_run, is_run, model_of_run, pretrained_classifier
 
@@ -67,18 +69,30 @@ def prepare(options: Train) -> Task:
         data, test = sources(
             options.data, image_size=config.image_size, num_scenes=options.num_scenes, seed=options.seed
         )
+        check_same_classes(data.class_names, test.class_names, "test")
     classifier = None
     with one_line():
+        if len(data.class_names) < 2:
+            raise CommandError(f"--data {options.data} has one class, {data.class_names[0]}; expected two or more")
         config = dataclasses.replace(config, num_classes=len(data.class_names))
         if options.preprocessing is not None and options.init is None:
             raise CommandError("--preprocessing needs --init, whose images it describes")
         if options.init is not None and is_run(options.init):
             if options.preprocessing is not None:
                 raise CommandError("--preprocessing is about a checkpoint folder; --init names a run: leave it out")
-            take = model_of_run if options.init_selector else classifier_of_run
-            classifier, config = take(options.init, config)
+            take, config = (
+                (model_of_run, for_method(config, train.method))
+                if options.init_selector
+                else (classifier_of_run, config)
+            )
+            classifier, config = take(options.init, config, seed=options.seed)
         elif options.init_selector:
             raise CommandError("--init-selector needs an --init that names a run, which has a selector")
+        elif options.init is None and train.method in ("comet", "comet-inverse") and not train.whole_epochs:
+            raise CommandError(
+                f"--method {train.method} needs a trained classifier of whole images, which stays frozen: give --init, "
+                "or train it first with --whole-epochs"
+            )
         elif options.init is not None:
             classifier, config = pretrained_classifier(
                 options.init, config, seed=options.seed, preprocessing=options.preprocessing

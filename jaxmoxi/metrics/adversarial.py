@@ -29,7 +29,7 @@ from jaxmoxi.games.payoff import Link
 from jaxmoxi.guards import deliberate
 from jaxmoxi.metrics.registry import Column, Explained, Metric, Number, register
 from jaxmoxi.models.preprocess import Preprocessing
-from jaxmoxi.moxi.curves import Share, area_under, check_order, shares_along
+from jaxmoxi.moxi.curves import Share, area_under, check_order, check_share, check_sizes, shares_along
 from jaxmoxi.pytrees import is_concrete, record
 from jaxmoxi.regions.label_maps import region_sizes, visible_pixels
 from jaxmoxi.types import AnyArray
@@ -102,20 +102,21 @@ def adversarial_curve(
     Raises ValueError for what `pixel_value_fn` refuses, an image of integers or one outside the bounds, a function
     without a gradient, and for sizes, steps or bounds that cannot be.
     """
+    check_share(share)
     v = pixel_value_fn(logits_fn, image, target, regions, payoff="log_odds", link=link)
     if not is_concrete((v.image, order)):
         raise InputError("adversarial_curve is called from the host; take its parts under jit")
     if not jnp.issubdtype(v.image.dtype, jnp.floating):
         raise InputError(f"an image of {v.image.dtype} has no gradient; give floats and a function of float images")
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1 or not 0 < step_size <= 1:
-        raise InputError(f"expected at least 1 step, of a size in (0, 1]; got {steps!r} of {step_size}")
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1 or not _is_part(step_size):
+        raise InputError(f"expected at least 1 step, of a size in (0, 1]; got {steps!r} of {step_size!r}")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be at least 1; got {batch_size}")
     low, high = _range(getattr(logits_fn, "__self__", logits_fn), v.image, bounds)
     orders = jnp.asarray(order)
     single = orders.ndim == 1
     orders = jnp.stack([check_order(row) for row in (orders[None] if single else orders)])
-    at = _sizes(sizes, orders.shape[1])
+    at = check_sizes(sizes, orders.shape[1])
     if v.num_players not in (None, orders.shape[1]):
         raise InputError(f"expected an order of the {v.num_players} regions; got one of {orders.shape[1]} players")
     told = Problem(v, v.logits_fn, v.image, v.target, v.regions, orders.shape[1], v.link)
@@ -209,12 +210,8 @@ def _range(owner: Any, image: Num[Array, "H W channels"], bounds: Any) -> tuple[
     return jnp.asarray(low), jnp.asarray(high)
 
 
-def _sizes(sizes: Sequence[int] | None, num_players: int) -> list[int]:
-    at = np.arange(num_players + 1) if sizes is None else np.asarray(sizes)
-    good = at.ndim == 1 and len(at) > 1 and at.dtype.kind in "iu" and at[0] >= 0 and at[-1] <= num_players
-    if not good or (np.diff(at) <= 0).any():
-        raise InputError(f"expected at least two ascending sizes in 0 .. {num_players}; got {sizes}")
-    return at.tolist()
+def _is_part(number: Any) -> bool:
+    return isinstance(number, int | float | np.number) and bool(0 < number <= 1)
 
 
 _SHARES, _STEPS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5), 20

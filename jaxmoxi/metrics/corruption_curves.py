@@ -29,7 +29,7 @@ from jaxmoxi.guards import deliberate
 from jaxmoxi.metrics.corruptions import CORRUPTIONS, SEVERITIES, CorruptionKind, check_photo, corrupt
 from jaxmoxi.metrics.registry import Column, Explained, Line, Metric, Number, Panels, register
 from jaxmoxi.models.preprocess import Preprocessing
-from jaxmoxi.moxi.curves import Share, area_under, check_order, curve_readouts, shares_along
+from jaxmoxi.moxi.curves import Share, area_under, check_order, check_share, check_sizes, curve_readouts, shares_along
 from jaxmoxi.pytrees import is_concrete, record, static
 from jaxmoxi.regions.label_maps import region_sizes
 from jaxmoxi.types import AnyArray, Readout
@@ -128,6 +128,7 @@ def corruption_curve(
     Raises ValueError for what `corrupt`, `pixel_value_fn` and `curve_readouts` refuse, for kinds or severities that are
     unknown, repeated or none, and for a photo that is not of the model's size.
     """
+    check_share(share)
     kinds, severities = _checked(kinds, CORRUPTIONS, "kinds"), _checked(severities, SEVERITIES, "severities")
     photo = check_photo(photo)
     if not is_concrete((photo, order)):
@@ -139,9 +140,7 @@ def corruption_curve(
     single = orders.ndim == 1
     orders = jnp.stack([check_order(row) for row in (orders[None] if single else orders)])
     num_players = orders.shape[1]
-    at = list(range(num_players + 1)) if sizes is None else [int(k) for k in sizes]
-    if len(at) < 2 or at[0] < 0 or at[-1] > num_players or (np.diff(at) <= 0).any():
-        raise InputError(f"expected at least two ascending sizes in 0 .. {num_players}; got {sizes}")
+    at = check_sizes(sizes, num_players)
     clean = curve_readouts(v, orders[:1], insertion=False, sizes=[0], batch_size=batch_size) if at[0] == 0 else None
     found = []
     for name in kinds:
@@ -178,6 +177,8 @@ def _readouts(
 
 
 def _checked(names: Sequence[Any], allowed: Sequence[Any], what: str) -> tuple[Any, ...]:
+    if isinstance(names, np.ndarray | jax.Array):
+        names = np.asarray(names).tolist()
     given = tuple(names) if isinstance(names, Sequence) and not isinstance(names, str) else (names,)
     if not given or any(name not in allowed for name in given) or len(set(given)) < len(given):
         raise InputError(f"expected {what} among {', '.join(map(str, allowed))}, each once; got {names!r}")

@@ -146,6 +146,21 @@ def check_order(order: Int[AnyArray, "P"]) -> Int[Array, "P"]:
     return order.astype(jnp.int32)
 
 
+def check_sizes(sizes: Sequence[int] | None, num_players: int) -> list[int]:
+    """Group sizes of a curve, of all sizes where None are given. Raises ValueError for fewer than two, and no sizes."""
+    at = np.arange(num_players + 1) if sizes is None else np.asarray(sizes)
+    good = at.ndim == 1 and len(at) > 1 and at.dtype.kind in "iu" and at[0] >= 0 and at[-1] <= num_players
+    if not good or (np.diff(at) <= 0).any():
+        raise InputError(f"expected at least two ascending sizes in 0 .. {num_players}; got {sizes}")
+    return at.tolist()
+
+
+def check_share(share: object) -> None:
+    """Raises ValueError for what areas are not over."""
+    if not isinstance(share, str) or share not in ("players", "pixels"):
+        raise InputError(f"share must be 'players' or 'pixels'; got {share!r}")
+
+
 def shares_along(order: Int[AnyArray, "*M P"], pixels: Num[AnyArray, "P"]) -> Float[Array, "*M P1"]:
     """The share of the image that the first k players of an order have, for k from 0 to P; float32[..., P+1].
 
@@ -186,8 +201,7 @@ def _curve(
 ) -> Curve:
     game, order = as_game(v), check_order(order)
     num_players = order.shape[0]
-    if share not in ("players", "pixels"):
-        raise InputError(f"share must be 'players' or 'pixels'; got {share!r}")
+    check_share(share)
     if share == "players" and regions is not None:
         raise InputError(
             'regions tell the players\' pixels, which an area over players does not use: add share="pixels"'

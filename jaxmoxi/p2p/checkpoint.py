@@ -53,12 +53,36 @@ def save(directory: str | os.PathLike[str], model: P2P, *, class_names: tuple[st
 
     class_names: names of the K classes, kept beside the model.
     Under `jax.distributed` all processes call this, with the same folder and the same model.
-    Raises ValueError for a wrong number of names, and OSError if the folder cannot be written.
+    Raises ValueError for a wrong number of names, and for a folder that holds a training run or another program's
+    config.json; OSError if the folder cannot be written.
     """
     if class_names is not None and len(class_names) != model.config.num_classes:
         raise InputError(f"expected {model.config.num_classes} class names; got {len(class_names)}")
     record = {"config": json.loads(model.config.to_json()), "class_names": class_names and list(class_names)}
-    commit(local_folder(directory), record, model, Team(jax.process_index(), jax.process_count()))
+    folder = local_folder(directory)
+    _check_replaceable(folder)
+    commit(folder, record, model, Team(jax.process_index(), jax.process_count()))
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raises ValueError where saving a model would destroy something else."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"expected a folder to save the model in; {folder} is a file")
+    if not (folder / RECORD).exists():
+        return
+    try:
+        found = read_record(folder)
+    except DamagedError:
+        return  # an earlier model, damaged
+    except InputError:
+        raise InputError(
+            f"{folder} holds a {RECORD} that is not jaxmoxi's, which would be lost: save the model in another folder"
+        ) from None
+    if {"train", "training"} & found.keys():
+        raise InputError(
+            f"{folder} holds a training run, whose settings and checkpoints would be lost: save the model in another "
+            "folder"
+        )
 
 
 def commit(folder: Path, record: Mapping[str, Any], model: P2P, team: Team) -> None:

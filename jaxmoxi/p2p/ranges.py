@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,3 +71,22 @@ def check_labels(labels: ArrayLike, count: int, num_classes: int, *, name: str =
     if count and (found.min() < 0 or found.max() >= num_classes):
         raise InputError(f"expected {name} 0 .. {num_classes - 1}; got {found.min()} .. {found.max()}")
     return found
+
+
+def check_same_classes(names: Sequence[str] | None, others: Sequence[str] | None, where: str) -> None:
+    """Raises ValueError where two lists of classes are known and differ: the same label would be two classes.
+
+    where: whose the others are, such as "validation".
+    """
+    if not names or not others or list(names) == list(others):
+        return
+    missing, more = (sorted(set(a) - set(b)) for a, b in ((names, others), (others, names)))
+    differ = [
+        f"{what} {', '.join(some[:5])}{', ...' if len(some) > 5 else ''}"
+        for what, some in (("without", missing), ("with", more))
+        if some
+    ] or ["in another order"]
+    raise InputError(
+        f"the {where} data has other classes than the data to train on, {' and '.join(differ)}: its labels would be "
+        "those of other classes. Give both the same classes (an empty class folder is one too)"
+    )

@@ -20,16 +20,17 @@ from PIL import Image
 
 from jaxmoxi.errors import InputError, NaNValueError
 from jaxmoxi.files import write_whole
+from jaxmoxi.games.base import as_game
 from jaxmoxi.metrics.registry import DIRECTIONS
 from jaxmoxi.metrics.robustness import rank_correlation
-from jaxmoxi.moxi.curves import area_under, curve_readouts
+from jaxmoxi.moxi.curves import area_under, curve_readouts, player_pixels, shares_along
 from jaxmoxi.regions.spec import parse_regions
 from jaxmoxi.study.measure import Setting, curve_game
 from jaxmoxi.study.photos import UnreadableError, read_photo
 from jaxmoxi.study.records import Measured
 from jaxmoxi.study.store import Study
 
-_POINTS = 9  # sizes of a curve
+POINTS = 9  # sizes of a curve
 TOPS = (0.1, 0.25)  # shares of the players that a top group has
 
 
@@ -38,7 +39,7 @@ class Transfer(NamedTuple):
 
     photo:   its place in the study. order, game: the models' places. direction: 0 insertion, 1 deletion.
     method:  a name.
-    area:    over the share of the players, in [0, 1].
+    area:    over the share of what the study's curves are over (`share`), in [0, 1].
     """
 
     photo: int
@@ -169,20 +170,22 @@ def _areas(
 ) -> Float[np.ndarray, "N 2"]:
     """The probability areas of orders under a model's own game, of insertion and of deletion."""
     v, players = curve_game(task, picture, target), orders.shape[-1]
-    sizes = sorted({round(p * players) for p in np.linspace(0, 1, _POINTS)})
+    sizes = sorted({round(p * players) for p in np.linspace(0, 1, POINTS)})
+    pixels = np.ones(players) if task.config.share == "players" else player_pixels(as_game(v), players, None)
     found = []
     for d, direction in enumerate(DIRECTIONS):
         out = curve_readouts(
             v, orders[:, d], insertion=direction == "insertion", sizes=sizes, batch_size=task.batch_size
         )
         chances = np.asarray(out.probabilities, np.float32)  # which every game of an image tells
-        found.append(np.asarray(area_under(chances, np.asarray(sizes) / players)))
+        found.append(np.asarray(area_under(chances, shares_along(orders[:, d], pixels)[:, np.asarray(sizes)])))
     return np.stack(found, axis=1)
 
 
 def _digest(study: Study, photo: int, models: Mapping[int, Measured]) -> str:
     """A hash of what the areas of a photo follow from."""
-    found = hashlib.sha256(f"{study.name} {photo}".encode())
+    share = study.settings[min(models)][1].config.share
+    found = hashlib.sha256(f"{study.name} {photo} {share}".encode())
     for model, measured in sorted(models.items()):
         found.update(f"{model} {measured.target} {measured.methods}".encode())
         found.update(np.ascontiguousarray(measured.orders).tobytes())

@@ -111,6 +111,11 @@ def _transfer(
             "same command goes on.",
             "",
         ]
+    lines += [
+        f"One model's orders under another's game, at {across.POINTS} sizes each, which may be fewer than in the "
+        "tables above: areas over the same axis, but coarser.",
+        "",
+    ]
     for d, title in ((0, "Insertion (higher is better)"), (1, "Deletion (lower is better)")):
         rows: dict[tuple[int, int], dict[str, list[float]]] = {}
         for row in itertools.chain.from_iterable(found.values()):
@@ -145,5 +150,7 @@ def _mean(values: Sequence[float]) -> str:
     known = [value for value in values if not np.isnan(value)]
     if not known:
         return ""
-    half = 1.96 * np.std(known, ddof=1) / np.sqrt(len(known)) if len(known) > 1 else float("nan")
+    if len(known) == 1:  # no interval of one
+        return f"{known[0]:.3f}"
+    half = 1.96 * np.std(known, ddof=1) / np.sqrt(len(known))
     return f"{np.mean(known):.3f} ± {half:.3f}"

@@ -322,5 +322,5 @@ def _cell(means: Mapping[tuple[str, str], tuple[float, float] | None], method: s
     if found is None:
         return ""
     of = [mean[0] for (_, name), mean in means.items() if name == column.name and mean is not None]
-    text = f"{found[0]:.{column.digits}f} ± {found[1]:.{column.digits}f}"
+    text = f"{found[0]:.{column.digits}f}" + ("" if np.isnan(found[1]) else f" ± {found[1]:.{column.digits}f}")
     return f"**{text}**" if found[0] == (max(of) if column.higher else min(of)) else text

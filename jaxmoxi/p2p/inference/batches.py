@@ -44,10 +44,27 @@ def check_images(images: ArrayLike, regions: ArrayLike, model: P2P) -> tuple[Ima
     return images, regions.astype(np.int32)
 
 
+def check_masks(masks: ArrayLike, shape: tuple[int, ...]) -> Bool[np.ndarray, "B H W"]:
+    """Objects' masks as an array. Raises ValueError for another dtype than bool, and for another shape."""
+    masks = np.asarray(masks)
+    if masks.shape != shape or masks.dtype != bool:
+        raise InputError(f"expected masks bool{list(shape)}; got {masks.dtype} of shape {list(masks.shape)}")
+    return masks
+
+
+def check_finite(answers: Array | np.ndarray, whose: str) -> None:
+    """Raises FloatingPointError that names the first image for which somebody answers NaN. answers: [B, ...]."""
+    wrong = np.isnan(np.asarray(answers)).reshape(len(answers), -1).any(1)
+    if wrong.any():
+        raise FloatingPointError(
+            f"the {whose} answers NaN for image {np.argmax(wrong)}; are the model's weights finite?"
+        )
+
+
 def check_batch_size(batch_size: int, count: int) -> int:
     """The rows of a batch for so many images. Raises ValueError for a size below 1."""
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1; got {batch_size}")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise InputError(f"batch_size must be a whole number of at least 1; got {batch_size!r}")
     return min(batch_size, count)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxmoxi.p2p.data.example import Batch
 from jaxmoxi.p2p.inference import metrics
-from jaxmoxi.p2p.inference.batches import check_images, place_batches
+from jaxmoxi.p2p.inference.batches import check_finite, check_images, check_masks, place_batches
 from jaxmoxi.p2p.masking import classify_shown, evenly_spaced, pixel_mask
 from jaxmoxi.p2p.model import P2P
 from jaxmoxi.p2p.placement import Placement
@@ -32,6 +32,7 @@ def judge_pixels(
     batches: Iterable[Batch],
     shares: np.ndarray,
     *,
+    size: int,
     inverse: bool = False,
     whole: bool = False,
     mesh: Mesh | None = None,
@@ -39,25 +40,32 @@ def judge_pixels(
     """Each batch's rows of numbers, by the names of `Evaluation`, and its labels.
 
     shares:  float32[T], of the pixels, for the fidelity curves.
+    size:    images that go through a network together.
     inverse: True ranks the pixels the other way round: those of the lowest mask first.
     whole:   True judges a black box on whole images; nothing is ranked then.
     mesh:    shares every batch among its devices.
     """
     rows: list[Rows] = []
     labels: list[np.ndarray] = []
-    size = 1
+    most, size = size, 1
     for batch in batches:
-        images, _ = check_images(batch.images, batch.regions, model)
+        images, regions = check_images(batch.images, batch.regions, model)
         labels.append(check_labels(batch.labels, len(images), model.config.num_classes))
-        size, place = place_batches(max(size, len(images)), mesh)
-        rows.append(_judge(place.everywhere(model), np.asarray(images), batch, shares, size, place, inverse, whole))
+        masks = None if batch.masks is None else check_masks(batch.masks, regions.shape)
+        size, place = place_batches(max(size, min(most, len(images))), mesh)
+        everywhere = place.everywhere(model)
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
+            own = None if masks is None else masks[part]
+            row = _judge(everywhere, np.asarray(images[part]), own, shares, size, place, inverse, whole)
+            rows.append(row)
     return rows, labels
 
 
 def _judge(
     model: P2P,
     images: np.ndarray,
-    batch: Batch,
+    masks: np.ndarray | None,
     shares: np.ndarray,
     size: int,
     place: Placement,
@@ -72,6 +80,8 @@ def _judge(
         return np.asarray(_classify(model, full, place.split(mask)))[:count]
 
     logits = classify(mask)
+    check_finite(mask[:count], "selector")
+    check_finite(logits, "classifier")
     share = mask[:count].mean((1, 2), dtype=np.float64)
     row = {
         "probabilities": np.asarray(jax.nn.softmax(logits, axis=-1))[None],
@@ -83,10 +93,10 @@ def _judge(
     if whole:
         return row
     score = 1 - mask if inverse else mask
-    if batch.masks is not None:
+    if masks is not None:
         flat = score[:count].reshape(count, -1)
         pixels = np.broadcast_to(np.arange(side * side).reshape(side, side), (count, side, side))
-        row |= metrics.localisation(flat[None], (flat > 0.5)[None], pixels, np.asarray(batch.masks))._asdict()
+        row |= metrics.localisation(flat[None], (flat > 0.5)[None], pixels, masks)._asdict()
     if len(shares):
         rank = np.argsort(np.argsort(-score.reshape(len(score), -1), axis=1, kind="stable"), axis=1).reshape(mask.shape)
         even = model.config.masking == "even"

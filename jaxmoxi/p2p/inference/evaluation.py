@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxmoxi.errors import InputError
-from jaxmoxi.p2p.data.example import Batch
+from jaxmoxi.p2p.data.example import Batch, Source
+from jaxmoxi.p2p.data.loader import Loader
 from jaxmoxi.p2p.inference import metrics
-from jaxmoxi.p2p.inference.batches import check_batch_size, check_images
+from jaxmoxi.p2p.inference.batches import check_batch_size, check_images, check_masks
 from jaxmoxi.p2p.inference.comparison import judge_pixels
 from jaxmoxi.p2p.inference.fidelity import SHARES, Fidelity, agreements, check_shares
 from jaxmoxi.p2p.inference.predict import Prediction, check_certainty, predict_levels
@@ -139,25 +139,28 @@ def evaluate(
     whole:      True judges a black box on whole images: no fidelity, and nothing is localised.
     inverse:    True ranks the pixels of a soft mask the other way round (the method comet-inverse).
 
-    Raises ValueError for no batch at all, and for impossible images (see `predict`), labels, masks, shapes or levels.
+    Raises ValueError for no batch at all, a loader that trains (it has no end), and for impossible images (see
+    `predict`), labels, masks, shapes or levels; FloatingPointError if a network answers NaN.
     """
     from tqdm import tqdm  # what needs no bar runs without the package
 
     levels = check_certainty(certainty if model.config.dynamic_threshold else 1.0)
     at = check_shares(shares)
+    most = check_batch_size(batch_size, batch_size)
+    batches = _checked(batches)
     if whole or model.config.masking != "groups":
         shown = tqdm(batches, desc="evaluation", unit="batch", leave=False, disable=not progress)
-        rows, labels = judge_pixels(model, iter(shown), at, inverse=inverse, whole=whole, mesh=mesh)
+        rows, labels = judge_pixels(model, iter(shown), at, size=most, inverse=inverse, whole=whole, mesh=mesh)
         return _joined(rows, labels, None, at)
     if inverse:
         raise InputError("inverse=True is about the soft masks of comet; this model chooses groups")
-    most, size = check_batch_size(batch_size, batch_size), 0
+    size = 0
     rows, labels = [], []  # of each batch, [L, B, ...] and [B]
     for batch in tqdm(batches, desc="evaluation", unit="batch", leave=False, disable=not progress):
         images, regions = check_images(batch.images, batch.regions, model)
         size = size or min(most, len(images))
         labels.append(check_labels(batch.labels, len(images), model.config.num_classes))
-        masks = None if batch.masks is None else _masks(batch.masks, regions.shape)
+        masks = None if batch.masks is None else check_masks(batch.masks, regions.shape)
         found = predict_levels(model, images, regions, levels, size=size, mesh=mesh)
         row = _row(found, np.asarray(regions), masks)
         if len(at):
@@ -165,6 +168,19 @@ def evaluate(
             row |= {"deletion": deletion.swapaxes(1, 2), "insertion": insertion.swapaxes(1, 2)}
         rows.append(row)
     return _joined(rows, labels, levels if model.config.dynamic_threshold else None, at)
+
+
+def _checked(batches: Iterable[Batch]) -> Iterable[Batch]:
+    """Raises ValueError for what is no finite number of batches."""
+    if isinstance(batches, Loader) and batches.train:
+        raise InputError(
+            "a Loader to train by goes on for ever, and augments: evaluate data.Loader(source, train=False, ...)"
+        )
+    if isinstance(batches, Batch):
+        raise InputError("expected several batches; got one: evaluate [batch]")
+    if isinstance(batches, Source) and not isinstance(batches, Sequence):
+        raise InputError("expected batches; got a source of images: evaluate data.Loader(source, train=False, ...)")
+    return batches
 
 
 def _joined(
@@ -220,13 +236,6 @@ def _defined_mean(values: np.ndarray) -> np.ndarray:
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0.0).sum(1, dtype=np.float64) / defined.sum(1)
-
-
-def _masks(masks: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    masks = np.asarray(masks)
-    if masks.shape != shape or masks.dtype != bool:
-        raise InputError(f"expected masks bool{list(shape)}; got {masks.dtype} of shape {list(masks.shape)}")
-    return masks
 
 
 def _plain(value: Any) -> Any:

@@ -34,6 +34,7 @@ from jaxmoxi.p2p.inference.batches import (
     Images,
     Regions,
     check_batch_size,
+    check_finite,
     check_images,
     classify_kept,
     place_batches,
@@ -110,7 +111,7 @@ def predict(
                 `local_mesh` is the fastest.
 
     Raises ValueError for impossible shapes, labels or certainties, and for images outside [0, 1] or not finite;
-    FloatingPointError if the classifier answers NaN, as it does with weights that are not finite.
+    FloatingPointError if selector or classifier answer NaN, as they do with weights that are not finite.
     """
     if model.config.masking != "groups":
         raise InputError(
@@ -136,6 +137,8 @@ def predict_levels(
     size, place = place_batches(size, mesh)
     model = place.everywhere(model)
     logits_at, masks, areas, embeddings = _select_all(model, size, place, images, regions, taus)  # first two: [B, T, G]
+
+    check_finite(logits_at, "selector")
 
     # Only the thresholds at which an image's mask changes need the classifier; they come first in `stops`, ascending.
     is_stop = np.ones((count, len(taus)), bool)

@@ -7,9 +7,12 @@ one compiled prediction.
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.data.augment import Augmentation
@@ -59,7 +62,7 @@ class Objective:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1; got {value!r}")
-        if not 0 <= self.whole_epochs < self.num_epochs:
+        if not isinstance(self.whole_epochs, int) or not 0 <= self.whole_epochs < self.num_epochs:
             raise InputError(
                 f"whole_epochs must lie in 0 .. num_epochs - 1 = {self.num_epochs - 1}; got {self.whole_epochs!r}"
             )
@@ -75,8 +78,8 @@ class Objective:
                 f"full_first_epoch={self.full_first_epoch}, anneal={self.anneal}"
             )
         for name in ("regulariser_weight", "covariance_weight", "logit_weight"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} must be at least 0; got {getattr(self, name)!r}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be at least 0 and finite; got {getattr(self, name)!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,12 +145,19 @@ class TrainConfig(Objective):
         if not self.select or self.method == "blackbox":
             object.__setattr__(self, "select", False)
             object.__setattr__(self, "method", "blackbox")
-        for name in ("batch_size", "learning_rate", "selector_rate", "eval_every", "save_every", "log_every"):
+        for name in ("learning_rate", "selector_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be above 0 and finite; got {getattr(self, name)}")
+        for name, least in {"batch_size": 1, "eval_every": 1, "save_every": 1, "log_every": 1, "seed": 0}.items():
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be above 0; got {value}")
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay must be at least 0; got {self.weight_decay}")
+            if value is None and name == "save_every":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise InputError(f"{name} must be a whole number of at least {least}; got {value!r}")
+        if self.seed >= 2**32:
+            raise InputError(f"seed must be below 2**32; got {self.seed}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay must be at least 0 and finite; got {self.weight_decay}")
         if self.schedule not in ("cosine", "constant"):
             raise InputError(f'expected a schedule of "cosine" or "constant"; got {self.schedule!r}')
         if not 0 <= self.warmup < 1:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from jaxmoxi.p2p.data.example import Batches, Source
 from jaxmoxi.p2p.model import P2P, State, init
 from jaxmoxi.p2p.placement import placement
 from jaxmoxi.p2p.processes import local_part, team_of
+from jaxmoxi.p2p.ranges import check_same_classes
 from jaxmoxi.p2p.training.checkpoints import Checkpoints
 from jaxmoxi.p2p.training.compiled import compiled
 from jaxmoxi.p2p.training.config import TrainConfig, with_moved
@@ -38,7 +40,7 @@ from jaxmoxi.p2p.training.feed import feed, make_batches, size_of
 from jaxmoxi.p2p.training.lock import only_one
 from jaxmoxi.p2p.training.methods import for_method
 from jaxmoxi.p2p.training.pretrained import fingerprint, start_from
-from jaxmoxi.p2p.training.run_folder import claim, finish, read_history, write_history
+from jaxmoxi.p2p.training.run_folder import claim, finish, give_up, read_history, write_history
 from jaxmoxi.p2p.training.step import Metrics, TrainState, init_state
 from jaxmoxi.p2p.training.throughput import Measured, Throughput
 from jaxmoxi.p2p.training.validation import StoppedError, validate
@@ -117,6 +119,7 @@ def fit(
         names = getattr(data, "class_names", None)
         if names and len(names) != config.num_classes:
             raise InputError(f"the data has {len(names)} classes, the configuration num_classes={config.num_classes}")
+        check_same_classes(names, getattr(validation, "class_names", None), "validation")
         if train.method in ("comet", "comet-inverse") and classifier is None and not train.whole_epochs:
             raise InputError(
                 f"the method {train.method} needs a trained classifier of whole images, which stays frozen; start from "
@@ -142,6 +145,7 @@ def fit(
                 if team.first:
                     closing.enter_context(only_one(folder))
                     claim(folder, record, resume=resume)
+                    closing.push(functools.partial(_give_up_without_a_checkpoint, folder))
                     read_history(folder)
             team.check_folder(folder)
         batches, held_out = make_batches(config, train, data, validation, progress, team)
@@ -253,6 +257,12 @@ def fit(
             kept.wait()
             finish(folder, record, state.result, team)
         return FitResult(state.result, history, state)
+
+
+def _give_up_without_a_checkpoint(folder: Path, kind: Any, error: BaseException | None, trace: Any) -> None:
+    """Where settings or data are at fault, they are mended and the same folder is named again."""
+    if isinstance(error, InputError | MemoryError):
+        give_up(folder)
 
 
 def _reaches_goal(line: dict[str, Any], train: TrainConfig) -> bool:

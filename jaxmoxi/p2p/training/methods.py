@@ -159,7 +159,7 @@ def comet_terms(
     share = jnp.mean(mask, axis=(1, 2))
     sparsity = weight * sparsity_penalty(share, config.threshold, objective.regulariser)
     total = target + jnp.maximum(target - hidden + _GAP, 0) + sparsity + objective.logit_weight * jnp.mean(mu**2)
-    return Terms(total, target, sparsity, logits, jnp.mean(share), jnp.mean(mask > 0.5))
+    return Terms(total, target, sparsity, logits, jnp.mean(share), jnp.mean(share))
 
 
 def _cross_entropy(logits: Float[Array, "B K"], labels: Int[Array, "B"]) -> Float[Array, ""]:

@@ -14,7 +14,7 @@ from jaxmoxi.models.checkpoints.chosen import Asked
 from jaxmoxi.models.networks import vit
 from jaxmoxi.p2p.arrays import DamagedError, flatten, local_folder
 from jaxmoxi.p2p.checkpoint import load, read_record
-from jaxmoxi.p2p.config import Config, ViTConfig
+from jaxmoxi.p2p.config import Config, ResNetConfig, ViTConfig
 from jaxmoxi.p2p.model import P2P, State, init
 
 
@@ -61,26 +61,29 @@ def is_run(folder: str | os.PathLike[str]) -> bool:
     return True
 
 
-def classifier_of_run(folder: str | os.PathLike[str], config: Config) -> tuple[State, Config]:
+def classifier_of_run(folder: str | os.PathLike[str], config: Config, *, seed: int = 0) -> tuple[State, Config]:
     """`(classifier, config)` from the folder of a P2P model or of a training run, as `pretrained_classifier` has them.
 
-    The returned configuration has that model's normalisation and colour of hidden pixels.
+    The returned configuration has that model's normalisation and colour of hidden pixels. For another number of classes
+    the classifier has a new head, drawn from `seed`.
     Raises ValueError for a folder that `p2p.load` does not read, and for another classifier, listing what differs.
     """
-    model, config = _of_run(folder, config, ("classifier", "num_classes", "image_size"), "classifier")
+    model, config = _of_run(folder, config, ("classifier", "image_size"), "classifier", seed)
     return model.classifier, config
 
 
-def model_of_run(folder: str | os.PathLike[str], config: Config) -> tuple[P2P, Config]:
+def model_of_run(folder: str | os.PathLike[str], config: Config, *, seed: int = 0) -> tuple[P2P, Config]:
     """`(model, config)` as `classifier_of_run` has them, with the run's selector too.
 
     Raises ValueError as it does, and for another selector or another use of the threshold.
     """
     names = ("selector", "embedding_size", "dynamic_threshold", "threshold_input")
-    return _of_run(folder, config, ("classifier", "num_classes", "image_size", *names), "networks")
+    return _of_run(folder, config, ("classifier", "image_size", *names), "networks", seed)
 
 
-def _of_run(folder: str | os.PathLike[str], config: Config, names: tuple[str, ...], called: str) -> tuple[P2P, Config]:
+def _of_run(
+    folder: str | os.PathLike[str], config: Config, names: tuple[str, ...], called: str, seed: int
+) -> tuple[P2P, Config]:
     """A run's model, and the configuration with its colours, if the two agree in the settings of these names."""
     model = load(folder)
     wrong = [
@@ -90,6 +93,11 @@ def _of_run(folder: str | os.PathLike[str], config: Config, names: tuple[str, ..
     ]
     if wrong:
         raise InputError(f"{folder} has not the configuration's {called}: {', '.join(wrong)}")
+    if model.config.num_classes != config.num_classes:
+        state = jax.tree.map(lambda a: a, model.classifier)  # a copy of the structure, to put the head into
+        head = "fc" if isinstance(config.classifier, ResNetConfig) else "head"
+        state[head] = init(jax.random.key(seed), config).classifier[head]
+        model = P2P(model.selector, state, config)
     same = {name: getattr(model.config, name) for name in ("mean", "std", "fill")}
     return model, dataclasses.replace(config, **same)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from jaxmoxi.p2p.arrays import seal
 from jaxmoxi.p2p.checkpoint import RECORD, commit, read_record
 from jaxmoxi.p2p.model import P2P
 from jaxmoxi.p2p.processes import Team
+from jaxmoxi.p2p.training.checkpoints import STEPS
 from jaxmoxi.p2p.training.config import OBJECTIVE
+from jaxmoxi.p2p.training.curves import FILE as CURVES
 
 _HISTORY = "history.jsonl"
 _TRAIN = {"train", "training"}  # what the settings are called in a record, today and in older ones
@@ -31,6 +34,16 @@ def claim(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
         if not resume:
             raise InputError(f"{folder} already holds a training run; resume it, or train in another directory")
     files.claim(folder, RECORD, seal({**record, "arrays": None}), kind="run", settings=_settings)
+
+
+def give_up(folder: Path) -> None:
+    """Makes a folder free again whose run failed before its first checkpoint: there is nothing to go on from."""
+    kept = folder / STEPS
+    if kept.is_dir() and any(step.name.isdigit() for step in kept.iterdir()):
+        return
+    shutil.rmtree(kept, ignore_errors=True)
+    for name in (RECORD, CURVES, _HISTORY):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _settings(record: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from jaxmoxi.p2p.data.example import Batch, Batches
+from jaxmoxi.p2p.inference.batches import check_finite
 from jaxmoxi.p2p.inference.predict import predict
 from jaxmoxi.p2p.masking import classify_shown, pixel_mask
 from jaxmoxi.p2p.model import P2P
@@ -58,9 +59,11 @@ def _sums(model: P2P, batch: Batch, certainty: float | None, mesh: Mesh | None) 
     """Correct answers, shares, thresholds and images of a batch, summed."""
     size = len(batch.images)
     if certainty is None:
-        classes, share, threshold = jnp.argmax(_whole(model, batch.images), -1), np.ones(size), np.ones(size)
+        check_finite(answer := _whole(model, batch.images), "classifier")
+        classes, share, threshold = jnp.argmax(answer, -1), np.ones(size), np.ones(size)
     elif model.config.masking != "groups":
         answer, shown = _through_pixels(model, batch.images)
+        check_finite(answer, "model")
         classes, share = jnp.argmax(answer, -1), np.asarray(shown)
         threshold = np.full(size, model.config.threshold)
     else:

@@ -130,7 +130,7 @@ def test_a_goal_ends_the_training_for_good(whole, tmp_path):
         ({"goal_accuracy": 90}, r"goal_accuracy must lie in \(0, 1\]; got 90"),
         ({"goal_share": 0.0}, r"goal_share must lie in \(0, 1\]"),
         ({"selector_rate": 0.0}, "selector_rate must be above 0"),
-        ({"log_every": 0}, "log_every must be above 0"),
+        ({"log_every": 0}, "log_every must be a whole number of at least 1"),
         ({"method": "cosmos"}, "a method of p2p, blackbox, .*comet-inverse; got 'cosmos'"),
         ({"method": "comet", "select": False}, "select=False is the method blackbox; it is given with 'comet'"),
     ],
