@@ -85,10 +85,12 @@ def describe_rival(task: Task, found: Discrimination) -> str:
     now = f"{percent(chances[removed])}, {other!r} {percent(others[removed])}"
     if np.isnan(found.needing.target_values[0]):
         best = int(np.nanargmax(chances))
-        goal = f"becomes {task.place}" if level is None else f"reaches {percent(level)}"
+        goal = f"become {task.place}" if level is None else f"reach {percent(level)}"
         ends = {0: "in the whole photo", total: "with every region hidden"}
         at = ends.get(best, f"without {best} of {total} regions")
-        return f"{name!r} never {goal}, whatever is removed: at most {percent(chances[best])}, {at}"
+        # One order of removals was followed: other groups were not looked at.
+        along = f"at most {percent(chances[best])}, {at}"
+        return f"{name!r} was not found to {goal}, removing one region after the other: {along}"
     verb = f"is {task.place}" if level is None else f"reaches {percent(level)}"
     if removed == total:
         return f"{name!r} {verb} with every region hidden, and not before ({now})"

@@ -61,6 +61,7 @@ class Without(NamedTuple):
     group:  bool[P], True for the regions hidden; None where the search found none, and the next three say nothing.
     value, probability, leads: what is said of the class while they are hidden.
     num_evaluations: what the search cost.
+    pieces: of a search for a group that lies together, its connected pieces; else None.
     """
 
     group: np.ndarray | None
@@ -68,6 +69,7 @@ class Without(NamedTuple):
     probability: float
     leads: bool
     num_evaluations: int
+    pieces: Pieces | None = None
 
 
 @contextmanager
@@ -136,7 +138,7 @@ def search_without(task: Task, *, batch_size: int | None, bar: bool, connected: 
     outs = readouts(v, ~group[None])
     return Without(
         group, float(outs.values[0]), float(np.asarray(outs.probabilities)[0]), bool(np.asarray(outs.leads)[0]),
-        int(found.num_evaluations),
+        int(found.num_evaluations), group_pieces(group, task.regions) if connected and group.any() else None,
     )  # fmt: skip
 
 
@@ -174,6 +176,8 @@ def describe_without(found: Without, task: Task) -> str:
         seen = f"not {task.place} in the whole photo ({chance})" if level is None else f"at {chance} in the whole photo"
         return f"nothing has to be hidden: {name!r} is {seen}"
     left = "" if size == 1 else ", and none of them can be left out"
+    if found.pieces is not None:
+        left = f", in {found.pieces}" + ("" if size == 1 else f"{left} without more pieces")
     if level is None:
         return f"without {these(size, len(found.group))} it is no longer {name!r} ({chance}){left}"
     return f"without {these(size, len(found.group))} {name!r} falls to {chance}{left}"
@@ -240,7 +244,10 @@ def group_arrays(task: Task, found: Groups) -> dict[str, np.ndarray]:
 def without_record(found: Without) -> dict[str, Any]:
     """What is known of the necessary group, for the JSON file; its group is null where there is none."""
     group = None if found.group is None else np.flatnonzero(found.group)
-    return found._asdict() | {"group": group}
+    record = {name: value for name, value in found._asdict().items() if name != "pieces"} | {"group": group}
+    if found.pieces is not None:
+        record |= {"pieces": found.pieces.count, "share_of_image": found.pieces.share}
+    return record
 
 
 def without_arrays(found: Without) -> dict[str, np.ndarray]:

@@ -98,7 +98,7 @@ def _find_robust(options: Explain, task: Task, seen: Ways, unseen: Ways) -> Outc
         record |= {"necessary": {"answer": answers[1]} | robust_record(found[1])}
         data |= {f"necessary_{name}": value for name, value in robust_arrays(found[1]).items()}
     kinds = ", ".join(dict.fromkeys(seen.kinds))
-    caption = caption_of(options, task, ROBUST, hidden=f"{len(seen.games)} ways ({kinds})")
+    caption = caption_of(options, task, ROBUST, hidden=f"{len(seen.games)} way{'s'[: len(seen.games) > 1]} ({kinds})")
     count = sum(int(robust.found.num_evaluations) for robust in found if robust.found is not None)
     titles = [which for which, _ in told]
     return Outcome(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,13 +83,21 @@ def search_robust(
             if not insertion:
                 return nobody
             advice = "a lower --hold, or another --seed"
-            raise CommandError(str(error).replace("a lower hold, or leave these games out", advice)) from error
+            if not seen.able(insertion).any():
+                advice = "another --target: the model does not answer this class for the whole photo"
+            said = str(error).replace("a lower hold, or leave these games out", advice)
+            said = re.sub(r"of the numbers \[([\d, ]+)\]", _from_one, said)  # as the warnings of the photo number them
+            raise CommandError(said) from error
     if found.stability is None:
         return nobody._replace(found=found)
     told = found.stability
     return nobody._replace(
         found=found, met=met(task.stop, Readout(told.values, told.leads, told.probabilities), insertion)
     )
+
+
+def _from_one(said: re.Match[str]) -> str:
+    return f"of the numbers [{', '.join(str(int(number) + 1) for number in said[1].split(','))}]"
 
 
 def describe_robust(task: Task, seen: Ways, unseen: Ways, robust: Robust) -> tuple[str, str]:

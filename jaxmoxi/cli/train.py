@@ -174,7 +174,7 @@ class Train:
                 if first and not self.quiet:
                     print(
                         f"training on {len(task.data):,} images of {task.config.num_classes} classes, "
-                        f"{task.train.validation_share:.0%} of which validate, in {self.out}"
+                        f"some held out to validate, in {self.out}"
                         + ("" if others is None else f", with {others.count} processes"),
                         flush=True,
                     )

@@ -73,7 +73,9 @@ def prepare(options: Train) -> Task:
     classifier = None
     with one_line():
         if len(data.class_names) < 2:
-            raise CommandError(f"--data {options.data} has one class, {data.class_names[0]}; expected two or more")
+            raise CommandError(
+                f"--data {options.data} has one class, {', '.join(data.class_names)}; expected two or more"
+            )
         config = dataclasses.replace(config, num_classes=len(data.class_names))
         if options.preprocessing is not None and options.init is None:
             raise CommandError("--preprocessing needs --init, whose images it describes")

@@ -189,8 +189,9 @@ def _read_one(game: Game, num_players: int) -> Readout:
 
 def check_batch_size(batch_size: int | None) -> None:
     """Raises ValueError unless `batch_size` is None or at least 1."""
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, or None to have it chosen; got {batch_size}")
+    whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    if batch_size is not None and not (whole and batch_size >= 1):
+        raise InputError(f"batch_size must be at least 1, or None to have it chosen; got {batch_size!r}")
 
 
 def choose_batch_size(v: ValueFn, num_players: int, *, max_visible: int | None = None) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Num
 
 from jaxmoxi.errors import InputError
@@ -123,15 +124,15 @@ def check_names(model: Any, asked: Any, known: Sequence[str], option: str) -> li
     if len(set(names)) != len(names):
         raise InputError(f"expected each of the {option} once; got {names}")
     if "tokens" in names and getattr(model, "token_grid", None) is None:
-        raise InputError(
-            '"tokens" needs a vision transformer, and this model has no tokens; leave it out: '
-            f"{option}={tuple(name for name in known if name in names and name != 'tokens')}"
-        )
+        left = tuple(name for name in known if name in names and name != "tokens")
+        instead = f"leave it out: {option}={left}" if left else f"name others of {', '.join(known[1:])}"
+        raise InputError(f'"tokens" needs a vision transformer, and this model has no tokens; {instead}')
     return names
 
 
 def check_shift(shift: int, image: Num[AnyArray, "H W channels"]) -> None:
     """Raises InputError for a shift below 0 or of half the image."""
     most = min(image.shape[:2]) // 2
-    if not 0 <= shift < max(most, 1):
-        raise InputError(f"expected a shift from 0 to less than {most} pixels; got {shift}")
+    whole = isinstance(shift, int | np.integer) and not isinstance(shift, bool)
+    if not whole or not 0 <= shift < max(most, 1):
+        raise InputError(f"expected a shift of whole pixels, from 0 to less than {most}; got {shift!r}")

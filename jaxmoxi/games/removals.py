@@ -94,6 +94,8 @@ def removals(
     for photos that do not fit or are not used, and as `pixel_value_fn`.
     """
     _check_numbers(key, count, brightness)
+    if not isinstance(flip, bool | np.bool_):
+        raise InputError(f"expected flip of True or False; got {flip!r}")
     names = _names(model, kinds, photos, count)
     if regions is None:
         regions = _regions_of_tokens(model, image)
@@ -173,8 +175,8 @@ def _check_numbers(key: Any, count: Any, brightness: float) -> None:
         ) from None
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise InputError(f"count is the number of games, at least 1; got {count!r}")
-    if not 0 <= brightness < np.inf:
-        raise InputError(f"brightness is in standard deviations of the image, at least 0; got {brightness}")
+    if not isinstance(brightness, int | float | np.number) or not 0 <= brightness < np.inf:
+        raise InputError(f"brightness is in standard deviations of the image, at least 0; got {brightness!r}")
 
 
 def _names(model: Any, kinds: Sequence[RemovalKind] | None, photos: Any, count: int) -> list[str]:
@@ -183,7 +185,13 @@ def _names(model: Any, kinds: Sequence[RemovalKind] | None, photos: Any, count: 
     if kinds is None:
         absent = {"tokens"} if getattr(model, "token_grid", None) is None else set()
         absent |= {"photo"} if photos is None else set()
-        return [name for name in everything if name not in absent]
+        names = [name for name in everything if name not in absent]
+        if photos is not None and count <= names.index("photo"):
+            raise InputError(
+                f'photos were given, and {count} games use none: "photo" is kind number {names.index("photo") + 1}. '
+                f"Ask for count={len(names)} or more, or name it: kinds=('photo', ...)"
+            )
+        return names
     names = check_names(model, kinds, everything, "kinds")
     if "photo" in names and photos is None:
         raise InputError('the kind "photo" needs other photos to take pixels from: give photos=[...], or leave it out')
@@ -209,6 +217,12 @@ def _stacked(photos: Any, image: Num[Array, "H W channels"]) -> Num[Array, "N H 
     if not len(photos):
         raise InputError("expected at least one photo in photos; got none")
     for i, photo in enumerate(photos):
+        kind = np.asarray(photo).dtype.kind
+        if kind in "iub" and jnp.issubdtype(image.dtype, jnp.floating):
+            raise InputError(
+                f"expected photos made as the image was, {image.dtype}; number {i} is {np.asarray(photo).dtype}: give "
+                "model.preprocess(photo)"
+            )
         if np.shape(photo) != image.shape:
             raise InputError(
                 f"expected photos of the image's shape {list(image.shape)}, made as it was; number {i} has shape "

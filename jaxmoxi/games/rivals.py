@@ -121,6 +121,15 @@ def difference_game(v_target: ValueFn, v_predicted: ValueFn, num_players: int) -
             f"expected the games of two classes; got the same game twice{which}. Give v_target for a class that the "
             "model does not predict, and v_predicted for the class that it does (target=None)"
         )
+    one, other = rising.target, falling.target
+    if one is not None and other is not None and is_concrete((one, other)) and np.array_equal(one, other):
+        raise InputError(
+            f"expected the games of two classes; got two of class {np.asarray(one).tolist()}. Give v_target for one "
+            "that the model does not predict, and v_predicted for the class that it does (target=None)"
+        )
+    images = [getattr(game, "image", None) for game in (rising, falling)]
+    if all(image is not None and is_concrete(image) for image in images) and not _equal(*images):
+        raise InputError("expected two games of the same image; got different images: make both games of one")
     target = rising.target
     shared = rising.link is not None and differing is not None and all(leaf is target for leaf in differing)
     return DifferenceGame(rising, falling, shared=shared)

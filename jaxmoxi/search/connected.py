@@ -74,8 +74,10 @@ def check_connected(connected: Connected | bool, games: Sequence[Game], num_play
 
     A traced game cannot be connected: the pieces are found on the host.
     """
-    if connected is False:
-        return None
+    if isinstance(connected, bool | np.bool_):
+        if not connected:
+            return None
+        connected = True
     wish = Connected() if connected is True else connected
     if not isinstance(wish, Connected):
         raise InputError(

@@ -13,12 +13,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import InputError, nan_error
 from jaxmoxi.games.base import ValueFn, as_game
-from jaxmoxi.games.evaluation import readouts, tells
+from jaxmoxi.games.evaluation import check_batch_size, readouts, tells
 from jaxmoxi.games.probe import check_players
 from jaxmoxi.guards import deliberate
-from jaxmoxi.pytrees import record
+from jaxmoxi.pytrees import is_concrete, record
 from jaxmoxi.types import AnyArray
 
 
@@ -44,6 +44,7 @@ def stability(
     group: Bool[AnyArray, "*G P"],
     *,
     insertion: bool = True,
+    batch_size: int | None = None,
 ) -> Stability:
     """A group under other value functions of the same players: other fills, other maskings, a shifted image.
 
@@ -51,9 +52,12 @@ def stability(
                and shape compile once.
     group:     bool[P], or bool[G, P] for several.
     insertion: True shows the group alone, False hides it.
+    batch_size: groups per chunk; None chooses.
 
-    Raises ValueError for no value function and for a group that is not bool[P] or bool[G, P].
+    Raises ValueError for no value function and for a group that is not bool[P] or bool[G, P]; NaNValueError that names
+    the value function. Inside `jit`, where nothing can be raised, a class whose value is NaN is not on top.
     """
+    vs = check_list(vs, "vs")
     if not vs:
         raise InputError("expected at least one value function to hold the group against; got none")
     group = jnp.asarray(group)
@@ -62,7 +66,17 @@ def stability(
             f"expected a group bool[P], or several as bool[G, P]; got {group.dtype} of shape {group.shape}"
         )
     masks = jnp.atleast_2d(group if insertion else ~group)
-    outs = [readouts(v, masks) for v in vs]
+    check_batch_size(batch_size)
+    outs = [readouts(v, masks, batch_size=batch_size and min(batch_size, len(masks))) for v in vs]
+    broken = [jnp.isnan(out.values) for out in outs]
+    for i, nan in enumerate(broken):
+        if is_concrete(nan) and nan.any():
+            which = f"for group {int(jnp.argmax(nan))}" if group.ndim == 2 else "for the group"
+            raise nan_error(f"{which} ({'alone' if insertion else 'hidden'})", whose=f"value function {i}")
+    outs = [
+        out._replace(leads=None if out.leads is None else out.leads & ~nan)
+        for out, nan in zip(outs, broken, strict=True)
+    ]
 
     def joined(columns: list[Any]) -> Any:
         told = [column for column in columns if column is not None]
@@ -77,9 +91,16 @@ def stability(
     )
 
 
+def check_list(vs: Sequence[ValueFn], name: str) -> list[ValueFn]:
+    """Value functions as a list. Raises ValueError for a single one."""
+    if callable(vs) or isinstance(vs, str) or not isinstance(vs, Sequence | tuple):
+        raise InputError(f"expected {name} as a list of value functions; got {type(vs).__name__}")
+    return list(vs)
+
+
 def check_alternatives(vs: Sequence[ValueFn], num_players: int) -> None:
     """Raises before a search what `stability` would raise after it. Games of one structure are traced once."""
-    for v in vs:
+    for v in check_list(vs, "alternatives"):
         game = as_game(v)
         check_players(game, num_players)
         tells(game, num_players)

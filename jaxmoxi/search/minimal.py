@@ -28,7 +28,7 @@ from jaxmoxi.search.device.doors import either_form
 from jaxmoxi.search.device.found import group_on_device, unreachable
 from jaxmoxi.search.holding import check_alternatives
 from jaxmoxi.search.oracle import GroupResult, Oracle, goal_of
-from jaxmoxi.search.shared import check_budget, neighbours, within
+from jaxmoxi.search.shared import check_budget, check_insertion, neighbours, within
 from jaxmoxi.types import Stop
 
 
@@ -83,6 +83,7 @@ def minimal_group(
     check_alternatives(alternatives, num_players)
     check_batch_size(batch_size)
     limit = check_budget(budget, num_players)
+    check_insertion(insertion)
     wish = check_connected(connected, [game], num_players)
 
     def on_host() -> GroupResult:

@@ -47,7 +47,8 @@ class GroupResult:
     group:           bool[P], True for its players.
     size:            int32[], how many they are.
     enough:          bool[], it reaches the goal. Inside `jit`, where nothing can be raised, False says that no group
-                     does (the group is then everybody), or that a value was NaN (nobody, and the value is NaN).
+                     along the way does (the group is then everybody), or that a value was NaN (nobody, and the value is
+                     NaN).
     value:           float32[], the payoff of the coalition it leaves visible (of the group, or of all others).
     num_evaluations: int32[], forward passes, of one coalition each, that the search made.
     stability:       how the group holds in other games, where the search was given some.
@@ -74,6 +75,11 @@ def goal_of(
     """
     game = as_game(v)
     check_players(game, num_players)
+    if not (stop is None or isinstance(stop, Stop)):
+        raise InputError(f"expected the goal as stop=Stop(...); got {stop!r}: Stop(flip=True) is the class on top")
+    for name, level in (("probability", probability), ("value", value)):
+        if isinstance(level, str):
+            raise InputError(f"expected {name} as a number; got {level!r}")
     if stop is not None and (probability is not None or value is not None):
         raise InputError("expected the goal once: as stop=Stop(...), or as probability=... or value=...; got both")
     if probability is not None and value is not None:

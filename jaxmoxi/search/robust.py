@@ -36,11 +36,11 @@ from jaxmoxi.search.asking import reader_of
 from jaxmoxi.search.climb import Group
 from jaxmoxi.search.connected import Connected, check_connected, connect, halves
 from jaxmoxi.search.counterexamples import ShareOracle, search_together, warn_of
-from jaxmoxi.search.holding import Stability, stability
+from jaxmoxi.search.holding import Stability, check_list, stability
 from jaxmoxi.search.minimal import minimal_group
 from jaxmoxi.search.oracle import Oracle, goal_of
 from jaxmoxi.search.panel import Panel
-from jaxmoxi.search.shared import check_budget
+from jaxmoxi.search.shared import check_budget, check_insertion
 from jaxmoxi.types import Readout, Stop
 
 _LEAST = 1024  # evaluations of a budget that nobody gave, for each game: all coalitions of up to ten players
@@ -121,6 +121,7 @@ def robust_group(
     and unseen, and where no group along the way reaches the goal in the share; NaNValueError that names the game.
     """
     games = _checked(vs, unseen, num_players, hold)
+    check_insertion(insertion)
     _, goal = goal_of(games[0], num_players, stop, probability=probability, value=value)
     for game in games[1:]:
         goal_of(game, num_players, stop, probability=probability, value=value)
@@ -154,7 +155,7 @@ def robust_group(
             searched = full.first
         held = panel.met(group)
         count = panel.count
-    judged = _judge(games[len(vs) :], group, goal, insertion)
+    judged = _judge(games[len(vs) :], group, goal, insertion, batch_size)
     return RobustGroup(
         group=jnp.asarray(group),
         size=jnp.int32(group.sum()),
@@ -190,12 +191,11 @@ def wilson_interval(count: int, trials: int) -> Float[Array, "2"]:
 def _checked(vs: Sequence[ValueFn], unseen: Sequence[ValueFn], num_players: int, hold: float) -> list[Game]:
     """The games, those of `vs` first, if they can be compared and the others are others."""
     for name, given in (("vs", vs), ("unseen", unseen)):
-        if callable(given) or not isinstance(given, Sequence):
-            raise InputError(f"expected {name} as a list of value functions; got {type(given).__name__}")
+        check_list(given, name)
     if not vs:
         raise InputError("expected at least one value function; got none")
-    if not 0 < hold <= 1:
-        raise InputError(f"hold is a share of the games, above 0 and at most 1; got {hold}")
+    if isinstance(hold, bool) or not isinstance(hold, int | float | np.number) or not 0 < hold <= 1:
+        raise InputError(f"hold is a share of the games, above 0 and at most 1; got {hold!r}")
     twice = [i for i, v in enumerate(unseen) if any(v is w for w in vs)]
     if twice:
         raise InputError(f"unseen games judge what a search never saw; numbers {twice} of unseen are among vs too")
@@ -207,13 +207,13 @@ def _checked(vs: Sequence[ValueFn], unseen: Sequence[ValueFn], num_players: int,
 
 
 def _judge(
-    games: Sequence[Game], group: Group, goal: Stop, insertion: bool
+    games: Sequence[Game], group: Group, goal: Stop, insertion: bool, batch_size: int | None
 ) -> tuple[Float[Array, ""], Float[Array, "2"], Stability] | None:
     """The share of games in which a group reaches the goal, its interval, and what they say; None without games."""
     if not games:
         return None
     rows = np.stack([group, np.ones(len(group), bool)])
-    told = jax.device_get(stability(games, rows, insertion=insertion))
+    told = jax.device_get(stability(games, rows, insertion=insertion, batch_size=batch_size))
     met = np.asarray(goal.met(Readout(told.values, told.leads, told.probabilities), 0, insertion))
     unable = np.flatnonzero(~met[1]).tolist()
     if unable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -38,10 +39,21 @@ def lots(draw: Any, players: Any) -> Any:
     return scramble(scramble(players + np.uint32(1)) + draw * np.uint32(0x9E3779B9))
 
 
+def check_insertion(insertion: bool) -> None:
+    """Raises InputError for what does not say whether a group is sufficient or necessary."""
+    if not isinstance(insertion, bool | np.bool_):
+        raise InputError(f"expected insertion of True (sufficient) or False (necessary); got {insertion!r}")
+
+
 def check_budget(budget: int | None, num_players: int) -> int:
-    """The number of evaluations that a budget stands for. Raises InputError unless it is None or at least 1."""
-    if budget is not None and budget < 1:
-        raise InputError(f"the budget is a number of evaluations, at least 1; got {budget}")
+    """The number of evaluations that a budget stands for. Raises InputError unless it is None or at least 1.
+
+    Infinity is no limit; another number is whole.
+    """
+    if budget is not None and budget != math.inf:
+        whole = isinstance(budget, int | np.integer) and not isinstance(budget, bool)
+        if not whole or budget < 1:
+            raise InputError(f"the budget is a number of evaluations, at least 1; got {budget!r}")
     return num_players * (num_players + 1) // 2 if budget is None else budget
 
 

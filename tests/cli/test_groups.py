@@ -103,7 +103,7 @@ def test_beam_of_a_number_of_regions_looks_at_every_size(run, folder, photo, bla
         (["--method", "minimal", "--until", "3"], "--until: --method minimal looks for the smallest group itself"),
         (["--method", "minimal", "--until", "all"], "give class, or a probability such as 0.9"),
         (["--method", "beam", "--until", "all"], "or a number of regions, whose best groups are then looked for"),
-        (["--method", "minimal", "--until", "0.9999999"], "no group reaches the goal"),
+        (["--method", "minimal", "--until", "0.9999999"], "no group along the way reaches the goal"),
     ],
 )
 def test_goals_that_no_group_has(run, args, message):
@@ -140,7 +140,7 @@ def test_where_no_group_is_necessary_the_other_is_shown_alone(run, monkeypatch, 
 
     def search(*args, insertion=True, **kwargs):
         if not insertion:
-            raise InputError("no group reaches the goal")
+            raise InputError("no group along the way reaches the goal")
         return genuine(*args, **kwargs)
 
     monkeypatch.setattr(jm.search, "minimal_group", search)

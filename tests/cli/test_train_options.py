@@ -13,6 +13,7 @@ from jaxmoxi.cli import train as _train
 from jaxmoxi.cli import train_results
 from jaxmoxi.cli.main import main
 from jaxmoxi.cli.signals import Budget
+from jaxmoxi.p2p.training.methods import for_method
 from jaxmoxi.p2p.training.presets import PRESETS
 
 TINY = ["--num-scenes", "20", "--epochs", "2", "--batch-size", "8", "--image-size", "32", "--num-groups", "9"]
@@ -84,6 +85,37 @@ def test_a_run_to_start_from_with_its_selector(tmp_path):
         prepared(out=tmp_path / "on", num_scenes=20, init_selector=True)
 
 
+def test_other_methods_go_on_with_their_selector_and_another_number_of_classes_gets_a_new_head(tmp_path):
+    preset = dataclasses.replace(PRESETS["scenes"]().config, image_size=32)
+    comet = p2p.init(jax.random.key(3), for_method(dataclasses.replace(preset, threshold=0.2), "comet"))
+    p2p.save(tmp_path / "comet", comet)
+    options = {"out": tmp_path / "on", "init": tmp_path / "comet", "image_size": 32, "num_scenes": 20}
+    task = prepared(**options, method="comet", init_selector=True)
+    assert isinstance(task.classifier, p2p.P2P)
+    with pytest.raises(_train.CommandError, match="networks: embedding_size is 0, not 3"):
+        prepared(**options, init_selector=True)
+    two = dataclasses.replace(preset, num_classes=2)
+    p2p.save(tmp_path / "two", model := p2p.init(jax.random.key(3), two))
+    task = prepared(**options | {"init": tmp_path / "two"}, init_selector=True)
+    assert task.config.num_classes == 6
+    assert task.classifier.classifier["head"]["kernel"].shape[1] == 6
+    old, new = (m.classifier["down"][0]["kernel"] for m in (model, task.classifier))
+    np.testing.assert_array_equal(new, old)
+
+
+def test_a_start_that_fails_leaves_its_folder_free(tmp_path, capsys):
+    words = ["--out", tmp_path / "run", *TINY, "--method", "blackbox"]
+    assert train(*words, "--batch-size", "64") == 2
+    assert "choose a smaller batch_size" in capsys.readouterr().err
+    assert not [f for f in (tmp_path / "run").iterdir() if not f.name.startswith(".")]
+    assert train(*words, "--quiet") == 0
+
+
+def test_a_frozen_classifier_is_asked_for_by_the_commands_own_options(tmp_path):
+    with pytest.raises(_train.CommandError, match="--method comet needs a trained classifier of whole images, which"):
+        prepared(out=tmp_path, num_scenes=20, method="comet", whole_epochs=0)
+
+
 def test_a_preset_that_grows_geometrically_can_be_told_not_to_anneal(tmp_path):
     run = {"out": tmp_path, "num_scenes": 8, "preset": "cifar10-96"}
     assert (prepared(**run).train.growth, prepared(**run).train.straight_through) == ("geometric", False)
@@ -153,7 +185,7 @@ def test_options_reach_the_settings(tmp_path):
         (["--method", "comet", "--certainty", "0.9"], "--certainty is about P2P's thresholds; --method comet does"),
         (
             ["--threshold", "0.2", "--max-threshold", "0.4"],
-            "--max-threshold is about the share of the pixels that each image needs; --threshold 0.2 gives all the same",
+            "--max-threshold is about the share of the pixels that each image needs; --threshold 0.2 gives all",
         ),
         (["--threshold", "0.2", "--certainties", "0.9"], "--certainties is about the share of the pixels that each"),
         (["--fidelity-shares", "10"], "--fidelity-shares: expected shares of the pixels in [0, 1], such as 0.1; got"),

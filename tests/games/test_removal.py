@@ -92,5 +92,5 @@ def test_alternatives_are_other_fills_and_shifts(tokens, tiny):
     raised = search.alternatives(model, image, 1, regions, fills=("mean",), shift=0, payoff="prob")
     want = jm.pixel_value_fn(model.logits, image, 1, regions, fill="mean", payoff="prob")
     np.testing.assert_allclose(raised[0](mask), want(mask), rtol=1e-5)
-    with pytest.raises(ValueError, match="expected a shift from 0 to less than 16 pixels; got 16"):
+    with pytest.raises(ValueError, match="expected a shift of whole pixels, from 0 to less than 16; got 16"):
         search.alternatives(model, image, 1, regions, shift=16)

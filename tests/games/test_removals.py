@@ -214,7 +214,7 @@ def test_inside_jit(tiny, games, photos):
         ({"photos": []}, "at least one photo"),
         ({"kinds": ("zero", "mean"), "count": 1}, "at least one game of each of the 2 kinds; got count = 1"),
         ({"count": 0}, "the number of games, at least 1; got 0"),
-        ({"shift": 4}, "a shift from 0 to less than 4 pixels; got 4"),
+        ({"shift": 4}, "a shift of whole pixels, from 0 to less than 4; got 4"),
         ({"brightness": -1.0}, "brightness is in standard deviations"),
         ({"key": 0}, "expected a JAX random key first"),
         ({"payoff": "odds"}, "expected a payoff of"),
@@ -236,3 +236,18 @@ def test_more_errors(tiny):
         jm.games.removals(KEY, convolutional, image, 1, None)
     with pytest.raises(jm.InputError, match="other photos than the image itself.*number 1 is it"):
         jm.games.removals(KEY, model, image, 1, REGIONS, photos=[image * 0, image])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_photos_that_no_game_would_use_and_photos_of_another_kind_are_refused(tiny, photos):
+    model, image = tiny
+    with pytest.raises(ValueError, match='photos were given, and 3 games use none: "photo" is kind number 6. Ask for'):
+        jm.games.removals(KEY, model, image, 1, REGIONS, count=3, photos=photos)
+    with pytest.raises(ValueError, match="made as the image was, float32; number 0 is uint8: give model.preprocess"):
+        jm.games.removals(KEY, model, image, 1, REGIONS, kinds=("photo",), photos=photos.astype(np.uint8))
+    with pytest.raises(ValueError, match="a shift of whole pixels, from 0 to less than 4; got 1.5"):
+        jm.games.removals(KEY, model, image, 1, REGIONS, shift=1.5)
+    with pytest.raises(
+        ValueError, match="needs a vision transformer, and this model has no tokens; name others of mean"
+    ):
+        jm.games.removals(KEY, lambda x: x.mean((1, 2)), image, 1, REGIONS, kinds=("tokens",))

@@ -296,6 +296,14 @@ def test_a_nan_is_named():
     ("make", "message"),
     [
         (lambda v, w: jm.discriminate(v, v, 4), "same game twice, of class 0. Give v_target for a class that"),
+        (
+            lambda v, w: jm.discriminate(v, dataclasses.replace(v, fill=v.fill + 1), 4),
+            "expected the games of two classes; got two of class 0",
+        ),
+        (
+            lambda v, w: jm.discriminate(v, dataclasses.replace(w, image=w.image + 1), 4),
+            "expected two games of the same image; got different images",
+        ),
         (lambda v, w: jm.discriminate(linear, linear, 4), "got the same game twice. Give"),
         (
             lambda v, w: jm.discriminate(v, w.with_payoff("logit"), 4),

@@ -165,3 +165,18 @@ def test_a_refused_write_leaves_the_last_checkpoint(tmp_path):
         kept.save(2, tree)
     with checkpoint.Checkpoints(tmp_path) as kept:
         assert kept.latest == 2
+
+
+def test_a_model_replaces_no_run_and_no_other_programs_file(fresh_model, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(
+        ValueError, match="that is not jaxmoxi's, which would be lost: save the model in another folder"
+    ):
+        p2p.save(tmp_path, fresh_model)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"model_type": "vit"}
+    with pytest.raises(ValueError, match="config.json is a file"):
+        p2p.save(tmp_path / "config.json", fresh_model)
+    record = {"config": json.loads(CONFIG.to_json()), "train": {}, "arrays": None}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="holds a training run, whose settings and checkpoints would be lost"):
+        p2p.save(tmp_path, fresh_model)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxmoxi import p2p
 from jaxmoxi.errors import InputError
-from jaxmoxi.p2p.ranges import check_range
+from jaxmoxi.p2p.ranges import check_range, check_same_classes
 from support.p2p import SMALL_CONFIG, labelled_scenes, spread_model
 
 BATCH = labelled_scenes()
@@ -107,3 +107,14 @@ def test_an_answer_depends_on_no_other_row_and_moves_no_statistics():
         np.testing.assert_array_equal(alone.group_mask[0], together.group_mask[i])
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(model), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_other_classes_are_refused_by_name():
+    check_same_classes(("a", "b"), ("a", "b"), "test")
+    check_same_classes(None, ("a", "b"), "test")
+    with pytest.raises(InputError, match="the test data has other classes than the data to train on, without b: its"):
+        check_same_classes(("a", "b", "c"), ("a", "c"), "test")
+    with pytest.raises(InputError, match="without b and with d"):
+        check_same_classes(("a", "b"), ("a", "d"), "test")
+    with pytest.raises(InputError, match="in another order"):
+        check_same_classes(("a", "b"), ("b", "a"), "test")

@@ -80,5 +80,5 @@ def test_on_an_accelerator_the_result_has_the_shapes_of_the_host(monkeypatch):
     found = search.beam_search(game, P, width=3, num_groups=3)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
-    with pytest.raises(jm.InputError, match="no group reaches the goal"):
+    with pytest.raises(jm.InputError, match="no group along the way reaches the goal"):
         search.beam_search(ThresholdGame(jnp.ones(4), jnp.float32(-99)), 4)

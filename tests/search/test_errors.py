@@ -22,8 +22,11 @@ BAD = {
     "value": (lambda v: search.minimal_group(v, 3, value=float("nan")), "finite payoff"),
     "budget": (lambda v: search.minimal_group(v, 3, budget=0), "budget is a number of evaluations"),
     "players": (lambda v: search.minimal_group(v, 0), "num_players must be an integer of at least 1"),
-    "unreachable": (lambda v: search.minimal_group(v, 3, value=99.0), "no group reaches the goal"),
-    "unhideable": (lambda v: search.minimal_group(v, 3, insertion=False, value=-99.0), "no necessary group"),
+    "unreachable": (lambda v: search.minimal_group(v, 3, value=99.0), "no group along the way reaches the goal"),
+    "unhideable": (
+        lambda v: search.minimal_group(v, 3, insertion=False, value=-99.0),
+        "and no group along the way does",
+    ),
     "not both": (lambda v: search.necessary_and_sufficient(v, 3, value=99.0), "not even everybody"),
     "width": (lambda v: search.beam_search(v, 3, width=0), "width must be at least 1"),
     "max_size": (lambda v: search.beam_search(v, 3, max_size=4), "max_size must lie between 1 and the 3"),

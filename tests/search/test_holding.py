@@ -1,10 +1,12 @@
 """How groups hold in other games."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmoxi import search
+from jaxmoxi.errors import NaNValueError
 from support.games import ThresholdGame, table_game
 
 
@@ -46,3 +48,25 @@ def test_results_carry_how_stable_they_are():
         search.minimal_group(hopeless, 3, value=1.0, alternatives=[lambda masks: masks @ jnp.ones(4)])
     with pytest.raises(ValueError, match="reach"):
         search.minimal_group(hopeless, 3, value=1.0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_value_that_is_nan_is_an_error_that_names_the_game():
+    group = np.array([True, True, False])
+    games = [ThresholdGame(jnp.ones(3), jnp.float32(b)) for b in (-1.5, np.nan)]
+    with pytest.raises(NaNValueError, match=r"value function 1 returned NaN for the group \(alone\)"):
+        search.stability(games, group)
+    with pytest.raises(NaNValueError, match=r"value function 1 returned NaN for group 0 \(hidden\)"):
+        search.stability(games, group[None], insertion=False)
+    with pytest.raises(NaNValueError, match="value function 0 returned NaN for group 0"):
+        search.robust_group(games[:1] * 1, 3, unseen=games[1:])
+    leads = jax.jit(lambda biases: search.stability([ThresholdGame(jnp.ones(3), b) for b in biases], group).leads)(
+        jnp.array([-1.5, jnp.nan])
+    )
+    assert leads.tolist() == [True, False]  # nothing can be raised there
+    with pytest.raises(ValueError, match="expected vs as a list of value functions; got ThresholdGame"):
+        search.stability(games[0], group)
+    with pytest.raises(ValueError, match="expected alternatives as a list of value functions; got ThresholdGame"):
+        search.minimal_group(games[0], 3, alternatives=games[0])
+    with pytest.raises(ValueError, match="batch_size must be at least 1, or None to have it chosen; got 1.5"):
+        search.stability(games[:1], group, batch_size=1.5)

@@ -247,3 +247,35 @@ def test_errors():
         search.robust_group([table_game(4)[0]] * 2, 4)
     with pytest.raises(jm.NaNValueError, match=r"value function 1 returned NaN for the group \[0, 1, 2, 3\]"):
         search.robust_group([v, TableGame(w.table.at[15].set(jnp.nan))], 4)
+
+
+def test_of_ten_players_it_is_the_smallest_even_where_single_players_say_nothing():
+    groups = everybody(10)
+    table = np.where((groups.sum(1) == 10) | ((groups.sum(1) == 2) & groups[:, 0] & groups[:, 1]), 1.0, -1.0)
+    order = groups @ 2 ** np.arange(10)
+    tables = [table[np.argsort(order)] + np.float32(1e-3 * k) for k in range(2)]
+    found = search.robust_group([TableGame(jnp.asarray(t, jnp.float32)) for t in tables], 10)
+    assert np.flatnonzero(found.group).tolist() == [0, 1]
+    assert int(found.num_evaluations) <= 2 * 1024
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hold": "1"}, "hold is a share of the games, above 0 and at most 1; got '1'"),
+        ({"hold": None}, "hold is a share of the games, above 0 and at most 1; got None"),
+        ({"budget": float("nan")}, "the budget is a number of evaluations, at least 1; got nan"),
+        ({"budget": 2.5}, "the budget is a number of evaluations, at least 1; got 2.5"),
+        ({"budget": "9"}, "the budget is a number of evaluations, at least 1; got '9'"),
+        ({"batch_size": 1.5}, "batch_size must be at least 1"),
+        ({"stop": "class"}, "expected the goal as stop=Stop"),
+        ({"probability": "0.5"}, "expected probability as a number; got '0.5'"),
+        ({"insertion": "no"}, "expected insertion of True"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_number_and_no_goal_is_refused(options, message):
+    vs, _ = some_games(3, 0)
+    with pytest.raises(ValueError, match=message):
+        search.robust_group(list(vs), 3, **options)
+    assert int(search.robust_group(list(vs), 3, budget=np.inf, connected=np.False_).size) >= 1

@@ -81,13 +81,14 @@ def group_result(ended: Ended) -> GroupResult:
 
 
 def unreachable(insertion: bool, *, eliminate: bool = False) -> InputError:
-    """The error of a goal that no group reaches."""
+    """The error of a goal that no group reached."""
     if eliminate:
         return InputError("everybody together misses the goal, so there is nothing to take away; try `minimal_group`")
     return InputError(
-        "no group reaches the goal, not even everybody: is this the class that the model predicts?"
+        "no group along the way reaches the goal, and everybody together misses it: is this the class that the "
+        "model predicts?"
         if insertion
-        else "hiding everybody does not change what the goal asks about; there is no necessary group"
+        else "hiding everybody does not change what the goal asks about, and no group along the way does"
     )
 
 

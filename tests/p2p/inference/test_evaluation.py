@@ -9,7 +9,7 @@ import pytest
 
 from jaxmoxi import p2p
 from jaxmoxi.p2p import metrics
-from jaxmoxi.p2p.data import Batch
+from jaxmoxi.p2p.data import Batch, Loader, scene_source
 from jaxmoxi.p2p.inference.evaluation import evaluate
 from support.p2p import LEVELS, SHARES, labelled_scenes, spread_model
 from support.p2p import SMALL_CONFIG as CONFIG
@@ -135,3 +135,33 @@ def test_settings_that_cannot_be(model, data):
         evaluate(model, [data], shares=(0.5, 1.5))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         evaluate(model, [data], batch_size=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_finite_number_of_batches_is_refused(model, data):
+    source = scene_source(jax.random.key(0), 8, image_size=32)
+    endless = Loader(source, image_size=32, num_groups=16, batch_size=4)
+    with pytest.raises(ValueError, match="a Loader to train by goes on for ever"):
+        evaluate(model, endless)
+    with pytest.raises(ValueError, match="got a source of images: evaluate data.Loader"):
+        evaluate(model, source)
+    with pytest.raises(ValueError, match=r"expected several batches; got one: evaluate \[batch\]"):
+        evaluate(model, data)
+
+
+def test_masks_weights_and_batch_size_are_checked_of_soft_masks_too(model, data):
+    config = dataclasses.replace(CONFIG, masking="soft", dynamic_threshold=False, embedding_size=0)
+    soft = p2p.init(jax.random.key(0), config)
+    with pytest.raises(ValueError, match=r"expected masks bool\[10, 32, 32\]; got uint8"):
+        evaluate(soft, [data._replace(masks=data.masks.astype(np.uint8))])
+    whole, parts = (evaluate(soft, [data], shares=(0.2,), batch_size=size) for size in (32, 3))
+    assert whole.num_images == parts.num_images == 10
+    np.testing.assert_allclose(parts.nll, whole.nll, rtol=1e-5)
+    np.testing.assert_allclose(parts.pixel_ap, whole.pixel_ap, rtol=1e-5)
+    broken = jax.tree.map(lambda a: a * np.nan, soft)
+    with pytest.raises(FloatingPointError, match="answers NaN for image 0; are the model's weights finite"):
+        evaluate(broken, [data])
+    for whose, name in (("selector", "selector"), ("classifier", "classifier")):
+        bad = dataclasses.replace(model, **{name: jax.tree.map(lambda a: a * np.nan, getattr(model, name))})
+        with pytest.raises(FloatingPointError, match=f"the {whose} answers NaN for image"):
+            p2p.predict(bad, data.images, data.regions)
