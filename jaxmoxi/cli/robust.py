@@ -84,7 +84,7 @@ def search_robust(
                 return nobody
             advice = "a lower --hold, or another --seed"
             if not seen.able(insertion).any():
-                advice = "another --target: the model does not answer this class for the whole photo"
+                advice = "or another --target: the model does not answer this class for the whole photo"
             said = str(error).replace("a lower hold, or leave these games out", advice)
             said = re.sub(r"of the numbers \[([\d, ]+)\]", _from_one, said)  # as the warnings of the photo number them
             raise CommandError(said) from error

@@ -135,7 +135,7 @@ def test_removals_in_which_the_whole_photo_is_not_enough_are_told(run, blank):
     assert "in 2 of the 2 removals searched (1: tokens, 2: mean) 'lynx' is not the top class even in the whole" in err
     assert "in 1 of the 1 removals not seen by the search (1: tokens) 'lynx' is not the top class" in err
     if code:
-        assert "a lower --hold, or another --seed" in err
+        assert "not in those of the numbers [1, 2]. Give another goal, or another --target: the model does not" in err
         return
     record = read(base.with_name("cat-robust"))[1]
     assert record["removals"]["whole_photo_enough"] == [False, False]

@@ -64,7 +64,7 @@ def check_finite(answers: Array | np.ndarray, whose: str) -> None:
 def check_batch_size(batch_size: int, count: int) -> int:
     """The rows of a batch for so many images. Raises ValueError for a size below 1."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, and whole; got {batch_size!r}")
+        raise InputError(f"batch_size must be at least 1; got {batch_size!r}")
     return min(batch_size, count)
 
 
