@@ -57,8 +57,10 @@ def describe(result: GreedyResult, stop: Stop, name: str, place: str = TOP) -> s
     size = flip_size(result)
     if size is None:
         if result.insertion:
-            return f"{name!r} never becomes {place}, not even with all {total} regions ({percent(chances[-1])})"
-        return f"{name!r} stays {place} even without all {total} regions ({percent(chances[-1])})"
+            return (
+                f"{name!r} does not become {place} in this order, nor with all {total} regions ({percent(chances[-1])})"
+            )
+        return f"{name!r} stays {place} in this order, even without all {total} regions ({percent(chances[-1])})"
     chance = percent(chances[size])
     if size == 0:
         if result.insertion:
@@ -77,8 +79,8 @@ def _about_level(insertion: bool, total: int, chances: np.ndarray, level: float,
         best = int(np.argmax(chances) if insertion else np.argmin(chances))
         at, shown = percent(chances[best]), f"{best} of {total} regions"
         if insertion:
-            return f"{name!r} does not reach {percent(level)}: at most {at}, with {shown}"
-        return f"{name!r} does not fall to {percent(level)}: at least {at}, without {shown}"
+            return f"{name!r} does not reach {percent(level)} in this order: at most {at}, with {shown}"
+        return f"{name!r} does not fall to {percent(level)} in this order: at least {at}, without {shown}"
     if steps == 0:
         seen = "with every region hidden" if insertion else "in the whole photo"
         return f"no region is needed: {name!r} is at {chance} {seen}"

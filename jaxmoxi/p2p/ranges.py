@@ -88,5 +88,5 @@ def check_same_classes(names: Sequence[str] | None, others: Sequence[str] | None
     ] or ["in another order"]
     raise InputError(
         f"the {where} data has other classes than the data to train on, {' and '.join(differ)}: its labels would be "
-        "those of other classes. Give both the same classes (an empty class folder is one too)"
+        "those of other classes. Give both images of the same classes"
     )

@@ -79,7 +79,7 @@ def discrimination(
     last = (
         f"{_regions(len(needed))} of the rest, alone" if result.insertion else f"{_regions(len(needed))} more removed"
     )
-    never = [f"{names[0]} is at its highest there,", "and never reaches the goal"]
+    never = [f"{names[0]} is at its highest there,", "and misses the goal"]
     told = [
         [f"the photo, {_regions(scene.num_players)}", *_levels(result.removing, 0, names)],
         [f"{_regions(len(removed))} removed", *_levels(result.removing, len(removed), names)],

@@ -31,7 +31,7 @@ def test_the_picture_of_a_target_that_never_leads_shows_where_it_is_nearest():
     photo, regions = np.full((20, 20, 3), 90, np.uint8), np.arange(4).reshape(2, 2).repeat(10, 0).repeat(10, 1)
     figure = jm.plot.discrimination(photo, regions, searched_for([0.2, 0.4, 0.1, 0.1, 0.1], None), target="cat")
     assert figure.axes[1].get_title().startswith("1 region removed\ncat: 40 %")
-    assert figure.axes[2].get_title() == "cat is at its highest there,\nand never reaches the goal"
+    assert figure.axes[2].get_title() == "cat is at its highest there,\nand misses the goal"
     red = figure.axes[1].images[0].get_array()[..., 0] > 150
     assert red[:10, :10].all()
     assert not red[10:].any()
