@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from jaxmoxi.cli.main import main
 from jaxmoxi.cli.signals import Budget
 from jaxmoxi.p2p.training.methods import for_method
 from jaxmoxi.p2p.training.presets import PRESETS
+from jaxmoxi.p2p.training.run_folder import give_up
 
 TINY = ["--num-scenes", "20", "--epochs", "2", "--batch-size", "8", "--image-size", "32", "--num-groups", "9"]
 
@@ -109,6 +111,10 @@ def test_a_start_that_fails_leaves_its_folder_free(tmp_path, capsys):
     assert "choose a smaller batch_size" in capsys.readouterr().err
     assert not [f for f in (tmp_path / "run").iterdir() if not f.name.startswith(".")]
     assert train(*words, "--quiet") == 0
+    # What is finished stays, whatever fails later and whatever else is gone.
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    give_up(tmp_path / "run")
+    assert p2p.load(tmp_path / "run").config.num_groups == 9
 
 
 def test_a_frozen_classifier_is_asked_for_by_the_commands_own_options(tmp_path):

@@ -39,7 +39,8 @@ def claim(folder: Path, record: dict[str, Any], *, resume: bool) -> None:
 def give_up(folder: Path) -> None:
     """Makes a folder free again whose run failed before its first checkpoint: there is nothing to go on from."""
     kept = folder / STEPS
-    if kept.is_dir() and any(step.name.isdigit() for step in kept.iterdir()):
+    checkpoints = kept.is_dir() and any(step.name.isdigit() for step in kept.iterdir())
+    if checkpoints or read_record(folder).get("arrays") is not None:
         return
     shutil.rmtree(kept, ignore_errors=True)
     for name in (RECORD, CURVES, _HISTORY):
