@@ -88,11 +88,7 @@ def curve_readouts(
     for row in orders if is_concrete(orders) else ():
         check_order(row)
     count, num_players = orders.shape
-    at = np.arange(num_players + 1) if sizes is None else np.asarray(sizes)
-    if at.ndim != 1 or not len(at) or at.dtype.kind not in "iu" or at[0] < 0 or at[-1] > num_players or (
-        np.diff(at) <= 0
-    ).any():  # fmt: skip
-        raise InputError(f"expected ascending sizes in 0 .. {num_players}; got {sizes}")
+    at = np.asarray(check_sizes(sizes, num_players, least=1))
     game = as_game(v)
     ranks = jnp.argsort(orders, axis=1).astype(jnp.int32)
     visible = at if insertion else num_players - at
@@ -146,12 +142,14 @@ def check_order(order: Int[AnyArray, "P"]) -> Int[Array, "P"]:
     return order.astype(jnp.int32)
 
 
-def check_sizes(sizes: Sequence[int] | None, num_players: int) -> list[int]:
-    """Group sizes of a curve, of all sizes where None are given. Raises ValueError for fewer than two, and no sizes."""
+def check_sizes(sizes: Sequence[int] | None, num_players: int, *, least: int = 2) -> list[int]:
+    """Group sizes of a curve, all of 0 .. P where None are given. Raises ValueError for fewer than `least`, 1 or 2, for
+    sizes out of order, and for what are none."""
     at = np.arange(num_players + 1) if sizes is None else np.asarray(sizes)
-    good = at.ndim == 1 and len(at) > 1 and at.dtype.kind in "iu" and at[0] >= 0 and at[-1] <= num_players
+    good = at.ndim == 1 and len(at) >= least and at.dtype.kind in "iu" and at[0] >= 0 and at[-1] <= num_players
     if not good or (np.diff(at) <= 0).any():
-        raise InputError(f"expected at least two ascending sizes in 0 .. {num_players}; got {sizes}")
+        some = "at least two " if least > 1 else ""
+        raise InputError(f"expected {some}ascending sizes in 0 .. {num_players}; got {sizes}")
     return at.tolist()
 
 

@@ -93,7 +93,7 @@ def stability(
 
 def check_list(vs: Sequence[ValueFn], name: str) -> list[ValueFn]:
     """Value functions as a list. Raises ValueError for a single one."""
-    if callable(vs) or isinstance(vs, str) or not isinstance(vs, Sequence | tuple):
+    if callable(vs) or isinstance(vs, str) or not isinstance(vs, Sequence):
         raise InputError(f"expected {name} as a list of value functions; got {type(vs).__name__}")
     return list(vs)
 

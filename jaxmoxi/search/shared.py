@@ -48,9 +48,11 @@ def check_insertion(insertion: bool) -> None:
 def check_budget(budget: int | None, num_players: int) -> int:
     """The number of evaluations that a budget stands for. Raises InputError unless it is None or at least 1.
 
-    Infinity is no limit; another number is whole.
+    Infinity is no limit, as far as an int32 counts; another number is whole.
     """
-    if budget is not None and budget != math.inf:
+    if budget is not None:
+        if isinstance(budget, float) and budget == math.inf:
+            return 2**31 - 1
         whole = isinstance(budget, int | np.integer) and not isinstance(budget, bool)
         if not whole or budget < 1:
             raise InputError(f"the budget is a number of evaluations, at least 1; got {budget!r}")

@@ -34,6 +34,27 @@ def test_an_order_is_a_permutation_within_its_budget(insertion, budget):
     assert found.order.dtype == jnp.int32
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_an_infinite_budget_is_no_limit():
+    v, _ = any_game(6, 3)
+    whole, endless = (search.order_within(v, 6, budget=budget) for budget in (10_000, np.inf))
+    assert whole.order.tolist() == endless.order.tolist()
+    groups = [search.minimal_group(v, 6, budget=budget).group.tolist() for budget in (10_000, np.inf)]
+    assert groups[0] == groups[1] == jax.jit(lambda v: search.minimal_group(v, 6, budget=np.inf).group)(v).tolist()
+
+
+def test_from_both_ends_a_player_whose_absence_alone_tells_goes_first():
+    """Alone no player says anything until two of them are there; without the first of them the class is lost."""
+
+    def v(masks):
+        return 4.0 * (masks[:, 2] & masks[:, 5]) - 2.0 + 0.01 * masks.sum(1)
+
+    found = search.order_within(v, 8, budget=12 * 8)
+    assert sorted(found.order[:2].tolist()) == [2, 5]
+    assert int(found.num_evaluations) <= 96
+    assert sorted(search.order_within(v, 8, budget=96, insertion=False).order.tolist()) == list(range(8))
+
+
 @pytest.mark.parametrize("insertion", [True, False])
 def test_gradients_count_as_three_and_players_that_add_up_are_ranked_by_one(insertion):
     weights = np.random.default_rng(2).normal(size=12).astype(np.float32)
