@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from jaxmoxi.compiling import compiled
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.fill import fill_image, of_kind
@@ -128,6 +129,7 @@ class PixelValueFn(ImageGame):
     foreign: bool = static()
     remainder: bool = static(default=False)
 
+    @compiled
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the image with the hidden players' pixels filled."""
         shown = visible_pixels(masks, self.regions)[..., None]
@@ -137,6 +139,7 @@ class PixelValueFn(ImageGame):
         """What the classifier answers for images, as an array (see `jaxmoxi.games.outputs`)."""
         return logits_of(self.logits_fn(images), len(images))
 
+    @compiled
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
         """The logits of images blended, player by player, between the fill (gate 0) and the image (1).
 
@@ -149,6 +152,7 @@ class PixelValueFn(ImageGame):
         logits = self._blended_logits(jnp.take(gates, self.regions, axis=1))
         return self.known(logits, self.regions, gates.shape[1])
 
+    @compiled
     def blended(self, shares: Float[Array, "C H W"]) -> Readout:
         """The readout of images blended, pixel by pixel, between the fill (share 0) and the image (1)."""
         return self.read(self._blended_logits(shares))
@@ -186,6 +190,7 @@ class TokenValueFn(ImageGame):
     remainder: bool = static(default=False)
     regions: Int[Array, "*batch H W"] | None = None  # None where every token is a player
 
+    @compiled
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the visible tokens alone."""
         shown = jnp.take(masks, self.players, axis=1)
@@ -201,6 +206,7 @@ class TokenValueFn(ImageGame):
         logits = self.model.encode_tokens(rows, present)
         return self.known(logits, self.players, masks.shape[1])
 
+    @compiled
     def relaxed_logits(self, gates: Float[Array, "C P"]) -> Float[Array, "C K"]:
         """The logits with every attention weight on a player's tokens multiplied by its gate, then normalised again.
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
+from jaxmoxi.compiling import compiled
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.fill import of_kind
 from jaxmoxi.games.image import PixelValueFn
@@ -24,11 +25,13 @@ from jaxmoxi.types import Readout
 ITERATIONS = 8  # of an imputation, see `imputation`
 
 
+@jax.jit
 def move(pixels: Shaped[Array, "H W *rest"], by: Int[Array, "3"]) -> Shaped[Array, "H W *rest"]:
     """An image, or a map of one, after a move."""
     return jnp.roll(jnp.where(by[2] > 0, pixels[:, ::-1], pixels), by[:2], (0, 1))
 
 
+@jax.jit
 def moved_back(pixels: Shaped[Array, "H W *rest"], by: Int[Array, "3"]) -> Shaped[Array, "H W *rest"]:
     """What `move` was given, from what it made."""
     pixels = jnp.roll(pixels, -by[:2], (0, 1))
@@ -64,6 +67,7 @@ class ImputedPixels(MovedPixels):
     gated: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride]
     blends: ClassVar[bool] = False  # pyright: ignore[reportIncompatibleVariableOverride]
 
+    @compiled
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the image with the hidden players' pixels imputed."""
         image = self.image.astype(jnp.float32)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmoxi.compiling import compiled
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, Tree, ValueFn, as_game, read
 from jaxmoxi.games.payoff import Link, Payoff
@@ -140,10 +141,12 @@ class RobustValueFn(Game):
         """Whether all games answer `blended`."""
         return all(g.blends for g in self._kinds)
 
+    @compiled
     def each(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Readout:
         """What each of the G games says of each coalition, a `Readout` of arrays [G, C], in the order given."""
         return self._ask(lambda game: read(game, masks, max_visible))
 
+    @compiled
     def readout(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Readout:
         """The least (mean, largest) value and probability of the games, and whether the class leads in all of them.
 
@@ -162,12 +165,14 @@ class RobustValueFn(Game):
         """What a single game reads in logits; None of several."""
         return self.stacks[0].game(0).read(logits) if self._alone else None
 
+    @compiled
     def relaxed(self, gates: Float[Array, "C P"]) -> Float[Array, "C"]:
         """The least (mean, largest) payoff at gates, where all games answer it; differentiable."""
         if not self.gated:
             return super().relaxed(gates)
         return self._reduced(self._ask(lambda game: Readout(game.relaxed(gates)))).values
 
+    @compiled
     def blended(self, shares: Float[Array, "C H W"]) -> Readout:
         """The readout of blended images, reduced as any other, where all games answer it."""
         return self._reduced(self._ask(lambda game: game.blended(shares))) if self.blends else super().blended(shares)

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Shaped
 
+from jaxmoxi.compiling import compiled
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, GameWrapper, Tree, ValueFn, as_game
 from jaxmoxi.pytrees import is_concrete, record, static
@@ -56,14 +57,17 @@ class ShardedValueFn(GameWrapper):
         """
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
+    @compiled
     def readout(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Readout:
         """The readout of the game inside, each device taking its share of the rows."""
         return self._spread(lambda game, rows: game.readout(rows, max_visible=max_visible), masks)
 
+    @compiled
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the game inside, spread likewise."""
         return self._spread(lambda game, rows: game.logits(rows, max_visible=max_visible), masks)
 
+    @compiled
     def blended(self, shares: Float[Array, "C H W"]) -> Readout:
         """The readout of blended images of the game inside, spread likewise."""
         return self._spread(lambda game, rows: game.blended(rows), shares)

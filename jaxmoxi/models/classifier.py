@@ -16,6 +16,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree, Shaped, UInt8
 
+from jaxmoxi.compiling import compiled
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.checkpoints.tensors import State
 from jaxmoxi.models.networks.base import (
@@ -81,6 +82,7 @@ class Classifier:
         cast = [(path, leaf if path[0] in kept else leaf.replace(leaf[...].astype(dtype))) for path, leaf in flat]
         return dataclasses.replace(self, params=nnx.from_flat_state(cast))
 
+    @compiled
     def logits(self, images: Float[Array, "B H W channels"]) -> Float[Array, "B K"]:
         """Class logits, float32[B, K], of preprocessed images float32[B, H, W, C]. Pure."""
         return self._kept(self.network()(images))
@@ -133,6 +135,7 @@ class Classifier:
         layout = self.token_layout
         return None if layout is None else layout.grid
 
+    @compiled
     def embed_tokens(self, image: Float[Array, "H W channels"]) -> PyTree[Shaped[Array, "T ..."]]:
         """The patch tokens of one image, arrays [T, ...], position embedding added.
 
@@ -141,6 +144,7 @@ class Classifier:
         self._check_size(image)
         return jax.tree.map(lambda t: t[0], self.network().embed(image[None]))
 
+    @compiled
     def encode_tokens(
         self, tokens: PyTree[Shaped[Array, "C N ..."]], present: Bool[Array, "C N"] | Float[Array, "C N"]
     ) -> Float[Array, "C K"]:
@@ -151,11 +155,13 @@ class Classifier:
         """
         return self._kept(self.network().encode(tokens, present))
 
+    @compiled
     def features(self, images: Float[Array, "B H W channels"]) -> Features:
         """What the network makes of preprocessed images before it decides (see `Features`): of a CNN the last
         convolution's maps, of a vision transformer the patch tokens as the last layer's attention reads them."""
         return self.network().features(images)
 
+    @compiled
     def classify(self, features: Features) -> Float[Array, "B K"]:
         """Logits from `features`: `classify(features(images))` is `logits(images)`. Differentiable in them."""
         return self._kept(self.network().classify(features))
@@ -177,6 +183,7 @@ class Classifier:
         self._check_size(image)
         return self.network().scan_attention(image, step, start)
 
+    @compiled
     def attention_maps(self, image: Float[Array, "H W channels"]) -> Float[Array, "L heads N N"]:
         """The attention weights of every layer and head, float32[L, heads, N, N]; see `scan_attention`."""
         return self.scan_attention(image, lambda carry, weights: (carry, weights), ())[1]

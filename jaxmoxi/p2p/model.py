@@ -17,6 +17,7 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxmoxi.compiling import compiled
 from jaxmoxi.errors import InputError
 from jaxmoxi.models.networks import lraspp, trainable_resnet, vit
 from jaxmoxi.models.networks.selector import Reranking, SmallSelector
@@ -50,6 +51,7 @@ class P2P:
         """
         return normalize(images, self.config)
 
+    @compiled
     def importance(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B H W D"]:
         """The selector's numbers for every pixel, at threshold 0, in inference mode. images: normalised."""
         return self.modules()[0](images)
@@ -60,6 +62,7 @@ class P2P:
             return jnp.zeros(self.config.channels)
         return self.modules()[0].threshold_shift()
 
+    @compiled
     def group_logits(
         self, images: Float[Array, "B H W 3"], regions: Int[Array, "B H W"], taus: Float[Array, "T"]
     ) -> tuple[Float[Array, "T B G"], Float[Array, "B G"], Float[Array, "B G E"]]:
@@ -83,6 +86,7 @@ class P2P:
         shares = jnp.broadcast_to(shares, logits.shape)
         return kept_groups(logits, shares, jnp.broadcast_to(taus[:, None], logits.shape[:2]), self.config)
 
+    @compiled
     def classify(
         self, images: Float[Array, "B H W 3"], groups: Bool[Array, "B G"], regions: Int[Array, "B H W"]
     ) -> Float[Array, "B K"]:
