@@ -17,6 +17,10 @@ class InputError(ValueError):
     """An argument or a file that cannot be used; the message says what was expected, what came and what to do."""
 
 
+class NoGroupError(InputError):
+    """No group that a search came to reaches the goal."""
+
+
 class OutOfMemoryError(MemoryError):
     """A chunk of coalitions did not fit; the message gives the `batch_size` that failed and the one to try."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from jaxmoxi.errors import InputError
@@ -134,9 +134,15 @@ def claim(
     record = json.loads(json.dumps(record))
     now = settings(dict(record))
     if not path.exists():
-        if place.exists() and any(not p.name.startswith(".") for p in place.iterdir()):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            others = any(not p.name.startswith(".") for p in place.iterdir())
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(
+                f"{folder}: expected a folder for a {kind}, or a new one; it, or what it is in, is a file"
+            ) from None
+        if others:
             raise InputError(f"{folder} holds other files and no {kind}; name an empty folder, or a new one")
-        place.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(record, indent=1))
         return
     try:
@@ -152,19 +158,29 @@ def claim(
 
 
 def changed_settings(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs, each as `NAME (there OLD, now NEW)`, in alphabetical order; nested ones are named `OUTER.INNER`."""
-    old, new = _flat(there), _flat(now)
-    return [
-        f"{name} (there {old.get(name)!r}, now {new.get(name)!r})"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
+    """What differs, each as `NAME (there OLD, now NEW)`, in alphabetical order; nested ones are named `OUTER.INNER`.
+
+    What only one of the two has is `NAME (there OLD, not now)` or `NAME (not there, now NEW)`, without its value where
+    more is nested in it.
+    """
+    return sorted(_changed(there, now, ""))
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, Mapping):
-        return {k: v for name, part in tree.items() for k, v in _flat(part, f"{prefix}{name}.").items()}
-    return {prefix.rstrip("."): tree}
+def _changed(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    for name in there.keys() | now.keys():
+        full = f"{prefix}{name}"
+        if name not in now:
+            yield f"{full} (there{_value(there[name])}, not now)"
+        elif name not in there:
+            yield f"{full} (not there, now{_value(now[name])})"
+        elif isinstance(old := there[name], Mapping) and isinstance(new := now[name], Mapping):
+            yield from _changed(old, new, f"{full}.")
+        elif there[name] != now[name]:
+            yield f"{full} (there {there[name]!r}, now {now[name]!r})"
+
+
+def _value(value: Any) -> str:
+    return "" if isinstance(value, Mapping) else f" {value!r}"
 
 
 def _sync(file: BinaryIO) -> None:

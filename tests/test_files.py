@@ -82,10 +82,27 @@ def test_a_folder_is_claimed_once_and_then_compared(tmp_path, kind):
         "config": {"seed": 0, "sizes": [1, 2]},
     }
     other = {"config": {"seed": 1, "sizes": (1, 2)}, "count": 3, "shards": 4}
-    message = r"holds a study with other settings: config.seed \(there 0, now 1\), shards \(there None, now 4\)\."
+    message = r"holds a study with other settings: config.seed \(there 0, now 1\), shards \(not there, now 4\)\."
     with pytest.raises(ValueError, match=message):
         files.claim(folder, "study.json", other, kind="study")
     files.claim(folder, "study.json", other, kind="study", settings=lambda r: {"count": r["count"]})
+
+
+def test_what_only_one_record_has_is_told_without_what_is_in_it(tmp_path):
+    files.claim(tmp_path, "study.json", {"models": {"vit": {"weights": 1, "size": 2}}, "seed": 0}, kind="study")
+    message = r"models.cnn \(not there, now\), models.vit \(there, not now\), seed \(there 0, not now\)\. Use"
+    with pytest.raises(ValueError, match=message):
+        files.claim(tmp_path, "study.json", {"models": {"cnn": {"weights": 1}}}, kind="study")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_is_no_folder(tmp_path, kind, inside):
+    (tmp_path / "notes").write_text("mine")
+    folder = tmp_path / "notes" / "out" if inside else tmp_path / "notes"
+    with pytest.raises(ValueError, match="expected a folder for a study, or a new one; it, or what it is in, is"):
+        files.claim(kind(folder), "study.json", {"seed": 0}, kind="study")
+    assert (tmp_path / "notes").read_text() == "mine"
 
 
 def test_settings_of_one_name_in_two_parts_are_compared_apart(tmp_path):

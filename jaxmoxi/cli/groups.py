@@ -14,7 +14,7 @@ import numpy as np
 from jaxmoxi.cli.report import TOP, percent
 from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.cli.task import Task
-from jaxmoxi.errors import InputError, NaNValueError
+from jaxmoxi.errors import NaNValueError, NoGroupError
 from jaxmoxi.games.evaluation import readouts
 from jaxmoxi.regions.pieces import Pieces, group_pieces
 from jaxmoxi.types import Stop
@@ -131,7 +131,7 @@ def search_without(task: Task, *, batch_size: int | None, bar: bool, connected: 
                 connected=connected,
             )  # fmt: skip
     except CommandError as error:
-        if isinstance(error.__cause__, InputError):  # the goal itself was looked at by the search before
+        if isinstance(error.__cause__, NoGroupError):  # the goal itself was looked at by the search before
             return Without(None, np.nan, np.nan, False, 0)
         raise
     group = np.asarray(found.group)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,8 +13,9 @@ from jaxmoxi.cli.report import percent
 from jaxmoxi.cli.shared import CommandError
 from jaxmoxi.cli.task import Task
 from jaxmoxi.cli.ways import METHOD, Ways, met, share
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import NoGroupError
 from jaxmoxi.regions.pieces import group_pieces
+from jaxmoxi.search.counterexamples import NoSharedGroupError
 from jaxmoxi.search.robust import RobustGroup, usual_budget
 from jaxmoxi.types import Readout
 
@@ -78,26 +78,21 @@ def search_robust(
                     connected=connected,
                 )  # fmt: skip
         except CommandError as error:
-            if not isinstance(error.__cause__, InputError):
-                raise
-            if not insertion:
+            missed = error.__cause__
+            if isinstance(missed, NoGroupError) and not insertion:
                 return nobody
+            if not isinstance(missed, NoSharedGroupError):
+                raise
             advice = "a lower --hold, or another --seed"
             if not seen.able(insertion).any():
                 advice = "or another --target: the model does not answer this class for the whole photo"
-            said = str(error).replace("a lower hold, or leave these games out", advice)
-            said = re.sub(r"of the numbers \[([\d, ]+)\]", _from_one, said)  # as the warnings of the photo number them
-            raise CommandError(said) from error
+            raise CommandError(missed.said(1, advice)) from error  # numbered as in the photo's warnings
     if found.stability is None:
         return nobody._replace(found=found)
     told = found.stability
     return nobody._replace(
         found=found, met=met(task.stop, Readout(told.values, told.leads, told.probabilities), insertion)
     )
-
-
-def _from_one(said: re.Match[str]) -> str:
-    return f"of the numbers [{', '.join(str(int(number) + 1) for number in said[1].split(','))}]"
 
 
 def describe_robust(task: Task, seen: Ways, unseen: Ways, robust: Robust) -> tuple[str, str]:

@@ -63,6 +63,9 @@ class Train:
     as the folder says."""
     init_selector: tyro.conf.FlagCreatePairsOff[bool] = False
     """With --init RUN: start from its selector too, to train a P2P model on with other settings or data."""
+    freeze_selector: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --init-selector: the selector stays as it is, and the classifier alone is trained, through the masks of test
+    time. It sees others while both are trained."""
     selector: Annotated[Literal["lraspp", "small"] | None, _OPTION(metavar="lraspp|small", help_behavior_hint="")] = (
         None
     )

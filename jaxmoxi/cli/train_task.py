@@ -60,6 +60,8 @@ def prepare(options: Train) -> Task:
         if options.black_box and options.method not in (None, "blackbox"):
             raise CommandError(f"--black-box is --method blackbox; --method is {options.method}: leave one out")
         method = {"method": "blackbox"} if options.black_box else {}
+        if options.freeze_selector and options.whole_epochs is None:
+            method["whole_epochs"] = 0
         if options.anneal is False:
             method["growth"] = "linear"  # a preset's growth is none without
         train = dataclasses.replace(train, **_typed(options, train) | method)
@@ -126,8 +128,12 @@ _MEANING = {  # what options are about, and the methods to which that means some
     **dict.fromkeys(
         ("threshold", "fidelity_shares", "goal_share"), ("what is selected", (*_SELECTORS, "blackbox-pixel-mask"))
     ),
+    "freeze_selector": ("P2P's masks", ("p2p",)),
     "whole_epochs": ("epochs before those that select", (*_SELECTORS, "blackbox-pixel-mask")),
 }
+
+
+_OF_SELECTING = ("straight_through", "selector_rate", "anneal", "logit_weight", "regulariser_weight")
 
 
 def _check_used(options: Train) -> None:
@@ -139,6 +145,12 @@ def _check_used(options: Train) -> None:
         if method not in methods:
             raise CommandError(
                 f"--{name.replace('_', '-')} is about {about}; --method {method} does nothing with it: leave one out"
+            )
+    for name in _OF_SELECTING if options.freeze_selector else ():
+        if name in typed:
+            raise CommandError(
+                f"--{name.replace('_', '-')} is about what a selector learns; --freeze-selector leaves it as it is: "
+                "leave one out"
             )
     if method == "p2p" and options.threshold is not None:
         for name in ("certainties", "certainty", "max_threshold"):
@@ -158,6 +170,10 @@ def _check(options: Train) -> None:
     if levels is not None and not (levels and all(0 < level <= 1 for level in levels)):
         raise CommandError(f"--certainties: expected probabilities in (0, 1], such as 0.9; got {levels}")
     _check_used(options)
+    if options.freeze_selector and not options.init_selector:
+        raise CommandError(
+            "--freeze-selector keeps a selector that selects already: give --init RUN, whose it is, and --init-selector"
+        )
     shares = options.fidelity_shares
     if shares is not None and not (shares and all(0 <= share <= 1 for share in shares)):
         raise CommandError(f"--fidelity-shares: expected shares of the pixels in [0, 1], such as 0.1; got {shares}")

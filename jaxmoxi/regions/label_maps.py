@@ -38,6 +38,8 @@ def grid_regions(height: int, width: int, *, rows: int, cols: int) -> Int[Array,
 
 def relabel(labels: Any) -> Int[Array, "H W"]:
     """Any integer label map as int32[H, W] with labels 0 .. P-1, numbered in raster order of first appearance."""
+    if not is_concrete(labels):
+        raise InputError("relabel needs a label map that is known; call it outside jit")
     labels = np.asarray(labels)
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"a label map is integers [H, W]; got {labels.dtype} of shape {labels.shape}")
@@ -50,9 +52,13 @@ def relabel(labels: Any) -> Int[Array, "H W"]:
 def count_regions(regions: Int[AnyArray, "H W"]) -> int:
     """How many players a label map has: its labels must be 0 .. P-1, each with at least one pixel.
 
-    Raises ValueError if one is missing or negative; `relabel` makes any map fit.
+    Raises ValueError if one is missing or negative (`relabel` makes any map fit), for no pixels, and inside `jit`.
     """
+    if not is_concrete(regions):
+        raise InputError("count_regions needs a label map that is known; call it outside jit")
     present = np.unique(np.asarray(regions))
+    if not len(present):
+        raise InputError(f"expected a label map with pixels; got shape {np.shape(regions)}")
     if present[0] != 0 or present[-1] != len(present) - 1:
         raise InputError(
             f"the label map's labels must be 0 .. P-1 without a gap; got {len(present)} labels from {present[0]} "

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmoxi.errors import InputError, warn
+from jaxmoxi.pytrees import is_concrete
 from jaxmoxi.regions.components import connected_components
 from jaxmoxi.regions.label_maps import count_regions, region_adjacency, region_sizes
 from jaxmoxi.types import AnyArray
@@ -50,11 +51,15 @@ def group_pieces(group: Bool[AnyArray, "P"], regions: Int[AnyArray, "H W"]) -> P
     regions: int[H, W], labels 0 .. P-1. Regions are neighbours where pixels of theirs are, along rows and columns.
 
     A warning tells of a group with regions that do not hold together themselves: such a one counts as one player, in
-    one piece. Raises ValueError for a group of another shape, and a label map with gaps.
+    one piece. Raises ValueError for a group of another shape, a label map with gaps, and inside `jit`.
     """
+    if not is_concrete((group, regions)):
+        raise InputError("group_pieces counts pieces on the host and needs a group that is known; call it outside jit")
     regions = np.asarray(regions)
-    if regions.ndim != 2 or not np.issubdtype(regions.dtype, np.integer):
-        raise InputError(f"expected regions of integers [H, W]; got {regions.dtype} of shape {regions.shape}")
+    if regions.ndim != 2 or not regions.size or not np.issubdtype(regions.dtype, np.integer):
+        raise InputError(
+            f"expected regions of integers [H, W], with pixels; got {regions.dtype} of shape {regions.shape}"
+        )
     num_players = count_regions(regions)
     chosen = np.asarray(group)
     if chosen.shape != (num_players,) or chosen.dtype != bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from jaxmoxi.errors import InputError, warn
+from jaxmoxi.errors import NoGroupError, warn
 from jaxmoxi.games.robust import borders_of
 from jaxmoxi.search.asking import Told
 from jaxmoxi.search.climb import SHARE, Climber, Group, eliminate, refine
@@ -25,6 +25,26 @@ from jaxmoxi.search.panel import Panel
 from jaxmoxi.search.shared import neighbours
 
 MANY = 24  # so many players are first looked at together, in `likely`
+
+
+class NoSharedGroupError(NoGroupError):
+    """No group along the search's way reaches the goal in `needed` of `count` games.
+
+    unable: the numbers, from 0, of the games in which all players together do not reach it either.
+    """
+
+    def __init__(self, needed: int, count: int, unable: Sequence[int], insertion: bool):
+        self.needed, self.count, self.unable, self.insertion = needed, count, unable, insertion
+        super().__init__(self.said())
+
+    def said(self, first: int = 0, advice: str = "a lower hold, or leave these games out") -> str:
+        """The message. first: the number of the first game. advice: what to give besides another goal."""
+        return (
+            f"no group along the way reaches the goal in {self.needed} of the {self.count} games"
+            f"{'' if self.insertion else ', when it is hidden'}, and all players together reach it in "
+            f"{self.count - len(self.unable)}: not in those of the numbers {[first + n for n in self.unable]}. Give "
+            f"another goal, {advice}"
+        )
 
 
 class ShareOracle(Oracle):
@@ -99,11 +119,7 @@ def search_together(panel: Panel, needed: int, limit: int) -> tuple[Group, list[
         searched = list(range(count))
         group = _forward(ShareOracle(panel, needed, searched))
     if group is None:
-        raise InputError(
-            f"no group along the way reaches the goal in {needed} of the {count} games"
-            f"{'' if one.insertion else ', when it is hidden'}, and all players together reach it in {len(able)}: not "
-            f"in those of the numbers {unable}. Give another goal, a lower hold, or leave these games out"
-        )
+        raise NoSharedGroupError(needed, count, unable, one.insertion)
     if unable:
         warn_of(unable, "vs", one.insertion)
     full = ShareOracle(panel, needed, searched)

@@ -7,7 +7,7 @@ from PIL import Image
 
 import jaxmoxi as jm
 from jaxmoxi.cli import estimate, groups
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import NoGroupError
 from jaxmoxi.types import Stop
 from support.explain import read, words_only
 
@@ -140,7 +140,7 @@ def test_where_no_group_is_necessary_the_other_is_shown_alone(run, monkeypatch, 
 
     def search(*args, insertion=True, **kwargs):
         if not insertion:
-            raise InputError("no group along the way reaches the goal")
+            raise NoGroupError("no group along the way reaches the goal")
         return genuine(*args, **kwargs)
 
     monkeypatch.setattr(jm.search, "minimal_group", search)

@@ -87,6 +87,21 @@ def test_a_run_to_start_from_with_its_selector(tmp_path):
         prepared(out=tmp_path / "on", num_scenes=20, init_selector=True)
 
 
+def test_a_selector_that_stays_as_it_is(tmp_path):
+    model = p2p.init(jax.random.key(3), dataclasses.replace(PRESETS["scenes"]().config, image_size=32))
+    p2p.save(tmp_path / "run", model)
+    options = {"out": tmp_path / "on", "image_size": 32, "num_scenes": 20, "freeze_selector": True}
+    task = prepared(**options, init=tmp_path / "run", init_selector=True)
+    assert task.train.freeze_selector
+    assert task.train.whole_epochs == 0  # the preset has 4
+    with pytest.raises(_train.CommandError, match="--freeze-selector keeps a selector that selects already: give --in"):
+        prepared(**options, init=tmp_path / "run")
+    with pytest.raises(_train.CommandError, match="--selector-rate is about what a selector learns; --freeze-sel"):
+        prepared(**options, init=tmp_path / "run", init_selector=True, selector_rate=2.0)
+    with pytest.raises(_train.CommandError, match='it needs method="p2p" and whole_epochs=0; got'):
+        prepared(**options, init=tmp_path / "run", init_selector=True, whole_epochs=1)
+
+
 def test_other_methods_go_on_with_their_selector_and_another_number_of_classes_gets_a_new_head(tmp_path):
     preset = dataclasses.replace(PRESETS["scenes"]().config, image_size=32)
     comet = p2p.init(jax.random.key(3), for_method(dataclasses.replace(preset, threshold=0.2), "comet"))
@@ -177,6 +192,7 @@ def test_options_reach_the_settings(tmp_path):
             ["--black-box", "--anneal", "False"],
             "--anneal is about what a selector learns; --method blackbox does nothing with it",
         ),
+        (["--method", "comet", "--freeze-selector"], "--freeze-selector is about P2P's masks; --method comet does"),
         (["--black-box", "--init-selector"], "--init-selector is about what a selector learns; --method blackbox"),
         (["--method", "comet", "--straight-through", "True"], "--method comet does nothing with it: leave one out"),
         (["--method", "blackbox-pixel-mask", "--logit-weight", "0"], "--logit-weight is about what a selector learns"),

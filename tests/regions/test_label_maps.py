@@ -8,6 +8,16 @@ import jaxmoxi as jm
 from jaxmoxi.regions.label_maps import token_players
 
 
+def test_what_looks_at_labels_says_that_it_cannot_inside_jit():
+    labels = jnp.arange(4).reshape(2, 2)
+    with pytest.raises(ValueError, match="count_regions needs a label map that is known; call it outside jit"):
+        jax.jit(lambda x: jnp.full(3, jm.count_regions(x)))(labels)
+    with pytest.raises(ValueError, match="relabel needs a label map that is known; call it outside jit"):
+        jax.jit(jm.relabel)(labels)
+    with pytest.raises(ValueError, match=r"expected a label map with pixels; got shape \(0, 2\)"):
+        jm.count_regions(labels[:0])
+
+
 def test_grid_that_divides():
     regions = jm.grid_regions(4, 6, rows=2, cols=3)
     assert regions.tolist() == [[0, 0, 1, 1, 2, 2]] * 2 + [[3, 3, 4, 4, 5, 5]] * 2

@@ -1,5 +1,6 @@
 """The connected pieces of a group, against a search through the image by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -113,3 +114,11 @@ def test_errors():
         with pytest.raises(jm.InputError, match=said):
             check_neighbours(wrong, 4)
     assert not check_neighbours(np.eye(4), 4).any()
+
+
+def test_pieces_are_counted_outside_jit_and_of_images_with_pixels():
+    group = jnp.ones(4, bool)
+    with pytest.raises(ValueError, match="group_pieces counts pieces on the host .*; call it outside jit"):
+        jax.jit(lambda g: jm.group_pieces(g, jnp.arange(4).reshape(2, 2)).count)(group)
+    with pytest.raises(ValueError, match=r"expected regions of integers \[H, W\], with pixels; got int32 of shape"):
+        jm.group_pieces(group, jnp.zeros((0, 5), jnp.int32))

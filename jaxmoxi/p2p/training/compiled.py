@@ -55,7 +55,7 @@ def _compiled(train: TrainConfig, total: int, per_epoch: int) -> Compiled:
     ) -> tuple[TrainState, Metrics, Float[Array, ""]]:
         state, metrics = train_step(
             state, batch, key, objective=objective, optimizer=optimizer, steps_per_epoch=per_epoch, select=select,
-            computing=computing, method=train.method,
+            computing=computing, method=train.method, freeze_selector=train.freeze_selector,
         )  # fmt: skip
         return state, jax.tree.map(jnp.add, sums, metrics), metrics.loss
 

@@ -100,6 +100,10 @@ class TrainConfig(Objective):
     certainty:        certainty of the predictions in validation, in (0, 1].
     validation_share: share of each class's images that is held out when `fit` gets no validation data, in (0, 1).
     eval_every:       epochs between validations; the last epoch is always validated.
+    freeze_selector:  True trains P2P's classifier alone, through the masks of test time, each image's most likely
+                      superpixels at a random threshold; the selector stays the one that `fit` starts from. A classifier
+                      that was trained through samples has seen other masks than it is asked about, and this teaches it
+                      those. The sparsity term, the samples and `selector_rate` then have no part.
     selector_rate:    the selector's learning rate as a multiple of `learning_rate`, above 0. A selector with random
                       weights beside a trained classifier learns faster with 5 or 10.
     accumulate:       parts that a batch is computed in, one after the other, which takes as many times less memory. The
@@ -127,6 +131,7 @@ class TrainConfig(Objective):
     certainty: float = 0.95
     validation_share: float = 0.1
     eval_every: int = 1
+    freeze_selector: bool = False
     selector_rate: float = 1.0
     accumulate: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -145,6 +150,11 @@ class TrainConfig(Objective):
         if not self.select or self.method == "blackbox":
             object.__setattr__(self, "select", False)
             object.__setattr__(self, "method", "blackbox")
+        if self.freeze_selector and (self.method != "p2p" or self.whole_epochs):
+            raise InputError(
+                "freeze_selector=True trains P2P's classifier through its selector's masks: it needs method=\"p2p\" "
+                f"and whole_epochs=0; got {self.method!r} and {self.whole_epochs}"
+            )
         for name in ("learning_rate", "selector_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0 and finite; got {getattr(self, name)}")
@@ -207,7 +217,10 @@ class TrainConfig(Objective):
         return {name: value for name, value in fields.items() if name not in later | {"save_every", "log_every"}}
 
 
-_LATER = ("growth", "method", "selector_rate", "accumulate", "precision", "ema", "goal_accuracy", "goal_share")
+_LATER = (
+    "growth", "method", "freeze_selector", "selector_rate", "accumulate", "precision", "ema", "goal_accuracy",
+    "goal_share",
+)  # fmt: skip
 OBJECTIVE = tuple(field.name for field in dataclasses.fields(Objective))  # these were once fields of `Config`
 _KEYWORDS = tuple(  # and these of `fit`
     f.name for f in dataclasses.fields(TrainConfig) if f.name not in {*OBJECTIVE, *_LATER, "log_every"}

@@ -125,6 +125,10 @@ def fit(
                 f"the method {train.method} needs a trained classifier of whole images, which stays frozen; start from "
                 "one (classifier=...), or train it first (whole_epochs)"
             )
+        if train.freeze_selector and not isinstance(classifier, P2P):
+            raise InputError(
+                "freeze_selector=True needs a selector that selects already: start from a P2P (classifier=...)"
+            )
         place = placement(mesh, train.batch_size)
         folder = None if directory is None else local_folder(directory)
         if folder is not None and team.count < jax.process_count():

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.data.example import Batch
 from jaxmoxi.p2p.distribution import covariance, group_means, over_pixels, sample_logits, sample_relaxed, within_budget
+from jaxmoxi.p2p.masking import shown
 from jaxmoxi.p2p.model import (
     P2P,
     Classifier,
@@ -31,7 +32,7 @@ from jaxmoxi.p2p.model import (
 from jaxmoxi.p2p.training import methods
 from jaxmoxi.p2p.training.computing import Computing, averaged, in_parts, lowered, run
 from jaxmoxi.p2p.training.config import Method, Objective
-from jaxmoxi.p2p.training.losses import mean_log_probs, p2p_loss, regulariser_weight, temperature
+from jaxmoxi.p2p.training.losses import expected_share, mean_log_probs, p2p_loss, regulariser_weight, temperature
 from jaxmoxi.pytrees import record
 
 _Pair = tuple[State, State]  # of selector and classifier
@@ -109,6 +110,7 @@ def train_step(
     select: bool = True,
     computing: Computing = Computing(),  # noqa: B008
     method: Method = "p2p",
+    freeze_selector: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """One step of the published training: `(state, metrics)`. Pure; jit it with `state` donated.
 
@@ -118,12 +120,15 @@ def train_step(
                first `whole_epochs` of a model. The shares are then 1, and the selector gets no gradient.
     computing: how the step computes.
     method:    whose loss is minimised where `select` is True.
+    freeze_selector: True trains P2P's classifier alone, through the selector's masks of test time.
     """
     key = jax.random.fold_in(key, state.step)
     epoch = state.step // steps_per_epoch if objective.growth == "linear" else state.step / steps_per_epoch
     params, statistics = _split(state.model)
     if not select:
         loss = _whole_loss
+    elif freeze_selector:
+        loss = _likely_loss
     elif method == "p2p":
         loss = functools.partial(_selected_loss, objective=objective)
     else:
@@ -136,6 +141,8 @@ def train_step(
     gradients, (statistics, metrics) = in_parts(gradient, computing.accumulate, statistics, batch, key)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, params)
     trained: Any = optax.apply_updates(params, updates)
+    if freeze_selector:  # of which weight decay knows nothing
+        trained = params[0], trained[1]
     selector, classifier = (nnx.merge_state(p, s) for p, s in zip(trained, statistics, strict=True))
     model = P2P(selector, classifier, state.model.config)
     average = None
@@ -160,9 +167,7 @@ def _selected_loss(
     tau_key, sample_key, relax_key = jax.random.split(key, 3)
     images, regions, labels = normalize(batch.images, config), jnp.asarray(batch.regions), jnp.asarray(batch.labels)
     count = len(images)
-    tau = jnp.full(count, config.threshold)
-    if config.dynamic_threshold:
-        tau = jax.random.uniform(tau_key, (count,), minval=config.min_threshold, maxval=config.max_threshold)
+    tau = _thresholds(tau_key, count, config)
     warmth, weight = _schedule(objective, epoch)
 
     means, shares = group_means(run(selector, images, precision), regions, config.num_groups)
@@ -198,6 +203,48 @@ def _selected_loss(
         hard_share=jnp.mean(jnp.sum(kept_groups(mu, shares, tau, config) * shares, -1)),
     )
     return total, (_statistics(modules), metrics)
+
+
+def _likely_loss(
+    params: _Pair,
+    statistics: _Pair,
+    batch: Batch,
+    key: Key[Array, ""],
+    epoch: Num[Array, ""],
+    config: Config,
+    *,
+    precision: str,
+) -> tuple[Array, tuple[_Pair, Metrics]]:
+    """The classifier's cross entropy through the masks of test time, at random thresholds."""
+    del epoch  # this loss follows no schedule
+    modules = _modules(config, (jax.lax.stop_gradient(params[0]), params[1]), statistics, precision)
+    selector, classifier = modules
+    selector.eval()
+    images, regions, labels = normalize(batch.images, config), jnp.asarray(batch.regions), jnp.asarray(batch.labels)
+    tau = _thresholds(key, len(images), config)
+    means, shares = group_means(run(selector, images, precision), regions, config.num_groups)
+    mu, _ = at_threshold(selector, means, shares, tau, config)
+    kept = kept_groups(mu, shares, tau, config).astype(images.dtype)
+    logits = run(classifier, shown(images, over_pixels(kept, regions), config), precision)
+    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    none = jnp.zeros(())
+    metrics = Metrics(
+        loss=loss,
+        target=loss,
+        sparsity=none,
+        covariance=none,
+        accuracy=jnp.mean(jnp.argmax(logits, -1) == labels),
+        soft_share=jnp.mean(expected_share(jax.nn.sigmoid(mu), shares)),
+        hard_share=jnp.mean(jnp.sum(kept * shares, -1)),
+    )
+    return loss, (_statistics(modules), metrics)
+
+
+def _thresholds(key: Key[Array, ""], count: int, config: Config) -> Float[Array, "B"]:
+    """The thresholds that so many images are trained at."""
+    if not config.dynamic_threshold:
+        return jnp.full(count, config.threshold)
+    return jax.random.uniform(key, (count,), minval=config.min_threshold, maxval=config.max_threshold)
 
 
 def _compared_loss(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from jaxmoxi.errors import InputError
+from jaxmoxi.errors import NoGroupError
 from jaxmoxi.games.base import Game, ValueFn
 from jaxmoxi.games.evaluation import tells
 from jaxmoxi.pytrees import is_concrete
@@ -80,11 +80,11 @@ def group_result(ended: Ended) -> GroupResult:
     )
 
 
-def unreachable(insertion: bool, *, eliminate: bool = False) -> InputError:
+def unreachable(insertion: bool, *, eliminate: bool = False) -> NoGroupError:
     """The error of a goal that no group reached."""
     if eliminate:
-        return InputError("everybody together misses the goal, so there is nothing to take away; try `minimal_group`")
-    return InputError(
+        return NoGroupError("everybody together misses the goal, so there is nothing to take away; try `minimal_group`")
+    return NoGroupError(
         "no group along the way reaches the goal, and everybody together misses it: is this the class that the "
         "model predicts?"
         if insertion

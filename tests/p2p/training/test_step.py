@@ -79,6 +79,43 @@ def test_large_logits_cost_what_the_configuration_says():
     np.testing.assert_allclose(m.loss - m.target - m.sparsity - m.covariance, 0.5 * np.mean(mu**2), rtol=1e-3)
 
 
+@pytest.mark.parametrize("options", [{"threshold": 0.1, "dynamic_threshold": False}, {"exact_budget": True}, {}])
+def test_a_frozen_selector_trains_the_classifier_through_the_masks_of_test_time(options):
+    config = dataclasses.replace(CONFIG, **options)
+    optimizer = optax.adamw(3e-3, weight_decay=0.1)
+    model = p2p.init(jax.random.key(0), config)
+    state = training.init_state(model, optimizer)
+    step = jax.jit(functools.partial(
+        training.train_step, objective=TRAIN.objective, optimizer=optimizer, steps_per_epoch=20, freeze_selector=True
+    ))  # fmt: skip
+    after, metrics = step(state, batch(), jax.random.key(2))
+    for old, new in zip(jax.tree.leaves(model.selector), jax.tree.leaves(after.model.selector), strict=True):
+        np.testing.assert_array_equal(old, new)
+    kernels = [m.classifier["head"]["kernel"] for m in (model, after.model)]
+    assert not np.array_equal(*kernels)
+    assert float(metrics.loss) == float(metrics.target)
+    assert (float(metrics.sparsity), float(metrics.covariance)) == (0, 0)
+
+    images, regions, labels = model.normalize(batch().images), batch().regions, np.asarray(batch().labels)
+    tau = jax.random.uniform(
+        jax.random.fold_in(jax.random.key(2), 0), (12,), minval=config.min_threshold, maxval=config.max_threshold
+    )
+    if not config.dynamic_threshold:
+        tau = jnp.full(12, 0.1)
+
+    @jax.jit
+    def expected(images, regions, tau):
+        logits, shares, _ = model.group_logits(images, regions, tau)
+        rows = jnp.arange(12)
+        kept = model.keep(logits, shares, tau)[rows, rows]
+        return model.classify(images, kept, regions), jnp.mean(jnp.sum(kept * shares, -1))
+
+    log_probs, share = expected(images, regions, tau)
+    np.testing.assert_allclose(metrics.target, -np.mean(np.asarray(log_probs)[np.arange(12), labels]), rtol=1e-4)
+    np.testing.assert_allclose(metrics.hard_share, share, rtol=1e-5)
+    assert 0 < share < 1
+
+
 def test_without_a_full_first_epoch_the_weight_only_rises():
     published, gentle = (
         [float(losses.regulariser_weight(epoch, 20, 10.0, full_first_epoch=full)) for epoch in range(20)]
