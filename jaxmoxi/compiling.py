@@ -18,7 +18,8 @@ def compiled(method: Method) -> Method:
     """A pure method of a pytree, whose keywords are static, compiled once for each structure and shape.
 
     Outside `jit` every loop of a network (`jax.lax.fori_loop`) is a program of its own, which JAX compiles anew with
-    each call and keeps. Inside a trace, and of an object that holds more than arrays, the method runs as it is.
+    each call and keeps. Inside a trace, of an object that holds more than arrays, and of one whose `compiles` is False
+    (a plain function is somewhere in it, which may look at anything), the method runs as it is.
     """
     compiled_method: Any = None
 
@@ -26,7 +27,8 @@ def compiled(method: Method) -> Method:
     def call(self: Any, *args: Any, **static: Any) -> Any:
         nonlocal compiled_method
         leaves = jax.tree.leaves((self, args))
-        if not all(is_array(leaf) and not isinstance(leaf, Tracer) for leaf in leaves):
+        known = all(is_array(leaf) and not isinstance(leaf, Tracer) for leaf in leaves)
+        if not known or not getattr(self, "compiles", True):
             return method(self, *args, **static)
         if compiled_method is None:
             compiled_method = jax.jit(_by_structure(method), static_argnums=0)

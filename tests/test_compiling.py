@@ -85,6 +85,23 @@ def test_a_compiled_method_is_its_function_in_every_way_of_calling_it():
         np.testing.assert_array_equal(one.plus(x), [0, 2, 4])
 
 
+def test_a_plain_function_that_looks_elsewhere_is_asked_anew():
+    """Under `jit` its arrays are constants; outside, nothing is kept of what it saw."""
+    weights = np.ones((3, 2), np.float32)
+    image, regions = jnp.ones((4, 4, 3)), jm.grid_regions(4, 4, rows=2, cols=2)
+
+    def logits(images):
+        return images.mean((1, 2)) @ weights * jnp.array([1.0, 2.0])
+
+    v = jm.pixel_value_fn(logits, image, 1, regions, payoff="logit")
+    both = jm.robust_value_fn([v, jm.pixel_value_fn(logits, image, 1, regions, payoff="logit", fill=1.0)])
+    spread = jm.shard_coalitions(v, jax.make_mesh((1,), ("devices",)))
+    whole = jnp.ones((1, 4), bool)
+    np.testing.assert_allclose([float(u(whole)[0]) for u in (v, both, spread)], 6)
+    weights *= 2
+    np.testing.assert_allclose([float(u(whole)[0]) for u in (v, both, spread)], 12)
+
+
 class Holder:
     """What is no pytree."""
 

@@ -129,6 +129,11 @@ class PixelValueFn(ImageGame):
     foreign: bool = static()
     remainder: bool = static(default=False)
 
+    @property
+    def compiles(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the function's arrays are its arguments; those that a plain function looks at may be others later."""
+        return bool(self.logits_fn.arrays)
+
     @compiled
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:
         """The logits of the image with the hidden players' pixels filled."""

@@ -132,6 +132,11 @@ class RobustValueFn(Game):
         return any(g.foreign for g in self._kinds)
 
     @property
+    def compiles(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether all games compile."""
+        return all(g.compiles for g in self._kinds)
+
+    @property
     def gated(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether all games answer `relaxed`."""
         return all(g.gated for g in self._kinds)
