@@ -22,7 +22,7 @@ class PhotoOptions:
     cat that comes with scikit-image."""
     model: Annotated[Path | None, _OPTION(metavar="FOLDER|NAME", help_behavior_hint="")] = None
     """A checkpoint folder (config.json, model.safetensors), or a name of the Hugging Face hub such as
-    google/vit-base-patch16-224. Left out: EfficientNet-Lite0 of the `demo` extra."""
+    google/vit-base-patch16-224. demo, or left out: EfficientNet-Lite0 of the `demo` extra."""
     preprocessing: Annotated[str | None, _OPTION(metavar="imagenet|half|clip|FILE", help_behavior_hint="")] = None
     """With --model: how a photo becomes the network's input, by name or as a preprocessor_config.json. Left out: as the
     folder says."""

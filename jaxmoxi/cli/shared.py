@@ -90,7 +90,7 @@ def load_model(
     hub: HubOptions = NO_HUB_OPTIONS,
     quiet: bool = False,
 ) -> Classifier:
-    """The classifier of a folder, or of a name of the hub; for None the demonstration's.
+    """The classifier of a folder, or of a name of the hub; for None, and for "demo", the demonstration's.
 
     preprocessing, image_size: what the options of these names say. quiet: without the progress of a download.
     """
@@ -98,15 +98,15 @@ def load_model(
     from jaxmoxi.models.checkpoints.hub import without_bars
 
     size = None if image_size is None else parse_size(image_size)
-    if folder is not None:
+    if folder is not None and not (str(folder) == "demo" and not folder.exists()):
         bars = without_bars() if quiet and not folder.expanduser().exists() else nullcontext()
         with bars:
             return jm.models.load(folder, preprocessing=preprocessing, image_size=size, **dataclasses.asdict(hub))
     for name, given in (("--preprocessing", preprocessing), ("--image-size", image_size)):
         if given is not None:
-            raise CommandError(f"{name} needs --model: the demonstration model has its own")
+            raise CommandError(f"{name} needs a --model of yours: the demonstration model has its own")
     if hub != NO_HUB_OPTIONS:
-        raise CommandError("--revision, --cache-dir and --local-files-only need --model, a name of the hub")
+        raise CommandError("--revision, --cache-dir and --local-files-only need a --model that is a name of the hub")
     return jm.models.demo()
 
 

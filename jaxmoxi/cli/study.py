@@ -41,8 +41,8 @@ class Study:
     out: Annotated[str, _OPTION(metavar="DIR")]
     """The study's folder; gs://BUCKET/... and the like are fine."""
     model: tyro.conf.UseAppendAction[Annotated[tuple[Path, ...], _OPTION(metavar="FOLDER|NAME")]] = ()
-    """A checkpoint folder, or a name of the Hugging Face hub; give --model several times to compare under each. Left
-    out: EfficientNet-Lite0 of the `demo` extra."""
+    """A checkpoint folder, or a name of the Hugging Face hub; give --model several times to compare under each.
+    demo, or left out: EfficientNet-Lite0 of the `demo` extra."""
     models: Annotated[tuple[Path, ...], _OPTION(metavar="FOLDER|NAME [FOLDER|NAME ...]")] = ()
     """Several models at once, as --model given several times. The report tells how far they agree on the photos that
     are measured under each, and what one model's order is worth under another."""

@@ -59,7 +59,7 @@ def prepare(options: Train) -> Task:
         config = dataclasses.replace(config, **changes)
         if options.black_box and options.method not in (None, "blackbox"):
             raise CommandError(f"--black-box is --method blackbox; --method is {options.method}: leave one out")
-        method = {"method": "blackbox"} if options.black_box else {}
+        method: dict[str, Any] = {"method": "blackbox"} if options.black_box else {}
         if options.freeze_selector and options.whole_epochs is None:
             method["whole_epochs"] = 0
         if options.anneal is False:

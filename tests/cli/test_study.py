@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from safetensors.numpy import save_file
 
+import jaxmoxi as jm
 from jaxmoxi.attribution import METHODS
 from jaxmoxi.cli.main import main
+from jaxmoxi.cli.shared import CommandError, load_model
 from jaxmoxi.metrics import METRICS
 from jaxmoxi.models.networks import vit
 from support.games import golden_tensor
@@ -58,6 +61,17 @@ def test_a_study(photos, folder, tmp_path, capsys):
     assert run(*words) == 0  # finished: nothing to do
     assert run(*words, "--seed", "1") == 2
     assert "a study with other settings: config.seed (there 0, now 1)" in capsys.readouterr().err
+
+
+def test_the_demonstration_model_has_a_name(folder, tmp_path, monkeypatch):
+    demo = object()
+    monkeypatch.setattr(jm.models, "demo", lambda: demo)
+    monkeypatch.chdir(tmp_path)
+    assert load_model(Path("demo")) is load_model(None) is demo
+    with pytest.raises(CommandError, match="--preprocessing needs a --model of yours: the demonstration model has its"):
+        load_model(Path("demo"), "half")
+    shutil.copytree(folder, tmp_path / "demo")  # a folder of that name is what it says
+    assert load_model(Path("demo")).config.num_classes == 4
 
 
 def test_minutes_that_are_over_are_no_error(photos, folder, tmp_path, capsys):
