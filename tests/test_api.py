@@ -12,8 +12,8 @@ import jaxmoxi as jm
 
 PACKAGE = Path(jm.__file__).parent
 LIST = [
-    "errors", "escape", "pytrees", "guards", "types", "photos", "files", "regions", "kernels", "models", "games",
-    "moxi", "interactions", "search", "attribution", "metrics", "p2p", "plot", "study", "bridges", "cli",
+    "errors", "escape", "pytrees", "guards", "types", "compiling", "photos", "files", "regions", "kernels", "models",
+    "games", "moxi", "interactions", "search", "attribution", "metrics", "p2p", "plot", "study", "bridges", "cli",
 ]  # fmt: skip
 CORE = [r for r in LIST[: LIST.index("search")] if r != "models"]
 CORE_MAY_IMPORT = {"jax", "numpy", "jaxtyping"}
