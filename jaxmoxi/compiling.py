@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,26 +16,39 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def compiled(method: Method) -> Method:
-    """A pure method of a pytree, whose keywords are static, compiled once for each structure and shape.
+    """A pure method of a pytree, compiled once for each structure and shape; what is keyword-only is static.
 
     Outside `jit` every loop of a network (`jax.lax.fori_loop`) is a program of its own, which JAX compiles anew with
-    each call and keeps. Inside a trace, of an object that holds more than arrays, and of one whose `compiles` is False
-    (a plain function is somewhere in it, which may look at anything), the method runs as it is.
+    each call and keeps. Inside a trace, of arguments that are more than arrays, and of an object whose `compiles` is
+    False (a plain function is somewhere in it, which may look at anything), the method runs as it is.
     """
-    compiled_method: Any = None
+    signature = inspect.signature(method)
+    only = {name for name, p in signature.parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    program: Any = None
 
     @functools.wraps(method)
-    def call(self: Any, *args: Any, **static: Any) -> Any:
-        nonlocal compiled_method
+    def call(self: Any, *args: Any, **keywords: Any) -> Any:
+        nonlocal program
+        if any(name not in only for name in keywords):
+            bound = signature.bind(self, *args, **keywords)
+            args, keywords = bound.args[1:], bound.kwargs
         leaves = jax.tree.leaves((self, args))
         known = all(is_array(leaf) and not isinstance(leaf, Tracer) for leaf in leaves)
-        if not known or not getattr(self, "compiles", True):
-            return method(self, *args, **static)
-        if compiled_method is None:
-            compiled_method = jax.jit(_by_structure(method), static_argnums=0)
-        return compiled_method(tuple(static.items()), self, *args)
+        if not known or not _hashable(keywords) or not getattr(self, "compiles", True):
+            return method(self, *args, **keywords)
+        if program is None:
+            program = jax.jit(_by_structure(method), static_argnums=0)
+        return program(tuple(keywords.items()), self, *args)
 
     return call  # type: ignore[return-value]
+
+
+def _hashable(keywords: dict[str, Any]) -> bool:
+    try:
+        hash(tuple(keywords.values()))
+    except TypeError:
+        return False
+    return True
 
 
 def _by_structure(method: Callable[..., Any]) -> Callable[..., Any]:

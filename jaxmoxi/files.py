@@ -136,7 +136,7 @@ def claim(
     if not path.exists():
         try:
             place.mkdir(parents=True, exist_ok=True)
-            others = any(not p.name.startswith(".") for p in place.iterdir())
+            others = place.exists() and any(not p.name.startswith(".") for p in place.iterdir())
         except (FileExistsError, NotADirectoryError):
             raise InputError(
                 f"{folder}: expected a folder for a {kind}, or a new one; it, or what it is in, is a file"
@@ -148,7 +148,7 @@ def claim(
     try:
         found = settings(json.loads(path.read_text(encoding="utf-8")))
         changed = changed_settings(found, now)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} does not hold the settings of a {kind} ({error}); name another folder") from None
     if changed:
         raise InputError(
@@ -169,6 +169,8 @@ def changed_settings(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 def _changed(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[str]:
     for name in there.keys() | now.keys():
         full = f"{prefix}{name}"
+        if (there if name in there else now)[name] is None and not (name in there and name in now):
+            continue  # a setting that came later, and is None where it is not set
         if name not in now:
             yield f"{full} (there{_value(there[name])}, not now)"
         elif name not in there:

@@ -1,5 +1,7 @@
 """What is called outside `jit` compiles once for each structure and shape, and says what it says inside."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,6 +102,37 @@ def test_a_plain_function_that_looks_elsewhere_is_asked_anew():
     np.testing.assert_allclose([float(u(whole)[0]) for u in (v, both, spread)], 6)
     weights *= 2
     np.testing.assert_allclose([float(u(whole)[0]) for u in (v, both, spread)], 12)
+
+
+def test_every_method_takes_its_arguments_by_name(photos):
+    model = tiny_model()[0]
+    regions = jm.grid_regions(32, 32, rows=2, cols=2)
+    masks = jnp.ones((2, 4), bool)
+    tokens = jm.token_value_fn(model, photos[0], 1, regions)
+    pixels = jm.pixel_value_fn(model.logits, photos[0], 1, regions)
+    rows = jax.tree.map(lambda t: t[None], model.embed_tokens(image=photos[0]))
+    logits = model.logits(images=photos[0][None])
+    np.testing.assert_allclose(logits, model.encode_tokens(tokens=rows, present=jnp.ones((1, 16), bool)), atol=1e-5)
+    np.testing.assert_allclose(logits, jax.jit(lambda x: model.logits(images=x))(photos[0][None]), atol=1e-5)
+    for v in (tokens, pixels, jm.robust_value_fn([tokens])):
+        np.testing.assert_allclose(v.logits(masks=masks), jnp.tile(logits, (2, 1)), atol=1e-5)
+        np.testing.assert_allclose(v(masks, max_visible=4), v(masks=masks), atol=1e-5)
+    assert pixels.blended(shares=jnp.ones((1, 32, 32))).values.shape == (1,)
+
+
+def test_a_function_in_a_partial_is_asked_anew_too():
+    weights = np.ones((3, 2), np.float32)
+
+    def predict(scale, images):
+        return images.mean((1, 2)) @ weights * scale
+
+    image, regions = jnp.ones((4, 4, 3)), jm.grid_regions(4, 4, rows=2, cols=2)
+    for wrap in (functools.partial, jax.tree_util.Partial):
+        v = jm.pixel_value_fn(wrap(predict, jnp.array([1.0, 2.0])), image, 1, regions, payoff="logit")
+        first = float(v(jnp.ones((1, 4), bool))[0])
+        weights *= 2
+        assert float(v(jnp.ones((1, 4), bool))[0]) == 2 * first
+        assert float(jm.robust_value_fn([v])(jnp.ones((1, 4), bool))[0]) == 2 * first
 
 
 class Holder:

@@ -105,6 +105,11 @@ def test_a_file_is_no_folder(tmp_path, kind, inside):
     assert (tmp_path / "notes").read_text() == "mine"
 
 
+def test_a_setting_that_is_none_may_be_missing(tmp_path):
+    files.claim(tmp_path, "study.json", {"a": 1}, kind="study")
+    files.claim(tmp_path, "study.json", {"a": 1, "later": None}, kind="study")
+
+
 def test_settings_of_one_name_in_two_parts_are_compared_apart(tmp_path):
     record = {"config": {"classifier": "vit"}, "train": {"classifier": None}}
     files.claim(tmp_path, "config.json", record, kind="run")

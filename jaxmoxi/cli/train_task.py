@@ -37,6 +37,8 @@ class Task(NamedTuple):
 
 def prepare(options: Train) -> Task:
     """What the options name, checked before anything long starts."""
+    from jaxmoxi.p2p.arrays import local_folder
+    from jaxmoxi.p2p.checkpoint import read_record
     from jaxmoxi.p2p.data import Subset
     from jaxmoxi.p2p.ranges import check_same_classes
     from jaxmoxi.p2p.training.methods import for_method
@@ -89,6 +91,11 @@ def prepare(options: Train) -> Task:
                 if options.init_selector
                 else (classifier_of_run, config)
             )
+            if (
+                options.freeze_selector
+                and read_record(local_folder(options.init)).get("train", {}).get("select") is False
+            ):
+                raise CommandError(f"--freeze-selector: {options.init} is a black box, whose selector learned nothing")
             classifier, config = take(options.init, config, seed=options.seed)
         elif options.init_selector:
             raise CommandError("--init-selector needs an --init that names a run, which has a selector")

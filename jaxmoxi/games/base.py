@@ -45,8 +45,8 @@ class Game:
     target:      int32[], the class explained; None where the game has no classes.
     link:        what makes probabilities of the logits, where the game answers `logits`; else None.
     foreign:     the game runs a user's own code, so that doors check whether a value depends on its coalition alone.
-    compiles:    what the game answers follows from its arrays and its code, so that what is asked outside `jit` is
-                 compiled once. A plain function may look at anything, and is run as it is.
+    compiles:    what the game answers follows from its arrays and this package's code, so that what is asked outside
+                 `jit` is compiled once. A user's own function may look at anything, and is run as it is.
     gated:       the game answers `relaxed`.
     blends:      the game answers `blended`: its players are pixels, between an image and a fill.
     """
@@ -58,7 +58,7 @@ class Game:
     target: Int[Array, "*batch"] | None = None
     link: Link | None = None
     foreign: bool = False
-    compiles: bool = True
+    compiles: bool = False
     gated: bool = False
     blends: bool = False
 
@@ -274,11 +274,6 @@ class FunctionGame(Game):
     offers: frozenset[str] = static()
     sized_leads: bool = static()
     foreign: bool = static(default=True)
-
-    @property
-    def compiles(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the function's arrays are its arguments."""
-        return bool(self.fn.arrays)
 
     @property
     def gated(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

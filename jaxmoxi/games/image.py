@@ -59,6 +59,11 @@ class ImageGame(Game):
     target: Int[Array, "*batch"]  # pyright: ignore[reportIncompatibleVariableOverride]
     remainder: bool = False  # whether values are less the nearer of 0 and 1, see `remainders`
 
+    @property
+    def compiles(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the classifier is this package's own. A user's function may look at arrays that are others later."""
+        return not self.foreign
+
     def readout(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Readout:
         """Value, lead and probability of each coalition from one forward pass."""
         return self.read(self.logits(masks, max_visible=max_visible))
@@ -128,11 +133,6 @@ class PixelValueFn(ImageGame):
     num_players: int | None = static()
     foreign: bool = static()
     remainder: bool = static(default=False)
-
-    @property
-    def compiles(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the function's arrays are its arguments; those that a plain function looks at may be others later."""
-        return bool(self.logits_fn.arrays)
 
     @compiled
     def logits(self, masks: Bool[Array, "C P"], *, max_visible: int | None = None) -> Float[Array, "C K"]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -36,6 +37,9 @@ class NoSharedGroupError(NoGroupError):
     def __init__(self, needed: int, count: int, unable: Sequence[int], insertion: bool):
         self.needed, self.count, self.unable, self.insertion = needed, count, unable, insertion
         super().__init__(self.said())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.needed, self.count, self.unable, self.insertion)
 
     def said(self, first: int = 0, advice: str = "a lower hold, or leave these games out") -> str:
         """The message. first: the number of the first game. advice: what to give besides another goal."""

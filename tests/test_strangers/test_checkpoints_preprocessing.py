@@ -240,4 +240,4 @@ def test_the_command_tells_and_takes_it(tmp_path, photo, capsys):
 
 def test_the_option_needs_a_model(photo, tmp_path, capsys):
     assert main(["explain", str(photo), "--preprocessing", "half", "--out", str(tmp_path)]) == 2
-    assert "--preprocessing needs --model" in capsys.readouterr().err
+    assert "--preprocessing needs a --model of yours" in capsys.readouterr().err

@@ -127,7 +127,7 @@ def fit(
             )
         if train.freeze_selector and not isinstance(classifier, P2P):
             raise InputError(
-                "freeze_selector=True needs a selector that selects already: start from a P2P (classifier=...)"
+                "freeze_selector=True needs a selector to keep: start from a P2P that selects (classifier=...)"
             )
         place = placement(mesh, train.batch_size)
         folder = None if directory is None else local_folder(directory)

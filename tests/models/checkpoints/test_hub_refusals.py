@@ -184,8 +184,8 @@ def test_the_command_prints_one_line(hub, tmp_path, capsys, monkeypatch):
         (["explain", "--model", "me/nothing"], "no folder me/nothing, and"),
         (["bench", "--model", "me/vit", "--revision", "v9"], "has no revision 'v9'"),
         (["bench", "--model", "me/vit", "--local-files-only"], "local_files_only=True keeps it from"),
-        (["bench", "--local-files-only"], "--local-files-only need --model"),
-        (["explain", "--revision", "v1"], "--revision, --cache-dir and --local-files-only need --model"),
+        (["bench", "--local-files-only"], "--local-files-only need a --model that is a name of the hub"),
+        (["explain", "--revision", "v1"], "--revision, --cache-dir and --local-files-only need a --model"),
         (["study", str(tmp_path), "--out", str(tmp_path), "--model", "a/b", "--model", "c/d", "--revision", "x"],
          "--revision needs a single --model"),
     ):  # fmt: skip
