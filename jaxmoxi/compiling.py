@@ -20,7 +20,7 @@ def compiled(method: Method) -> Method:
 
     Outside `jit` every loop of a network (`jax.lax.fori_loop`) is a program of its own, which JAX compiles anew with
     each call and keeps. Inside a trace, of arguments that are more than arrays, and of an object whose `compiles` is
-    False (a plain function is somewhere in it, which may look at anything), the method runs as it is.
+    False (a user's own function is somewhere in it, which may look at anything), the method runs as it is.
     """
     signature = inspect.signature(method)
     only = {name for name, p in signature.parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}

@@ -67,7 +67,7 @@ class Metrics:
 
     loss:        what is minimised: the terms, and `Objective.logit_weight` times the mean squared logit.
     target, sparsity, covariance: the terms of `losses.LossTerms`.
-    accuracy:    accuracy of the step's own predictions, which are made through the relaxed masks.
+    accuracy:    accuracy of the step's own predictions, made through the masks it trains with (relaxed ones, of P2P).
     soft_share:  share kept in expectation.
     hard_share:  share kept by the masks of test time, at the thresholds of training.
     """
