@@ -98,6 +98,7 @@ METHODS: dict[str, Callable[[Judged], dict[str, Any]]] = {
     "robust, 8 removals": partial(robust, count=8),
     "robust, 12 removals": partial(robust, count=12),
     "robust, connected": partial(robust, connected=True),
+    "robust, hold 0.8, connected": partial(robust, hold=0.8, connected=True),
     "robust, no exchanges": partial(robust, share=0.0),
     "minimal": minimal,
     "greedy": greedy,

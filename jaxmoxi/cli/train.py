@@ -66,6 +66,10 @@ class Train:
     freeze_selector: tyro.conf.FlagCreatePairsOff[bool] = False
     """With --init-selector: the selector stays as it is, and the classifier alone is trained, through the masks of test
     time. It sees others while both are trained."""
+    teacher: Annotated[Path | None, _OPTION(metavar="RUN", help_behavior_hint="")] = None
+    """A run of the same classifier on whole images (--black-box), whose answers it learns besides the labels."""
+    teacher_weight: Annotated[float | None, _OPTION(metavar="SHARE", help_behavior_hint="")] = None
+    """How much of what it learns is the teacher's answer. Left out: 0.5 with --teacher."""
     selector: Annotated[Literal["lraspp", "small"] | None, _OPTION(metavar="lraspp|small", help_behavior_hint="")] = (
         None
     )
@@ -189,6 +193,7 @@ class Train:
                         train=task.train,
                         directory=self.out,
                         classifier=task.classifier,
+                        teacher=task.teacher,
                         mesh=mesh,
                         progress=not self.quiet,
                         callback=self._follow,

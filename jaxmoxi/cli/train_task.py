@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other 
     from jaxmoxi.p2p.model import State
 
 
+_TEACHER_WEIGHT = 0.5
 _COMPARED_SHARE = 0.2  # of the pixels, of the methods that P2P is compared with; COMET's own
 
 
@@ -26,6 +27,7 @@ class Task(NamedTuple):
     config, train: what the model is, and how it is trained.
     data, test:    what it is trained on, and what the trained model is judged by.
     classifier:    the weights to start from, of the classifier or of both networks, or None.
+    teacher:       the classifier of whole images that teaches the one that is trained, or None.
     """
 
     config: Config
@@ -33,6 +35,7 @@ class Task(NamedTuple):
     data: Source
     test: Source
     classifier: P2P | State | None
+    teacher: State | None = None
 
 
 def prepare(options: Train) -> Task:
@@ -43,7 +46,13 @@ def prepare(options: Train) -> Task:
     from jaxmoxi.p2p.ranges import check_same_classes
     from jaxmoxi.p2p.training.methods import for_method
     from jaxmoxi.p2p.training.presets import CLASSIFIERS, PRESETS
-    from jaxmoxi.p2p.training.pretrained import classifier_of_run, is_run, model_of_run, pretrained_classifier
+    from jaxmoxi.p2p.training.pretrained import (
+        classifier_of_run,
+        is_run,
+        model_of_run,
+        pretrained_classifier,
+        teacher_of_run,
+    )
 
     _check(options)
     kind = options.data.partition(":")[0]
@@ -64,6 +73,8 @@ def prepare(options: Train) -> Task:
         method: dict[str, Any] = {"method": "blackbox"} if options.black_box else {}
         if options.freeze_selector and options.whole_epochs is None:
             method["whole_epochs"] = 0
+        if options.teacher is not None and options.teacher_weight is None:
+            method["teacher_weight"] = _TEACHER_WEIGHT
         if options.anneal is False:
             method["growth"] = "linear"  # a preset's growth is none without
         train = dataclasses.replace(train, **_typed(options, train) | method)
@@ -74,7 +85,7 @@ def prepare(options: Train) -> Task:
             options.data, image_size=config.image_size, num_scenes=options.num_scenes, seed=options.seed
         )
         check_same_classes(data.class_names, test.class_names, "test")
-    classifier = None
+    classifier = teacher = None
     with one_line():
         if len(data.class_names) < 2:
             raise CommandError(
@@ -108,11 +119,13 @@ def prepare(options: Train) -> Task:
             classifier, config = pretrained_classifier(
                 options.init, config, seed=options.seed, preprocessing=options.preprocessing
             )
+        if options.teacher is not None:
+            teacher = teacher_of_run(options.teacher, config)
     if options.test_images is not None:
         if not 0 < options.test_images <= len(test):
             raise CommandError(f"--test-images: expected 1 to {len(test)}, the test images; got {options.test_images}")
         test = Subset(test, np.linspace(0, len(test) - 1, options.test_images).round().astype(int))
-    return Task(config, train, data, test, classifier)
+    return Task(config, train, data, test, classifier, teacher)
 
 
 def _typed(options: Train, settings: Config | TrainConfig) -> dict[str, Any]:
@@ -136,6 +149,7 @@ _MEANING = {  # what options are about, and the methods to which that means some
         ("threshold", "fidelity_shares", "goal_share"), ("what is selected", (*_SELECTORS, "blackbox-pixel-mask"))
     ),
     "freeze_selector": ("P2P's masks", ("p2p",)),
+    **dict.fromkeys(("teacher", "teacher_weight"), ("what P2P's classifier learns", ("p2p",))),
     "whole_epochs": ("epochs before those that select", (*_SELECTORS, "blackbox-pixel-mask")),
 }
 
@@ -181,6 +195,11 @@ def _check(options: Train) -> None:
         raise CommandError(
             "--freeze-selector keeps a selector that selects already: give --init RUN, whose it is, and --init-selector"
         )
+    if options.teacher_weight is not None:
+        if options.teacher is None:
+            raise CommandError("--teacher-weight needs --teacher, the run whose answers are learned")
+        if not 0 < options.teacher_weight <= 1:
+            raise CommandError(f"--teacher-weight: expected a share above 0, up to 1; got {options.teacher_weight}")
     shares = options.fidelity_shares
     if shares is not None and not (shares and all(0 <= share <= 1 for share in shares)):
         raise CommandError(f"--fidelity-shares: expected shares of the pixels in [0, 1], such as 0.1; got {shares}")

@@ -102,6 +102,34 @@ def test_a_selector_that_stays_as_it_is(tmp_path):
         prepared(**options, init=tmp_path / "run", init_selector=True, whole_epochs=1)
 
 
+def test_a_teacher_is_a_run_of_the_same_classifier(tmp_path):
+    config = dataclasses.replace(PRESETS["scenes"]().config, image_size=32)
+    p2p.save(tmp_path / "twin", model := p2p.init(jax.random.key(3), config))
+    p2p.save(tmp_path / "two", p2p.init(jax.random.key(3), dataclasses.replace(config, num_classes=2)))
+    p2p.save(tmp_path / "light", p2p.init(jax.random.key(3), dataclasses.replace(config, std=(0.5, 0.5, 0.5))))
+    options = {"out": tmp_path / "on", "image_size": 32, "num_scenes": 20}
+    task = prepared(**options, teacher=tmp_path / "twin")
+    assert task.train.teacher_weight == 0.5
+    for given, saved in zip(jax.tree.leaves(task.teacher), jax.tree.leaves(model.classifier), strict=True):
+        np.testing.assert_array_equal(given, saved)
+    assert prepared(**options, teacher=tmp_path / "twin", teacher_weight=1.0).train.teacher_weight == 1.0
+    plain = prepared(**options)
+    assert (plain.teacher, plain.train.teacher_weight) == (None, 0.0)
+    for name, message in {"two": "num_classes is 2, not 6", "light": r"std is \(0.5, 0.5, 0.5\), not"}.items():
+        with pytest.raises(
+            _train.CommandError, match=f"has not the configuration's classifier, to teach it: {message}"
+        ):
+            prepared(**options, teacher=tmp_path / name)
+    with pytest.raises(_train.CommandError, match="nothing"):
+        prepared(**options, teacher=tmp_path / "nothing")
+    with pytest.raises(_train.CommandError, match="--teacher-weight needs --teacher, the run whose answers"):
+        prepared(**options, teacher_weight=0.5)
+    with pytest.raises(_train.CommandError, match="--teacher-weight: expected a share above 0, up to 1; got 0"):
+        prepared(**options, teacher=tmp_path / "twin", teacher_weight=0.0)
+    with pytest.raises(_train.CommandError, match="--teacher is about what P2P's classifier learns; --method comet"):
+        prepared(**options, teacher=tmp_path / "twin", method="comet")
+
+
 def test_other_methods_go_on_with_their_selector_and_another_number_of_classes_gets_a_new_head(tmp_path):
     preset = dataclasses.replace(PRESETS["scenes"]().config, image_size=32)
     comet = p2p.init(jax.random.key(3), for_method(dataclasses.replace(preset, threshold=0.2), "comet"))

@@ -42,6 +42,9 @@ class Objective:
     logit_weight:       weight of the mean squared logit of the groups; 0, as published. Without it, the logits of a
                         selector that starts from random weights grow until each group is almost surely kept or almost
                         surely dropped. From there, neither the classifier nor the sparsity term can move them.
+    teacher_weight:     share, in [0, 1], of the classifier's target that is a teacher's answer to the whole image
+                        (`fit(teacher=...)`); the label is the rest. 0 for no teacher, as published.
+    teacher_temperature: that both answers are softened by, above 0; see `losses.taught_loss`.
     """
 
     num_epochs: int = 20
@@ -56,6 +59,8 @@ class Objective:
     growth: Growth = "linear"
     covariance_weight: float = 0.01
     logit_weight: float = 0.0
+    teacher_weight: float = 0.0
+    teacher_temperature: float = 2.0
 
     def __post_init__(self):
         for name in ("num_epochs", "num_samples"):
@@ -80,6 +85,10 @@ class Objective:
         for name in ("regulariser_weight", "covariance_weight", "logit_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be at least 0 and finite; got {getattr(self, name)!r}")
+        if not 0 <= self.teacher_weight <= 1:
+            raise InputError(f"teacher_weight is a share of the target, in [0, 1]; got {self.teacher_weight!r}")
+        if not 0 < self.teacher_temperature < math.inf:
+            raise InputError(f"teacher_temperature must be above 0 and finite; got {self.teacher_temperature!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +96,8 @@ class TrainConfig(Objective):
     """The settings of `fit`: the fields of `Objective` and the following. Raises ValueError for impossible values.
 
     num_epochs, whole_epochs, num_samples, straight_through, final_temperature, regulariser, regulariser_weight, anneal,
-    full_first_epoch, growth, covariance_weight, logit_weight: what a step minimises; see `Objective`.
+    full_first_epoch, growth, covariance_weight, logit_weight, teacher_weight, teacher_temperature: what a step
+                      minimises; see `Objective`.
     batch_size:       images per step, over all devices together.
     learning_rate, weight_decay, schedule, warmup: AdamW's. The rate rises from 0 over the first `warmup`, a share of
                       the steps in [0, 1), and then falls to 0 ("cosine") or stays ("constant").
@@ -155,6 +165,10 @@ class TrainConfig(Objective):
                 "freeze_selector=True trains P2P's classifier through its selector's masks: it needs method=\"p2p\" "
                 f"and whole_epochs=0; got {self.method!r} and {self.whole_epochs}"
             )
+        if self.teacher_weight and self.method != "p2p":
+            raise InputError(
+                f'teacher_weight is about what P2P\'s classifier learns: it needs method="p2p"; got {self.method!r}'
+            )
         for name in ("learning_rate", "selector_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be above 0 and finite; got {getattr(self, name)}")
@@ -219,7 +233,7 @@ class TrainConfig(Objective):
 
 _LATER = (
     "growth", "method", "freeze_selector", "selector_rate", "accumulate", "precision", "ema", "goal_accuracy",
-    "goal_share",
+    "goal_share", "teacher_weight", "teacher_temperature",
 )  # fmt: skip
 OBJECTIVE = tuple(field.name for field in dataclasses.fields(Objective))  # these were once fields of `Config`
 _KEYWORDS = tuple(  # and these of `fit`

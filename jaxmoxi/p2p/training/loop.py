@@ -70,6 +70,7 @@ def fit(
     validation: Source | Batches | None = None,
     directory: str | Path | None = None,
     classifier: P2P | State | None = None,
+    teacher: P2P | State | None = None,
     mesh: Mesh | None = None,
     resume: bool = True,
     progress: bool = True,
@@ -91,6 +92,9 @@ def fit(
                 by its checksums: the run goes on from the last good one, with a warning. A file `.lock` keeps a second
                 trainer out for as long as this one lives.
     classifier: weights to start from: a P2P (both networks), or the NNX state of a classifier (that one alone).
+    teacher:    a classifier of the same network that was trained on whole images, such as the black-box twin, as a P2P
+                or its classifier's NNX state. It stays as it is, and what it answers to the whole image is the share
+                `TrainConfig.teacher_weight` of what the classifier learns to answer to what it sees.
     mesh:       trains data-parallel: each device takes its share of every batch, and all devices hold the same state.
                 BatchNorm takes its statistics over the whole batch. Results agree with one device to rounding.
                 Under `jax.distributed` all processes make the same call, and None means all devices of all of them.
@@ -129,6 +133,12 @@ def fit(
             raise InputError(
                 "freeze_selector=True needs a selector to keep: start from a P2P that selects (classifier=...)"
             )
+        if (teacher is None) != (train.teacher_weight == 0):
+            raise InputError(
+                "teacher_weight needs a teacher: give fit(teacher=...), a classifier that was trained on whole images"
+                if teacher is None
+                else "a teacher needs a TrainConfig(teacher_weight=...) above 0, such as 0.5, its share of the target"
+            )
         place = placement(mesh, train.batch_size)
         folder = None if directory is None else local_folder(directory)
         if folder is not None and team.count < jax.process_count():
@@ -141,6 +151,9 @@ def fit(
             "examples": size_of(data),
             "validation": None if validation is None else size_of(validation),
         }
+        if teacher is not None:
+            teacher = teacher.classifier if isinstance(teacher, P2P) else teacher
+            settings["teacher"] = fingerprint(teacher)
         record = {"config": json.loads(config.to_json()), "class_names": names and list(names), "train": settings}
     with contextlib.ExitStack() as closing:
         team.check_settings(record)
@@ -162,7 +175,9 @@ def fit(
         optimizer, step_and_add = compiled(train, total=total, per_epoch=per_epoch)
         init_key, run_key = jax.random.split(jax.random.key(train.seed))
         model = start_from(init(init_key, config), classifier)
-        state = init_state(model, optimizer, average=train.ema is not None, method=train.method)
+        if teacher is not None:
+            teacher = start_from(model, teacher, called="the teacher's weights").classifier
+        state = init_state(model, optimizer, average=train.ema is not None, method=train.method, teacher=teacher)
         sums = Metrics(*([jnp.zeros(())] * 7))
 
         kept = None if folder is None else closing.enter_context(Checkpoints(folder, team=team))

@@ -79,6 +79,29 @@ def p2p_loss(
     return LossTerms(target + sparsity + spread, target, sparsity, spread, kept)
 
 
+def taught_loss(
+    log_probs: Float[Array, "B K"],
+    labels: Int[Array, "B"],
+    taught: Float[Array, "B K"],
+    *,
+    weight: float,
+    temperature: float,
+) -> Float[Array, ""]:
+    """What a classifier with a teacher minimises, a mean over the batch:
+
+        (1 - weight) * cross entropy + weight * temperature**2 * KL(teacher || classifier)
+
+    where both answers of the divergence are the softmax of logits divided by the temperature, whose square keeps the
+    gradients' size (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2).
+
+    log_probs: the classifier's, of what it sees. taught: the teacher's logits of the whole images.
+    """
+    hard = optax.softmax_cross_entropy_with_integer_labels(log_probs, labels).mean()
+    ours, theirs = (jax.nn.log_softmax(logits / temperature, axis=-1) for logits in (log_probs, taught))
+    divergence = jnp.mean(jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1))
+    return (1 - weight) * hard + weight * temperature**2 * divergence
+
+
 def temperature(epoch: Num[Array, ""] | int | float, num_epochs: int, final: float) -> Float[Array, ""]:
     """Temperature of the relaxed samples: from 1 to `final`, exponentially over half of the epochs, then constant.
 

@@ -102,7 +102,19 @@ def _of_run(
     return model, dataclasses.replace(config, **same)
 
 
-def start_from(model: P2P, weights: P2P | State | None) -> P2P:
+def teacher_of_run(folder: str | os.PathLike[str], config: Config) -> State:
+    """The classifier of a run as a teacher of this configuration (`fit(teacher=...)`).
+
+    Raises ValueError for a folder that `p2p.load` does not read, and for one that sees images of another size or
+    normalisation, answers other classes or is another network, listing what differs.
+    """
+    model, _ = _of_run(
+        folder, config, ("classifier", "image_size", "num_classes", "mean", "std"), "classifier, to teach it", 0
+    )
+    return model.classifier
+
+
+def start_from(model: P2P, weights: P2P | State | None, *, called: str = "the weights to start from") -> P2P:
     """The fresh model with other weights in their place: those of a P2P, of a classifier alone, or (None) of neither.
 
     Raises ValueError for weights of another network.
@@ -114,7 +126,7 @@ def start_from(model: P2P, weights: P2P | State | None) -> P2P:
     wrong = sorted(n for n in shapes[0].keys() | shapes[1].keys() if shapes[0].get(n) != shapes[1].get(n))
     if wrong:
         raise InputError(
-            f"the weights to start from are not those of the configuration: {len(wrong)} arrays differ, such as "
+            f"{called} are not those of the configuration: {len(wrong)} arrays differ, such as "
             f"{wrong[0]} (expected {shapes[0].get(wrong[0])}, got {shapes[1].get(wrong[0])})"
         )
     return P2P(start.selector, start.classifier, model.config)

@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key, Num
 
+from jaxmoxi.errors import InputError
 from jaxmoxi.p2p.config import Config
 from jaxmoxi.p2p.data.example import Batch
 from jaxmoxi.p2p.distribution import covariance, group_means, over_pixels, sample_logits, sample_relaxed, within_budget
@@ -32,7 +33,14 @@ from jaxmoxi.p2p.model import (
 from jaxmoxi.p2p.training import methods
 from jaxmoxi.p2p.training.computing import Computing, averaged, in_parts, lowered, run
 from jaxmoxi.p2p.training.config import Method, Objective
-from jaxmoxi.p2p.training.losses import expected_share, mean_log_probs, p2p_loss, regulariser_weight, temperature
+from jaxmoxi.p2p.training.losses import (
+    expected_share,
+    mean_log_probs,
+    p2p_loss,
+    regulariser_weight,
+    taught_loss,
+    temperature,
+)
 from jaxmoxi.pytrees import record
 
 _Pair = tuple[State, State]  # of selector and classifier
@@ -46,7 +54,7 @@ class TrainState:
     optimizer: the state of Optax's optimizer.
     step:      int32[], the number of steps taken.
     average:   the average of the models of the steps (`TrainConfig.ema`); None without.
-    frozen:    the classifier of whole images that COMET needs; None for other methods.
+    frozen:    a classifier of whole images that stays as it is: COMET's, or a teacher; None without.
     """
 
     model: P2P
@@ -82,11 +90,20 @@ class Metrics:
 
 
 def init_state(
-    model: P2P, optimizer: optax.GradientTransformation, *, average: bool = False, method: Method = "p2p"
+    model: P2P,
+    optimizer: optax.GradientTransformation,
+    *,
+    average: bool = False,
+    method: Method = "p2p",
+    teacher: State | None = None,
 ) -> TrainState:
-    """The state before the first step. average: keeps an average of the models, as `TrainConfig.ema` needs it."""
+    """The state before the first step.
+
+    average: keeps an average of the models, as `TrainConfig.ema` needs it.
+    teacher: the classifier that `Objective.teacher_weight` needs, of the same network as the model's.
+    """
     params, _ = _split(model)
-    frozen = model.classifier if method in ("comet", "comet-inverse") else None
+    frozen = model.classifier if method in ("comet", "comet-inverse") else teacher
     return TrainState(model, optimizer.init(params), jnp.int32(0), model if average else None, frozen)
 
 
@@ -121,16 +138,19 @@ def train_step(
     computing: how the step computes.
     method:    whose loss is minimised where `select` is True.
     freeze_selector: True trains P2P's classifier alone, through the selector's masks of test time.
+
+    Raises ValueError for a `teacher_weight` where the state has no teacher.
     """
+    if objective.teacher_weight and state.frozen is None:
+        raise InputError("teacher_weight needs a teacher: init_state(..., teacher=...), fit(teacher=...)")
     key = jax.random.fold_in(key, state.step)
     epoch = state.step // steps_per_epoch if objective.growth == "linear" else state.step / steps_per_epoch
     params, statistics = _split(state.model)
     if not select:
         loss = _whole_loss
-    elif freeze_selector:
-        loss = _likely_loss
     elif method == "p2p":
-        loss = functools.partial(_selected_loss, objective=objective)
+        of_method = _likely_loss if freeze_selector else _selected_loss
+        loss = functools.partial(of_method, objective=objective, teacher=state.frozen)
     else:
         loss = functools.partial(_compared_loss, objective=objective, method=method, frozen=state.frozen)
     loss = functools.partial(loss, precision=computing.precision)
@@ -148,7 +168,8 @@ def train_step(
     average = None
     if state.average is not None and computing.ema is not None:
         average = averaged(state.average, model, computing.ema, state.step)
-    frozen = None if state.frozen is None else state.frozen if select else classifier
+    follows = method != "p2p" and not select  # COMET's frozen classifier is the one that the first epochs train
+    frozen = classifier if state.frozen is not None and follows else state.frozen
     return TrainState(model, optimizer_state, state.step + 1, average, frozen), metrics
 
 
@@ -161,6 +182,7 @@ def _selected_loss(
     config: Config,
     *,
     objective: Objective,
+    teacher: State | None,
     precision: str,
 ) -> tuple[Array, tuple[_Pair, Metrics]]:
     selector, classifier = modules = _modules(config, params, statistics, precision)
@@ -192,10 +214,12 @@ def _selected_loss(
         log_probs, labels, probs, shares, spread, tau,
         regulariser=objective.regulariser, weight=weight, covariance_weight=objective.covariance_weight,
     )  # fmt: skip
-    total = terms.total + objective.logit_weight * jnp.mean(mu**2)  # a group without pixels has the logit 0
+    target = _target(log_probs, labels, images, teacher, config, objective, precision)
+    total = target + terms.sparsity + terms.covariance
+    total += objective.logit_weight * jnp.mean(mu**2)  # a group without pixels has the logit 0
     metrics = Metrics(
         loss=total,
-        target=terms.target,
+        target=target,
         sparsity=terms.sparsity,
         covariance=terms.covariance,
         accuracy=jnp.mean(jnp.argmax(log_probs, -1) == batch.labels),
@@ -213,9 +237,11 @@ def _likely_loss(
     epoch: Num[Array, ""],
     config: Config,
     *,
+    objective: Objective,
+    teacher: State | None,
     precision: str,
 ) -> tuple[Array, tuple[_Pair, Metrics]]:
-    """The classifier's cross entropy through the masks of test time, at random thresholds."""
+    """The classifier's target through the masks of test time, at random thresholds."""
     del epoch  # this loss follows no schedule
     modules = _modules(config, (jax.lax.stop_gradient(params[0]), params[1]), statistics, precision)
     selector, classifier = modules
@@ -226,7 +252,7 @@ def _likely_loss(
     mu, _ = at_threshold(selector, means, shares, tau, config)
     kept = kept_groups(mu, shares, tau, config).astype(images.dtype)
     logits = run(classifier, shown(images, over_pixels(kept, regions), config), precision)
-    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    loss = _target(logits, labels, images, teacher, config, objective, precision)
     none = jnp.zeros(())
     metrics = Metrics(
         loss=loss,
@@ -238,6 +264,32 @@ def _likely_loss(
         hard_share=jnp.mean(jnp.sum(kept * shares, -1)),
     )
     return loss, (_statistics(modules), metrics)
+
+
+def _target(
+    log_probs: Float[Array, "B K"],
+    labels: Int[Array, "B"],
+    images: Float[Array, "B H W 3"],
+    teacher: State | None,
+    config: Config,
+    objective: Objective,
+    precision: str,
+) -> Float[Array, ""]:
+    """What the classifier learns: the labels, and (`teacher_weight`) what a teacher answers to the whole images."""
+    if not objective.teacher_weight:
+        return optax.softmax_cross_entropy_with_integer_labels(log_probs, labels).mean()
+    whole = _frozen(teacher, config, precision)
+    return taught_loss(
+        log_probs, labels, run(whole, images, precision), weight=objective.teacher_weight,
+        temperature=objective.teacher_temperature,
+    )  # fmt: skip
+
+
+def _frozen(state: State | None, config: Config, precision: str) -> Classifier:
+    """A classifier that answers and learns nothing."""
+    module = nnx.merge(structures(config)[1], lowered(jax.lax.stop_gradient(state), precision))  # type: ignore[arg-type]
+    module.eval()
+    return module
 
 
 def _thresholds(key: Key[Array, ""], count: int, config: Config) -> Float[Array, "B"]:
@@ -275,8 +327,7 @@ def _compared_loss(
             jnp.asarray(batch.regions), labels, key, config, objective, weight=weight, temperature=warmth,
         )  # fmt: skip
     else:
-        whole = nnx.merge(structures(config)[1], jax.lax.stop_gradient(frozen))
-        whole.eval()
+        whole = _frozen(frozen, config, "float32")
         terms = methods.comet_terms(selector, classifier, whole, images, labels, config, objective, weight=weight)
     metrics = Metrics(
         loss=terms.total,

@@ -18,7 +18,7 @@ from jaxmoxi import p2p
 from jaxmoxi.p2p.data import Arrays
 from jaxmoxi.p2p.training.config import OBJECTIVE
 from jaxmoxi.p2p.training.step import learning_rates
-from support.trainer import CONFIG, TRAIN, Grid
+from support.trainer import CONFIG, TRAIN, After, Grid
 
 SETTINGS = dict(train=dataclasses.replace(TRAIN, save_every=3), progress=False)
 
@@ -27,6 +27,28 @@ def test_a_selector_that_stays_has_to_be_given():
     train = dataclasses.replace(TRAIN, whole_epochs=0, freeze_selector=True)
     with pytest.raises(ValueError, match="freeze_selector=True needs a selector to keep: start"):
         p2p.fit(CONFIG, Grid(), train=train, classifier=p2p.init(jax.random.key(0), CONFIG).classifier, progress=False)
+
+
+def test_a_teacher_and_its_share_come_together(tmp_path):
+    def fit(teacher=None, weight=0.0, **options):
+        train = dataclasses.replace(TRAIN, num_epochs=1, whole_epochs=0, teacher_weight=weight)
+        return p2p.fit(CONFIG, Grid(), train=train, teacher=teacher, progress=False, **options)
+
+    teacher = p2p.init(jax.random.key(7), CONFIG)
+    with pytest.raises(ValueError, match="teacher_weight needs a teacher: give fit"):
+        fit(weight=0.5)
+    with pytest.raises(ValueError, match=r"a teacher needs a TrainConfig\(teacher_weight=...\) above 0"):
+        fit(teacher)
+    other = p2p.init(jax.random.key(7), dataclasses.replace(CONFIG, num_classes=4))
+    with pytest.raises(ValueError, match="the teacher's weights are not those of the configuration: 2 arrays differ"):
+        fit(other, 0.5)
+    stopped = fit(teacher, 0.5, directory=tmp_path, should_stop=After(2))
+    assert int(stopped.state.step) == 2
+    with pytest.raises(ValueError, match=r"other settings: train.teacher \(there \d+, now \d+\)"):
+        fit(p2p.init(jax.random.key(8), CONFIG), 0.5, directory=tmp_path)
+    resumed, whole = fit(teacher.classifier, 0.5, directory=tmp_path), fit(teacher, 0.5)
+    assert equal(resumed.model, whole.model)
+    assert not equal(whole.model.classifier, fit().model.classifier)
 
 
 def leaves(tree):
@@ -197,7 +219,7 @@ def test_learning_rates():
 
 RUN = """
 import sys
-from support.trainer import CONFIG, TRAIN, Grid
+from support.trainer import CONFIG, TRAIN, After, Grid
 from jaxmoxi import p2p
 import dataclasses
 train = dataclasses.replace(TRAIN, num_epochs=40, save_every=3)

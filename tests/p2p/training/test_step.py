@@ -116,6 +116,56 @@ def test_a_frozen_selector_trains_the_classifier_through_the_masks_of_test_time(
     assert 0 < share < 1
 
 
+@pytest.mark.parametrize("options", [{}, {"freeze_selector": True}, {"computing": training.Computing(accumulate=2)}])
+def test_a_teacher_is_a_share_of_the_target(options):
+    model, teacher = (p2p.init(jax.random.key(seed), CONFIG) for seed in (0, 5))
+    optimizer = optax.sgd(0.1)
+
+    def after(weight, taught):
+        objective = dataclasses.replace(TRAIN, teacher_weight=weight, teacher_temperature=3.0).objective
+        step = jax.jit(functools.partial(
+            training.train_step, objective=objective, optimizer=optimizer, steps_per_epoch=20, **options
+        ))  # fmt: skip
+        state = training.init_state(model, optimizer, teacher=taught and taught.classifier)
+        return step(state, batch(), jax.random.key(2))
+
+    (plain, one), (half, two), (full, three) = after(0.0, None), after(0.5, teacher), after(1.0, teacher)
+    np.testing.assert_allclose(two.target, (one.target + three.target) / 2, rtol=1e-5)
+    assert float(one.target) != pytest.approx(float(three.target), rel=1e-2)
+    for kept, given in zip(jax.tree.leaves(half.frozen), jax.tree.leaves(teacher.classifier), strict=True):
+        np.testing.assert_array_equal(kept, given)
+    assert plain.frozen is None
+    heads = [s.model.classifier["head"]["kernel"] for s in (plain, half, full)]
+    np.testing.assert_allclose(heads[1], (heads[0] + heads[2]) / 2, atol=1e-6)  # so are its gradients
+
+
+def test_a_teacher_that_is_missing_is_asked_for():
+    objective = dataclasses.replace(TRAIN, teacher_weight=0.5).objective
+    state = training.init_state(p2p.init(jax.random.key(0), CONFIG), OPTIMIZER)
+    with pytest.raises(ValueError, match="teacher_weight needs a teacher: init_state"):
+        training.train_step(state, batch(), jax.random.key(2), objective=objective, optimizer=OPTIMIZER,
+                            steps_per_epoch=20)  # fmt: skip
+
+
+def test_the_loss_of_a_teacher_is_hintons():
+    ours, theirs = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32) * 3
+    labels = np.array([0, 1, 2, 3, 0])
+    log_probs = np.asarray(jax.nn.log_softmax(ours))
+
+    def softened(logits, t):
+        powers = np.exp(logits / t)
+        return powers / powers.sum(-1, keepdims=True)
+
+    hard = -np.mean(log_probs[np.arange(5), labels])
+    for weight, t in ((0.0, 2.0), (0.3, 2.0), (1.0, 1.0), (0.7, 4.0)):
+        p, q = softened(theirs, t), softened(ours, t)
+        expected = (1 - weight) * hard + weight * t**2 * np.mean(np.sum(p * np.log(p / q), -1))
+        found = losses.taught_loss(*map(jnp.asarray, (log_probs, labels, theirs)), weight=weight, temperature=t)
+        np.testing.assert_allclose(found, expected, rtol=2e-5)
+    own = losses.taught_loss(*map(jnp.asarray, (log_probs, labels, ours)), weight=1.0, temperature=2.0)
+    assert float(own) == pytest.approx(0, abs=1e-6)  # a constant of the logits has no part
+
+
 def test_without_a_full_first_epoch_the_weight_only_rises():
     published, gentle = (
         [float(losses.regulariser_weight(epoch, 20, 10.0, full_first_epoch=full)) for epoch in range(20)]
