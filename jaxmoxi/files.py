@@ -109,6 +109,19 @@ def sweep_drafts(folder: AnyPath) -> None:
             path.unlink(missing_ok=True)
 
 
+def make_folder(folder: AnyPath, kind: str) -> None:
+    """Makes a folder where there is none. Raises ValueError where it, or what it is in, is a file.
+
+    kind: what the folder is for, for the message: "study", "run".
+    """
+    try:
+        as_path(folder).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(
+            f"{folder}: expected a folder for a {kind}, or a new one; it, or what it is in, is a file"
+        ) from None
+
+
 def claim(
     folder: AnyPath,
     name: str,
@@ -134,14 +147,8 @@ def claim(
     record = json.loads(json.dumps(record))
     now = settings(dict(record))
     if not path.exists():
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            others = place.exists() and any(not p.name.startswith(".") for p in place.iterdir())
-        except (FileExistsError, NotADirectoryError):
-            raise InputError(
-                f"{folder}: expected a folder for a {kind}, or a new one; it, or what it is in, is a file"
-            ) from None
-        if others:
+        make_folder(folder, kind)
+        if place.exists() and any(not p.name.startswith(".") for p in place.iterdir()):
             raise InputError(f"{folder} holds other files and no {kind}; name an empty folder, or a new one")
         write_whole(path, json.dumps(record, indent=1))
         return

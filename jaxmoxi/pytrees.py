@@ -50,6 +50,10 @@ def record(cls: type[Class]) -> type[Class]:
     return cls
 
 
+class ArrayHere:
+    """Stands, itself, for an array among leaves that are structure. (A class stays itself when it is pickled.)"""
+
+
 class Packed:
     """Any callable as a pytree whose leaves are all arrays, so that `jit` can take it as an argument.
 
@@ -68,10 +72,8 @@ class Packed:
     def unpack(self) -> Callable[..., Any]:
         treedef, statics = self.structure
         arrays = iter(self.arrays)
-        return jax.tree.unflatten(treedef, [next(arrays) if s is _ARRAY else s for s in statics])
+        return jax.tree.unflatten(treedef, [next(arrays) if s is ArrayHere else s for s in statics])
 
-
-_ARRAY = "<array>"  # stands for a dynamic leaf among the static ones
 
 jax.tree_util.register_pytree_node(
     Packed, lambda p: ((p.arrays,), p.structure), lambda structure, children: Packed(children[0], structure)
@@ -90,7 +92,7 @@ def pack(fn: Any) -> Packed:
         fn = jax.tree_util.Partial(fn.func, *fn.args, **fn.keywords)
     leaves, treedef = jax.tree.flatten(fn)
     dynamic = [is_array(leaf) for leaf in leaves]
-    statics = tuple(_ARRAY if d else leaf for leaf, d in zip(leaves, dynamic, strict=True))
+    statics = tuple(ArrayHere if d else leaf for leaf, d in zip(leaves, dynamic, strict=True))
     try:
         hash((treedef, statics))
     except TypeError as error:

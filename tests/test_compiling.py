@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import jaxmoxi as jm
+from jaxmoxi import p2p
 from jaxmoxi.compiling import compiled
 from jaxmoxi.pytrees import record, static
 from support.search import tiny_model
+from support.trainer import CONFIG
 
 COMPILED = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -56,6 +58,21 @@ def asked(photo, other, seed):
 def test_another_photo_compiles_nothing(photos):
     assert programs(lambda: list(asked(photos[0], photos[1], 0))) > 0
     assert programs(lambda: list(asked(photos[1], photos[2], 1))) == 0
+
+
+def test_another_batch_of_p2p_compiles_nothing():
+    model = p2p.init(jax.random.key(0), CONFIG)
+    regions = jnp.broadcast_to(jm.grid_regions(32, 32, rows=4, cols=4), (2, 32, 32))
+
+    def asked(seed):
+        images = jax.random.uniform(jax.random.key(seed), (2, 32, 32, 3))
+        logits, shares, _ = model.group_logits(images, regions, jnp.array([0.2, 0.4]))
+        kept = model.keep(logits, shares, jnp.array([0.2, 0.4]))[:, 0]
+        yield logits, shares, model.importance(images), model.classify(images, kept, regions)
+        yield p2p.predict(model, images, regions, certainty=0.9).logits
+
+    assert programs(lambda: list(asked(0))) > 0
+    assert programs(lambda: list(asked(1))) == 0
 
 
 @record

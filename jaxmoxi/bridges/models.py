@@ -20,9 +20,7 @@ from jaxtyping import Array, Float
 from jaxmoxi.bridges.host import check_hashable
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.outputs import logits_of
-from jaxmoxi.pytrees import record, static
-
-_ARRAY = "<array>"  # stands for an array among the leaves that are structure
+from jaxmoxi.pytrees import ArrayHere, record, static
 
 
 @record
@@ -117,7 +115,7 @@ class EquinoxLogits:
     def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
         treedef, others = self.structure
         arrays = iter(self.arrays)
-        model, state = jax.tree.unflatten(treedef, [next(arrays) if leaf is _ARRAY else leaf for leaf in others])
+        model, state = jax.tree.unflatten(treedef, [next(arrays) if leaf is ArrayHere else leaf for leaf in others])
 
         def call(x: Any) -> Any:
             return model(x, **dict(self.options)) if state is None else model(x, state, **dict(self.options))[0]
@@ -151,7 +149,7 @@ def from_equinox(
     _check_type(fits, model, "callable equinox.Module", "from_equinox")
     leaves, treedef = jax.tree.flatten((equinox.nn.inference_mode(model), state))
     is_array = [isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves]
-    others = tuple(_ARRAY if a else leaf for a, leaf in zip(is_array, leaves, strict=True))
+    others = tuple(ArrayHere if a else leaf for a, leaf in zip(is_array, leaves, strict=True))
     return EquinoxLogits(
         tuple(leaf for a, leaf in zip(is_array, leaves, strict=True) if a),
         check_hashable((treedef, others), "what the model holds besides arrays"),

@@ -41,7 +41,7 @@ class Task(NamedTuple):
 def prepare(options: Train) -> Task:
     """What the options name, checked before anything long starts."""
     from jaxmoxi.p2p.arrays import local_folder
-    from jaxmoxi.p2p.checkpoint import read_record
+    from jaxmoxi.p2p.checkpoint import load, read_record
     from jaxmoxi.p2p.data import Subset
     from jaxmoxi.p2p.ranges import check_same_classes
     from jaxmoxi.p2p.training.methods import for_method
@@ -107,6 +107,14 @@ def prepare(options: Train) -> Task:
                 and read_record(local_folder(options.init)).get("train", {}).get("select") is False
             ):
                 raise CommandError(f"--freeze-selector: {options.init} is a black box, whose selector learned nothing")
+            if options.freeze_selector and not config.dynamic_threshold and not config.exact_budget:
+                selects = load(options.init).config.threshold
+                if selects != config.threshold:
+                    raise CommandError(
+                        f"--threshold {config.threshold:g}: the selector of {options.init} was trained to keep "
+                        f"{selects:g} of the pixels, and --freeze-selector leaves it as it is: give --threshold "
+                        f"{selects:g}, or --exact-budget to keep fewer"
+                    )
             classifier, config = take(options.init, config, seed=options.seed)
         elif options.init_selector:
             raise CommandError("--init-selector needs an --init that names a run, which has a selector")

@@ -66,8 +66,9 @@ def save(directory: str | os.PathLike[str], model: P2P, *, class_names: tuple[st
 
 def _check_replaceable(folder: Path) -> None:
     """Raises ValueError where saving a model would destroy something else."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"expected a folder to save the model in; {folder} is a file")
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"expected a folder to save the model in; {place} is a file")
     if not (folder / RECORD).exists():
         return
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,22 +44,33 @@ def section(study: Study, unfinished: str) -> list[str]:
 
 def _caveats(study: Study, names: Sequence[str]) -> list[str]:
     """What keeps models from being compared, or makes the comparison less than it seems."""
+    settings = [setting for _, setting in study.settings]
     lines = []
-    for a, b in itertools.combinations(range(len(names)), 2):
-        one, other = study.settings[a][1], study.settings[b][1]
-        if not across.same_players(one, other):
-            lines.append(
-                f"{names[a]} and {names[b]} see photos cut or resized differently, so that their superpixels are "
-                "others: they are not compared."
+    seen = _alike(names, [across.geometry(setting) for setting in settings])
+    if len(seen) > 1:
+        pairs = itertools.combinations(settings, 2)
+        lines.append(
+            f"Photos are cut or resized in {len(seen)} ways: for {'; for '.join(seen)}. "
+            + (
+                "A player is the same place of what each model sees, not quite the same part of the photo."
+                if all(across.same_players(a, b) for a, b in pairs)
+                else "Where that makes other superpixels, models are not compared."
             )
-        elif across.geometry(one) != across.geometry(other):
-            lines.append(
-                f"{names[a]} and {names[b]} see photos cut or resized differently: a player is the same place of what "
-                "each sees, not quite the same part of the photo."
-            )
-        if one.masking != other.masking:
-            lines.append(f"{names[a]} plays with {one.masking}, {names[b]} with {other.masking} for what is hidden.")
+        )
+    hidden = _alike(names, [setting.masking for setting in settings])
+    if len(hidden) > 1:
+        lines.append(
+            "What is hidden differs: " + "; ".join(f"{masking} of {who}" for who, masking in hidden.items()) + "."
+        )
     return [text for line in lines for text in (line, "")]
+
+
+def _alike(names: Sequence[str], of: Sequence[Hashable]) -> dict[str, Any]:
+    """Who has the same, in the order of the models: "A, B" -> what they have."""
+    whose: dict[Hashable, list[str]] = {}
+    for name, has in zip(names, of, strict=True):
+        whose.setdefault(has, []).append(name)
+    return {", ".join(who): has for has, who in whose.items()}
 
 
 def _agreement(

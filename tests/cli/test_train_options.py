@@ -102,6 +102,19 @@ def test_a_selector_that_stays_as_it_is(tmp_path):
         prepared(**options, init=tmp_path / "run", init_selector=True, whole_epochs=1)
 
 
+def test_a_selector_that_stays_keeps_what_it_was_trained_to_keep(tmp_path):
+    fixed = dataclasses.replace(PRESETS["scenes"]().config, image_size=32, dynamic_threshold=False, threshold=0.3)
+    p2p.save(tmp_path / "run", p2p.init(jax.random.key(3), fixed))
+    options = {"out": tmp_path / "on", "image_size": 32, "num_scenes": 20, "init": tmp_path / "run"}
+    options |= {"init_selector": True, "freeze_selector": True}
+    assert prepared(**options, threshold=0.3).config.threshold == 0.3
+    with pytest.raises(_train.CommandError, match="--threshold 0.2: the selector of .* was trained to keep 0.3 of the"):
+        prepared(**options, threshold=0.2)
+    assert prepared(**options, threshold=0.2, exact_budget=True).config.exact_budget
+    del options["freeze_selector"]
+    assert prepared(**options, threshold=0.2).config.threshold == 0.2
+
+
 def test_a_teacher_is_a_run_of_the_same_classifier(tmp_path):
     config = dataclasses.replace(PRESETS["scenes"]().config, image_size=32)
     p2p.save(tmp_path / "twin", model := p2p.init(jax.random.key(3), config))

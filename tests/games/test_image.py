@@ -1,3 +1,5 @@
+import pickle
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,14 @@ def linear(weights, images):
 
 
 LOGITS = jax.tree_util.Partial(linear, WEIGHTS)
+
+
+def test_a_game_answers_alike_after_it_was_pickled():
+    for fn in (LOGITS, tiny_model()[0].logits):
+        image = jnp.zeros((32, 32, 3)) if fn is not LOGITS else IMAGE
+        v = jm.pixel_value_fn(fn, image, 1, jm.grid_regions(*image.shape[:2], rows=2, cols=3))
+        again = pickle.loads(pickle.dumps(v))
+        np.testing.assert_array_equal(again(MASKS), v(MASKS))
 
 
 @pytest.mark.parametrize("payoff", ["log_odds", "log_prob", "logit", "prob"])

@@ -176,6 +176,8 @@ def test_a_model_replaces_no_run_and_no_other_programs_file(fresh_model, tmp_pat
     assert json.loads((tmp_path / "config.json").read_text()) == {"model_type": "vit"}
     with pytest.raises(ValueError, match="config.json is a file"):
         p2p.save(tmp_path / "config.json", fresh_model)
+    with pytest.raises(ValueError, match="config.json is a file"):
+        p2p.save(tmp_path / "config.json" / "model", fresh_model)
     record = {"config": json.loads(CONFIG.to_json()), "train": {}, "arrays": None}
     (tmp_path / "config.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="holds a training run, whose settings and checkpoints would be lost"):

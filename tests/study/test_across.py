@@ -1,13 +1,14 @@
 """Several models under one study: what the report says of them together, and heads of few classes."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 import jaxmoxi as jm
-from jaxmoxi.study import across, heads, run_study, store
+from jaxmoxi.study import across, across_report, heads, run_study, store
 from support.study import tiny_classifier, tiny_config, write_photos
 
 TWO = {"a": tiny_classifier("a"), "b": tiny_classifier("b")}
@@ -111,3 +112,22 @@ def test_superpixels_of_photos_cut_differently_are_not_compared(done, tmp_path):
         rows = [line for line in report.splitlines() if line.startswith("| a and b | ")]
         assert [row.split("|")[2].strip() for row in rows] == ["0" if regions == "slic:4" else "1"] * 3
         assert ("| b, order of a" in report) == (regions != "slic:4")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("regions", "told"), [("grid:4x4", "the same place of what each"), ("slic:9", "are not compar")]
+)
+def test_what_keeps_models_apart_is_said_once_for_all_heads(regions, told):
+    def setting(crop, masking):
+        model = SimpleNamespace(preprocessing=jm.models.Preprocessing(crop=crop))
+        return SimpleNamespace(model=model, masking=masking, config=SimpleNamespace(regions=regions))
+
+    names = ["A, 2", "A, 9", "B"]
+    of = [setting((8, 8), "tokens"), setting((8, 8), "tokens"), setting((9, 9), "zero")]
+    study = SimpleNamespace(settings=list(zip(names, of, strict=True)))
+    first, _, second, _ = across_report._caveats(study, names)
+    assert first.startswith("Photos are cut or resized in 2 ways: for A, 2, A, 9; for B. ")
+    assert told in first
+    assert second == "What is hidden differs: tokens of A, 2, A, 9; zero of B."
+    assert not across_report._caveats(SimpleNamespace(settings=study.settings[:2]), names[:2])

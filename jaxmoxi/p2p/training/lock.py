@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxmoxi.errors import InputError, warn
+from jaxmoxi.files import make_folder
 
 _NAME = ".lock"
 _NONE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}  # what says "no locks here"
@@ -24,10 +25,10 @@ _NONE = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINV
 def only_one(folder: Path) -> Iterator[None]:
     """Holds the folder's lock. The folder is made if it is missing.
 
-    Raises ValueError at once if another process, or another run of this process, holds the lock; OSError if the folder
-    cannot be written.
+    Raises ValueError at once if another process, or another run of this process, holds the lock, and where the folder
+    is a file or in one; OSError if the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "run")
     try:
         import fcntl
     except ImportError:  # Windows

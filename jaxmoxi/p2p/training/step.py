@@ -244,11 +244,13 @@ def _likely_loss(
     """The classifier's target through the masks of test time, at random thresholds."""
     del epoch  # this loss follows no schedule
     modules = _modules(config, (jax.lax.stop_gradient(params[0]), params[1]), statistics, precision)
-    selector, classifier = modules
+    classifier = modules[1]
+    # In full precision, as at test time: a superpixel that is as likely as not must not change sides.
+    selector = _modules(config, jax.lax.stop_gradient(params), statistics, "float32")[0]
     selector.eval()
     images, regions, labels = normalize(batch.images, config), jnp.asarray(batch.regions), jnp.asarray(batch.labels)
     tau = _thresholds(key, len(images), config)
-    means, shares = group_means(run(selector, images, precision), regions, config.num_groups)
+    means, shares = group_means(run(selector, images, "float32"), regions, config.num_groups)
     mu, _ = at_threshold(selector, means, shares, tau, config)
     kept = kept_groups(mu, shares, tau, config).astype(images.dtype)
     logits = run(classifier, shown(images, over_pixels(kept, regions), config), precision)

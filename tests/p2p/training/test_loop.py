@@ -29,6 +29,16 @@ def test_a_selector_that_stays_has_to_be_given():
         p2p.fit(CONFIG, Grid(), train=train, classifier=p2p.init(jax.random.key(0), CONFIG).classifier, progress=False)
 
 
+@pytest.mark.parametrize("inside", ["", "run"])
+def test_a_file_is_no_folder_of_a_run(tmp_path, inside):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(
+        ValueError, match="file.*: expected a folder for a run, or a new one; it, or what it is in, is a"
+    ):
+        p2p.fit(CONFIG, Grid(), train=TRAIN, directory=tmp_path / "file" / inside, progress=False)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_teacher_and_its_share_come_together(tmp_path):
     def fit(teacher=None, weight=0.0, **options):
         train = dataclasses.replace(TRAIN, num_epochs=1, whole_epochs=0, teacher_weight=weight)

@@ -116,6 +116,20 @@ def test_a_frozen_selector_trains_the_classifier_through_the_masks_of_test_time(
     assert 0 < share < 1
 
 
+def test_a_frozen_selector_selects_in_full_precision():
+    model = p2p.init(jax.random.key(0), CONFIG)
+    state = training.init_state(model, OPTIMIZER)
+    full, half = (
+        jitted(TRAIN, freeze_selector=True, computing=training.Computing(precision=p))(
+            state, batch(), jax.random.key(2)
+        )[1]
+        for p in ("float32", "bfloat16")
+    )
+    assert float(half.hard_share) == float(full.hard_share)
+    assert float(half.soft_share) == float(full.soft_share)
+    assert float(half.target) != float(full.target)
+
+
 @pytest.mark.parametrize("options", [{}, {"freeze_selector": True}, {"computing": training.Computing(accumulate=2)}])
 def test_a_teacher_is_a_share_of_the_target(options):
     model, teacher = (p2p.init(jax.random.key(seed), CONFIG) for seed in (0, 5))
