@@ -58,15 +58,23 @@ class Study:
     preset: Literal["paper", "quick"] = "paper"
     """Settings that go together; the options below change single ones. paper: all methods, full MoXI orders, 14 x 14
     regions; quick: the same question for a CPU, with 7 x 7 regions and less of everything."""
-    methods: Annotated[tuple[str, ...] | None, _OPTION(help=f"Names from {_METHODS}.")] = None
-    metrics: Annotated[tuple[str, ...] | None, _OPTION(help=f"Names from {_METRICS}.")] = None
+    methods: Annotated[
+        tuple[str, ...] | None,
+        _OPTION(metavar="NAME [NAME ...]", help_behavior_hint="", help=f"Names from {_METHODS}."),
+    ] = None
+    metrics: Annotated[
+        tuple[str, ...] | None,
+        _OPTION(metavar="NAME [NAME ...]", help_behavior_hint="", help=f"Names from {_METRICS}."),
+    ] = None
     regions: Annotated[str | None, _OPTION(metavar="grid:RxC|slic:N", help_behavior_hint="")] = None
     masking: Annotated[
         Removal | None,
         _OPTION(metavar="|".join(get_args(Removal)), help_behavior_hint=""),
     ] = None
     """How the methods hide a region. Left out: tokens are removed where the model has them, else pixels become zero."""
-    removals: tuple[str, ...] | None = None
+    removals: Annotated[tuple[str, ...] | None, _OPTION(metavar="tokens|zero|mean|blur...", help_behavior_hint="")] = (
+        None
+    )
     """How the curves hide regions, one set of curves for each of tokens, zero, mean, blur. Left out: as the methods."""
     target: Annotated[
         Literal["label", "prediction"] | None, _OPTION(metavar="label|prediction", help_behavior_hint="")

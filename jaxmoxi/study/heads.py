@@ -11,6 +11,7 @@ from etils import epath
 from jaxmoxi.errors import InputError, warn
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.models.restriction import restrict
+from jaxmoxi.study.classes import agreed_names
 from jaxmoxi.study.config import StudyConfig
 from jaxmoxi.study.photos import chosen_photos, find_listed
 
@@ -29,14 +30,14 @@ def restricted_heads(
     which a warning and the report tell.
     Raises ValueError for counts that cannot be, models of different classes, and photos without labels.
     """
-    names = {model.class_names for model in models.values()}
-    if len(names) != 1 or any(model.restriction for model in models.values()):
-        raise InputError("expected models of the same classes, with their whole heads, to restrict them alike")
-    total = len(names.copy().pop())
+    if any(model.restriction for model in models.values()):
+        raise InputError("expected models with their whole heads, to restrict them alike")
+    names = agreed_names(models)
+    total = len(names)
     for count in counts:
         if isinstance(count, bool) or not 2 <= count <= total or list(counts).count(count) > 1:
             raise InputError(f"expected numbers of classes from 2 to the model's {total}, each once; got {count}")
-    listed = chosen_photos(find_listed(photos, names.pop(), need_labels=True).photos, config.num_photos)
+    listed = chosen_photos(find_listed(photos, names, need_labels=True).photos, config.num_photos)
     labels = [photo.label for photo in listed if photo.label >= 0]
     if not labels:
         raise InputError(f"{photos} does not tell what its photos show, which decides the classes of a restricted head")

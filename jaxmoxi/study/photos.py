@@ -243,17 +243,17 @@ def _class_finder(class_names: Sequence[str]) -> Callable[[str, str], int]:
     places: dict[str, set[int]] = {}
     for i, name in enumerate(class_names):
         for synonym in {name, *name.split(",")}:
-            places.setdefault(_folded(synonym), set()).add(i)
+            places.setdefault(folded(synonym), set()).add(i)
 
     def find(text: str, where: str) -> int:
         if re.fullmatch(r"\s*[0-9]+\s*", text):
             if len(text.strip().lstrip("0")) > 9 or int(text) >= len(class_names):
                 raise InputError(f"{where}: expected a class from 0 to {len(class_names) - 1}; got {text[:80]}")
             return int(text)
-        found = places.get(_folded(text), set())
+        found = places.get(folded(text), set())
         both = None if found else re.fullmatch(r"\s*([0-9]{1,9})[_ ](.+)", text)
         if both:  # 00_dog, as ImageNet-9 has them: the index and the name of one class
-            found = places.get(_folded(both[2]), set()) & {int(both[1])}
+            found = places.get(folded(both[2]), set()) & {int(both[1])}
         if len(found) != 1:
             what = "is no class of the model" if not found else f"names several classes ({sorted(found)})"
             raise InputError(f"{where}: {text[:80]!r} {what}; give a class's name, or its index")
@@ -262,7 +262,7 @@ def _class_finder(class_names: Sequence[str]) -> Callable[[str, str], int]:
     return find
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split())
 
 

@@ -24,6 +24,7 @@ from jaxmoxi.escape import printable
 from jaxmoxi.files import PhotoWarning, sweep_drafts
 from jaxmoxi.models.classifier import Classifier
 from jaxmoxi.study import across, contents
+from jaxmoxi.study.classes import agreed_names
 from jaxmoxi.study.config import StudyConfig, fingerprint
 from jaxmoxi.study.measure import NotCorrectError, Setting, measure_photo, setting
 from jaxmoxi.study.photos import (
@@ -92,13 +93,9 @@ def run_study(
     index, count = process
     if not 0 <= index < count:
         raise InputError(f"expected a process (index, count) with index in 0 .. count - 1; got {process}")
-    if not models:
-        raise InputError("expected at least one model; got none")
-    names = {m.restriction.class_names if m.restriction else m.class_names for m in models.values()}
-    if len(names) > 1:
-        raise InputError("expected models of the same classes; their class names differ")
+    class_names = agreed_names(models)
     need_labels = config.only_correct or config.target == "label"
-    found = find_listed(photos, names.pop(), need_labels=need_labels)
+    found = find_listed(photos, class_names, need_labels=need_labels)
     if found.left_out:
         warn(f"{as_text(str(photos))}: {found.told}", PhotoWarning)
     listed = chosen_photos(found.photos, config.num_photos)
