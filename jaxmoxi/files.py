@@ -114,11 +114,13 @@ def make_folder(folder: AnyPath, kind: str) -> None:
 
     kind: what the folder is for, for the message: "study", "run".
     """
+    place = as_path(folder)
     try:
-        as_path(folder).mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
+        any(place.iterdir() if place.exists() else ())  # a bucket makes no folders, and so meets no file before
     except (FileExistsError, NotADirectoryError):
         raise InputError(
-            f"{folder}: expected a folder for a {kind}, or a new one; it, or what it is in, is a file"
+            f"{folder}: expected a folder for a {kind}, or a new one; it, or what it is in, is a file or a broken link"
         ) from None
 
 

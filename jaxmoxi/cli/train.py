@@ -67,9 +67,9 @@ class Train:
     """With --init-selector: the selector stays as it is, and the classifier alone is trained, through the masks of test
     time. It sees others while both are trained."""
     teacher: Annotated[Path | None, _OPTION(metavar="RUN", help_behavior_hint="")] = None
-    """A run of the same classifier on whole images (--black-box), whose answers it learns besides the labels."""
+    """A run of the same classifier on whole images (--black-box), whose answers are learned besides the labels."""
     teacher_weight: Annotated[float | None, _OPTION(metavar="SHARE", help_behavior_hint="")] = None
-    """How much of what it learns is the teacher's answer. Left out: 0.5 with --teacher."""
+    """How much of the target is the teacher's answer. Left out: 0.5 with --teacher."""
     selector: Annotated[Literal["lraspp", "small"] | None, _OPTION(metavar="lraspp|small", help_behavior_hint="")] = (
         None
     )

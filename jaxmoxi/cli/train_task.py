@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmoxi.cli.shared import CommandError, one_line
 from jaxmoxi.cli.train_data import sources
+from jaxmoxi.errors import warn
 
 if TYPE_CHECKING:  # flax and its networks take seconds to import, and no other command needs them
     from jaxmoxi.cli.train import Train
@@ -41,7 +42,7 @@ class Task(NamedTuple):
 def prepare(options: Train) -> Task:
     """What the options name, checked before anything long starts."""
     from jaxmoxi.p2p.arrays import local_folder
-    from jaxmoxi.p2p.checkpoint import load, read_record
+    from jaxmoxi.p2p.checkpoint import read_record
     from jaxmoxi.p2p.data import Subset
     from jaxmoxi.p2p.ranges import check_same_classes
     from jaxmoxi.p2p.training.methods import for_method
@@ -92,6 +93,8 @@ def prepare(options: Train) -> Task:
                 f"--data {options.data} has one class, {', '.join(data.class_names)}; expected two or more"
             )
         config = dataclasses.replace(config, num_classes=len(data.class_names))
+        frozen = train.method in ("comet", "comet-inverse") and not train.whole_epochs
+        answers = data.class_names if frozen else None
         if options.preprocessing is not None and options.init is None:
             raise CommandError("--preprocessing needs --init, whose images it describes")
         if options.init is not None and is_run(options.init):
@@ -102,33 +105,28 @@ def prepare(options: Train) -> Task:
                 if options.init_selector
                 else (classifier_of_run, config)
             )
-            if (
-                options.freeze_selector
-                and read_record(local_folder(options.init)).get("train", {}).get("select") is False
-            ):
+            was = read_record(local_folder(options.init)).get("train", {})
+            if options.freeze_selector and was.get("select") is False:
                 raise CommandError(f"--freeze-selector: {options.init} is a black box, whose selector learned nothing")
-            if options.freeze_selector and not config.dynamic_threshold and not config.exact_budget:
-                selects = load(options.init).config.threshold
-                if selects != config.threshold:
-                    raise CommandError(
-                        f"--threshold {config.threshold:g}: the selector of {options.init} was trained to keep "
-                        f"{selects:g} of the pixels, and --freeze-selector leaves it as it is: give --threshold "
-                        f"{selects:g}, or --exact-budget to keep fewer"
-                    )
-            classifier, config = take(options.init, config, seed=options.seed)
+            if frozen and was.get("method") in ("comet", "comet-inverse"):
+                warn(
+                    f"--init {options.init}: what stays frozen is now the classifier that this run trained through its "
+                    "masks; for one of whole images start from the black box that it started from"
+                )
+            classifier, config = take(options.init, config, seed=options.seed, answers=answers)
         elif options.init_selector:
             raise CommandError("--init-selector needs an --init that names a run, which has a selector")
-        elif options.init is None and train.method in ("comet", "comet-inverse") and not train.whole_epochs:
+        elif options.init is None and frozen:
             raise CommandError(
                 f"--method {train.method} needs a trained classifier of whole images, which stays frozen: give --init, "
                 "or train it first with --whole-epochs"
             )
         elif options.init is not None:
             classifier, config = pretrained_classifier(
-                options.init, config, seed=options.seed, preprocessing=options.preprocessing
+                options.init, config, seed=options.seed, preprocessing=options.preprocessing, answers=answers
             )
         if options.teacher is not None:
-            teacher = teacher_of_run(options.teacher, config)
+            teacher = teacher_of_run(options.teacher, config, data.class_names)
     if options.test_images is not None:
         if not 0 < options.test_images <= len(test):
             raise CommandError(f"--test-images: expected 1 to {len(test)}, the test images; got {options.test_images}")

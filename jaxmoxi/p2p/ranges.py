@@ -78,15 +78,21 @@ def check_same_classes(names: Sequence[str] | None, others: Sequence[str] | None
 
     where: whose the others are, such as "validation".
     """
+    if differ := other_classes(names, others):
+        raise InputError(
+            f"the {where} data has other classes than the data to train on, {differ}: its labels would be those of "
+            "other classes. Give both images of the same classes"
+        )
+
+
+def other_classes(names: Sequence[str] | None, others: Sequence[str] | None) -> str:
+    """How a list of classes differs from the first one: "without cat and with dog"; nothing where one is not known."""
     if not names or not others or list(names) == list(others):
-        return
+        return ""
     missing, more = (sorted(set(a) - set(b)) for a, b in ((names, others), (others, names)))
     differ = [
         f"{what} {', '.join(some[:5])}{', ...' if len(some) > 5 else ''}"
         for what, some in (("without", missing), ("with", more))
         if some
-    ] or ["in another order"]
-    raise InputError(
-        f"the {where} data has other classes than the data to train on, {' and '.join(differ)}: its labels would be "
-        "those of other classes. Give both images of the same classes"
-    )
+    ]
+    return " and ".join(differ) or "in another order"

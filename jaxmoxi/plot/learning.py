@@ -24,7 +24,7 @@ def learning_curves(curves: Sequence[Mapping[str, Any]], history: Sequence[Mappi
         (step / epoch for epoch, step in ends.items()), max((r["step"] / r["epoch"] for r in curves), default=1)
     )
     at = [row["step"] / length for row in curves]
-    for name, title in (("loss", "loss"), ("target", "cross entropy"), ("sparsity", "sparsity term")):
+    for name, title in (("loss", "loss"), ("target", "target"), ("sparsity", "sparsity term")):
         losses.plot(at, [row[name] for row in curves], label=title, linewidth=1)
     for name, title, colour in (
         ("accuracy", "accuracy", "tab:blue"), ("hard_share", "pixels kept", "tab:orange"),

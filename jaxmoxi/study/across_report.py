@@ -59,18 +59,17 @@ def _caveats(study: Study, names: Sequence[str]) -> list[str]:
         )
     hidden = _alike(names, [setting.masking for setting in settings])
     if len(hidden) > 1:
-        lines.append(
-            "What is hidden differs: " + "; ".join(f"{masking} of {who}" for who, masking in hidden.items()) + "."
-        )
+        told = "; ".join(f"{masking} of {who}" for who, masking in hidden.items())
+        lines.append(f"What stands for hidden players differs: {told}.")
     return [text for line in lines for text in (line, "")]
 
 
 def _alike(names: Sequence[str], of: Sequence[Hashable]) -> dict[str, Any]:
-    """Who has the same, in the order of the models: "A, B" -> what they have."""
+    """Who has the same, in the order of the models: "A and B" -> what they have."""
     whose: dict[Hashable, list[str]] = {}
     for name, has in zip(names, of, strict=True):
         whose.setdefault(has, []).append(name)
-    return {", ".join(who): has for has, who in whose.items()}
+    return {" and ".join(who): has for has, who in whose.items()}
 
 
 def _agreement(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxmoxi.errors import InputError, warn
 from jaxmoxi.models.classifier import Classifier
@@ -20,44 +20,46 @@ def agreed_names(models: Mapping[str, Classifier]) -> tuple[str, ...]:
     """
     if not models:
         raise InputError("expected at least one model; got none")
-    (first, names), *others = [(n, (m.restriction or m).class_names) for n, m in models.items()]
-    nameless = [name for name, model in models.items() if not any(map(_said, _numbered(model)))]
-    for other, theirs in others:
-        if len(theirs) != len(names):
+    lists = {name: (model.restriction or model).class_names for name, model in models.items()}
+    (first, count), *others = ((name, len(of)) for name, of in lists.items())
+    for other, found in others:
+        if found != count:
             raise InputError(
-                f"expected models of the same classes; {first} has {len(names)} and {other} {len(theirs)}. To compare "
-                "them on some of their classes, restrict both to those (jaxmoxi.models.restrict)"
+                f"expected models of the same classes; {first} has {count} and {other} {found}. To compare them "
+                "on some of their classes, restrict both to those (jaxmoxi.models.restrict)"
             )
-        for i, (a, b) in enumerate(zip(names, theirs, strict=True)):
-            if _said((i, a)) and _said((i, b)) and not _synonyms(a).keys() & _synonyms(b).keys():
-                raise InputError(
-                    f"expected models of the same classes; class {i} is {a[:80]!r} of {first} and {b[:80]!r} of "
-                    f"{other}. If they are the same, give both one set of names (id2label in config.json)"
-                )
-        names = tuple(_merged(i, a, b) for i, (a, b) in enumerate(zip(names, theirs, strict=True)))
+    by_class = zip(*lists.values(), strict=True)
+    names = tuple(_agreed(i, dict(zip(lists, of, strict=True))) for i, of in enumerate(by_class))
+    nameless = [name for name, of in lists.items() if not any(map(_said, range(len(of)), of))]
     if 0 < len(nameless) < len(models):
         named = next(name for name in models if name not in nameless)
         warn(f"{', '.join(nameless)}: classes without names, taken by their numbers for those of {named}")
     return names
 
 
-def _numbered(model: Classifier) -> Iterator[tuple[int, str]]:
-    return enumerate((model.restriction or model).class_names)
+def _agreed(number: int, of: Mapping[str, str]) -> str:
+    """What models call one class, with all synonyms. of: each model's name of it."""
+    said = {model: name for model, name in of.items() if _said(number, name)}
+    different = list(dict.fromkeys(said.values()))
+    if len(different) < 2:
+        return different[0] if different else next(iter(of.values()))
+    known, *left = [(name, _synonyms(name)) for name in different]
+    all_of = known[1]
+    while near := [(name, synonyms) for name, synonyms in left if synonyms.keys() & all_of.keys()]:
+        all_of = {**all_of, **{k: v for _, synonyms in near for k, v in synonyms.items() if k not in all_of}}
+        left = [one for one in left if one not in near]
+    if left:
+        a, b = (next(model for model, name in said.items() if name == one) for one in (known[0], left[0][0]))
+        raise InputError(
+            f"expected models of the same classes; class {number} is {said[a][:80]!r} of {a} and {said[b][:80]!r} of "
+            f"{b}. If they are the same, give both one set of names (id2label in config.json)"
+        )
+    return ", ".join(all_of.values())
 
 
-def _said(numbered: tuple[int, str]) -> bool:
+def _said(number: int, name: str) -> bool:
     """Whether a class's name is more than its number."""
-    number, name = numbered
     return re.fullmatch(rf"((class|label)[ _]?)?0*{number}", name.strip().lower()) is None
-
-
-def _merged(number: int, a: str, b: str) -> str:
-    """One name with the synonyms of both; the first one's come first."""
-    if a == b or not _said((number, b)):
-        return a
-    if not _said((number, a)):
-        return b
-    return ", ".join((_synonyms(a) | {k: v for k, v in _synonyms(b).items() if k not in _synonyms(a)}).values())
 
 
 def _synonyms(name: str) -> dict[str, str]:

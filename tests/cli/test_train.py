@@ -159,6 +159,8 @@ def test_a_classifier_to_start_from(tmp_path, monkeypatch):
     np.testing.assert_array_equal(started["norm"]["scale"][...], tensors["vit.layernorm.weight"])
     assert started["head"]["kernel"].shape == (96, 6)  # another number of classes: a new head
     assert task.config.mean == (0.5, 0.5, 0.5)  # the folder's normalisation
+    with pytest.raises(_train.CommandError, match="vit has 5 classes, not 6; its answers are used as they are"):
+        prepared(init=tmp_path / "vit", method="comet", whole_epochs=0, **options)  # would stay frozen with a new head
     vit_folder(tmp_path / "deep", num_layers=5)
     with pytest.raises(_train.CommandError, match="not the configuration's classifier: num_layers is 5, not 4"):
         prepared(init=tmp_path / "deep", **options)

@@ -14,6 +14,7 @@ from jaxmoxi.cli import train as _train
 from jaxmoxi.cli import train_results
 from jaxmoxi.cli.main import main
 from jaxmoxi.cli.signals import Budget
+from jaxmoxi.p2p.arrays import seal
 from jaxmoxi.p2p.training.methods import for_method
 from jaxmoxi.p2p.training.presets import PRESETS
 from jaxmoxi.p2p.training.run_folder import give_up
@@ -102,19 +103,6 @@ def test_a_selector_that_stays_as_it_is(tmp_path):
         prepared(**options, init=tmp_path / "run", init_selector=True, whole_epochs=1)
 
 
-def test_a_selector_that_stays_keeps_what_it_was_trained_to_keep(tmp_path):
-    fixed = dataclasses.replace(PRESETS["scenes"]().config, image_size=32, dynamic_threshold=False, threshold=0.3)
-    p2p.save(tmp_path / "run", p2p.init(jax.random.key(3), fixed))
-    options = {"out": tmp_path / "on", "image_size": 32, "num_scenes": 20, "init": tmp_path / "run"}
-    options |= {"init_selector": True, "freeze_selector": True}
-    assert prepared(**options, threshold=0.3).config.threshold == 0.3
-    with pytest.raises(_train.CommandError, match="--threshold 0.2: the selector of .* was trained to keep 0.3 of the"):
-        prepared(**options, threshold=0.2)
-    assert prepared(**options, threshold=0.2, exact_budget=True).config.exact_budget
-    del options["freeze_selector"]
-    assert prepared(**options, threshold=0.2).config.threshold == 0.2
-
-
 def test_a_teacher_is_a_run_of_the_same_classifier(tmp_path):
     config = dataclasses.replace(PRESETS["scenes"]().config, image_size=32)
     p2p.save(tmp_path / "twin", model := p2p.init(jax.random.key(3), config))
@@ -128,11 +116,21 @@ def test_a_teacher_is_a_run_of_the_same_classifier(tmp_path):
     assert prepared(**options, teacher=tmp_path / "twin", teacher_weight=1.0).train.teacher_weight == 1.0
     plain = prepared(**options)
     assert (plain.teacher, plain.train.teacher_weight) == (None, 0.0)
-    for name, message in {"two": "num_classes is 2, not 6", "light": r"std is \(0.5, 0.5, 0.5\), not"}.items():
-        with pytest.raises(
-            _train.CommandError, match=f"has not the configuration's classifier, to teach it: {message}"
-        ):
-            prepared(**options, teacher=tmp_path / name)
+    with pytest.raises(_train.CommandError, match=r"classifier, to teach it: std is \(0.5, 0.5, 0.5\), n"):
+        prepared(**options, teacher=tmp_path / "light")
+    with pytest.raises(_train.CommandError, match="two has 2 classes, not 6; its answers are used as they are, so it"):
+        prepared(**options, teacher=tmp_path / "two")
+    path = tmp_path / "parts" / "config.json"
+    p2p.save(path.parent, model)
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | {"train": {"select": True}})))
+    with pytest.raises(_train.CommandError, match="parts: expected a classifier that was trained on whole images"):
+        prepared(**options, teacher=path.parent)
+    names = prepared(**options).data.class_names
+    p2p.save(tmp_path / "same", model, class_names=names)
+    assert prepared(**options, teacher=tmp_path / "same").teacher is not None
+    p2p.save(tmp_path / "turned", model, class_names=names[::-1])
+    with pytest.raises(_train.CommandError, match="turned has other classes than the data, in another order; its answ"):
+        prepared(**options, teacher=tmp_path / "turned")
     with pytest.raises(_train.CommandError, match="nothing"):
         prepared(**options, teacher=tmp_path / "nothing")
     with pytest.raises(_train.CommandError, match="--teacher-weight needs --teacher, the run whose answers"):
@@ -171,6 +169,25 @@ def test_a_start_that_fails_leaves_its_folder_free(tmp_path, capsys):
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     give_up(tmp_path / "run")
     assert p2p.load(tmp_path / "run").config.num_groups == 9
+
+
+def test_a_frozen_classifier_answers_the_datas_classes(tmp_path):
+    config = dataclasses.replace(PRESETS["scenes"]().config, image_size=32)
+    for name, changes in {"two": {"num_classes": 2}, "other": {}}.items():
+        model = p2p.init(jax.random.key(3), dataclasses.replace(config, **changes))
+        names = tuple("abcdef"[: model.config.num_classes])
+        p2p.save(tmp_path / name, model, class_names=names)
+    options = {"out": tmp_path / "on", "image_size": 32, "num_scenes": 20, "method": "comet"}
+    for name, message in {"two": "has 2 classes, not 6", "other": "has other classes than the data, without"}.items():
+        assert prepared(**options, init=tmp_path / name).train.whole_epochs  # which train it
+        with pytest.raises(_train.CommandError, match=f"{name} {message}.*; its answers are used as they are, so it"):
+            prepared(**options, init=tmp_path / name, whole_epochs=0)
+    own = for_method(dataclasses.replace(config, threshold=0.2), "comet")
+    p2p.save(tmp_path / "comet", p2p.init(jax.random.key(3), own))
+    path = tmp_path / "comet" / "config.json"
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | {"train": {"method": "comet"}})))
+    with pytest.warns(UserWarning, match="what stays frozen is now the classifier that this run trained through its"):
+        prepared(**options, init=tmp_path / "comet", init_selector=True, whole_epochs=0)
 
 
 def test_a_frozen_classifier_is_asked_for_by_the_commands_own_options(tmp_path):

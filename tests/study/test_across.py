@@ -127,7 +127,7 @@ def test_what_keeps_models_apart_is_said_once_for_all_heads(regions, told):
     of = [setting((8, 8), "tokens"), setting((8, 8), "tokens"), setting((9, 9), "zero")]
     study = SimpleNamespace(settings=list(zip(names, of, strict=True)))
     first, _, second, _ = across_report._caveats(study, names)
-    assert first.startswith("Photos are cut or resized in 2 ways: for A, 2, A, 9; for B. ")
+    assert first.startswith("Photos are cut or resized in 2 ways: for A, 2 and A, 9; for B. ")
     assert told in first
-    assert second == "What is hidden differs: tokens of A, 2, A, 9; zero of B."
+    assert second == "What stands for hidden players differs: tokens of A, 2 and A, 9; zero of B."
     assert not across_report._caveats(SimpleNamespace(settings=study.settings[:2]), names[:2])

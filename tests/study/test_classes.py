@@ -51,3 +51,18 @@ def test_what_differs_is_named():
         agreed_names({"a": named(*NAMES[:2], "LABEL_3", "hen"), "b": named(*NAMES)})
     with pytest.raises(ValueError, match="expected at least one model; got none"):
         agreed_names({})
+
+
+def test_it_does_not_matter_in_which_order_models_come():
+    names = {"a": named("x", "fish", "hen", "cat"), "b": named("y", "fish", "hen", "cat")}
+    both = {"c": named("x, y", "fish", "hen", "cat")}
+    for models in (names | both, both | names, {"a": names["a"], **both, "b": names["b"]}):
+        assert sorted(agreed_names(models)[0].split(", ")) == ["x", "y"]
+    with pytest.raises(ValueError, match="class 0 is 'x' of a and 'y' of b"):
+        agreed_names(names)
+
+
+def test_names_that_are_equal_need_say_nothing():
+    assert (
+        agreed_names({"a": named("n01440764_", "", "hen", "cat"), "b": named("n01440764_", "", "hen", "cat")})[1] == ""
+    )

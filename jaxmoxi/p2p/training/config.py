@@ -42,9 +42,12 @@ class Objective:
     logit_weight:       weight of the mean squared logit of the groups; 0, as published. Without it, the logits of a
                         selector that starts from random weights grow until each group is almost surely kept or almost
                         surely dropped. From there, neither the classifier nor the sparsity term can move them.
-    teacher_weight:     share, in [0, 1], of the classifier's target that is a teacher's answer to the whole image
-                        (`fit(teacher=...)`); the label is the rest. 0 for no teacher, as published.
-    teacher_temperature: that both answers are softened by, above 0; see `losses.taught_loss`.
+    teacher_weight:     share, in [0, 1], of the target that is the divergence from a teacher's answer to the whole
+                        image (`fit(teacher=...)`, `losses.divergence_from`); the label's cross entropy is the rest.
+                        Both have gradients to the selector too, unless it is frozen, and the divergence has another
+                        size than the cross entropy, which the sparsity term is weighed against. 0, as published, for
+                        no teacher.
+    teacher_temperature: the temperature, above 0, by which both answers are softened before they are compared.
     """
 
     num_epochs: int = 20
@@ -85,10 +88,12 @@ class Objective:
         for name in ("regulariser_weight", "covariance_weight", "logit_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} must be at least 0 and finite; got {getattr(self, name)!r}")
-        if not 0 <= self.teacher_weight <= 1:
-            raise InputError(f"teacher_weight is a share of the target, in [0, 1]; got {self.teacher_weight!r}")
-        if not 0 < self.teacher_temperature < math.inf:
-            raise InputError(f"teacher_temperature must be above 0 and finite; got {self.teacher_temperature!r}")
+        for name, least, most in (("teacher_weight", 0, 1), ("teacher_temperature", 1e-3, 1e3)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise InputError(f"{name} must be a number in [{least:g}, {most:g}]; got {value!r}")
+        if not self.teacher_weight and self.teacher_temperature != Objective.teacher_temperature:
+            raise InputError("teacher_temperature is about a teacher's answers; give a teacher_weight above 0 too")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +212,7 @@ class TrainConfig(Objective):
     @property
     def objective(self) -> Objective:
         """What a step minimises, alone: runs that differ in the other settings share one compiled step."""
-        return Objective(**{name: getattr(self, name) for name in OBJECTIVE})
+        return Objective(**{name: getattr(self, name) for name in _OBJECTIVE})
 
     @property
     def has_goal(self) -> bool:
@@ -235,9 +240,10 @@ _LATER = (
     "growth", "method", "freeze_selector", "selector_rate", "accumulate", "precision", "ema", "goal_accuracy",
     "goal_share", "teacher_weight", "teacher_temperature",
 )  # fmt: skip
-OBJECTIVE = tuple(field.name for field in dataclasses.fields(Objective))  # these were once fields of `Config`
+_OBJECTIVE = tuple(field.name for field in dataclasses.fields(Objective))
+OBJECTIVE = tuple(name for name in _OBJECTIVE if name not in _LATER)  # these were once fields of `Config`
 _KEYWORDS = tuple(  # and these of `fit`
-    f.name for f in dataclasses.fields(TrainConfig) if f.name not in {*OBJECTIVE, *_LATER, "log_every"}
+    f.name for f in dataclasses.fields(TrainConfig) if f.name not in {*_OBJECTIVE, *_LATER, "log_every"}
 )
 
 

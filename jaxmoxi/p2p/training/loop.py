@@ -39,7 +39,7 @@ from jaxmoxi.p2p.training.curves import Curves, describe_epoch, means_of
 from jaxmoxi.p2p.training.feed import feed, make_batches, size_of
 from jaxmoxi.p2p.training.lock import only_one
 from jaxmoxi.p2p.training.methods import for_method
-from jaxmoxi.p2p.training.pretrained import fingerprint, start_from
+from jaxmoxi.p2p.training.pretrained import check_kept_selector, check_teacher, fingerprint, start_from
 from jaxmoxi.p2p.training.run_folder import claim, finish, give_up, read_history, write_history
 from jaxmoxi.p2p.training.step import Metrics, TrainState, init_state
 from jaxmoxi.p2p.training.throughput import Measured, Throughput
@@ -94,7 +94,8 @@ def fit(
     classifier: weights to start from: a P2P (both networks), or the NNX state of a classifier (that one alone).
     teacher:    a classifier of the same network that was trained on whole images, such as the black-box twin, as a P2P
                 or its classifier's NNX state. It stays as it is, and what it answers to the whole image is the share
-                `TrainConfig.teacher_weight` of what the classifier learns to answer to what it sees.
+                `TrainConfig.teacher_weight` of what the classifier learns to answer to what it sees (and to whole
+                images, in the epochs on these).
     mesh:       trains data-parallel: each device takes its share of every batch, and all devices hold the same state.
                 BatchNorm takes its statistics over the whole batch. Results agree with one device to rounding.
                 Under `jax.distributed` all processes make the same call, and None means all devices of all of them.
@@ -133,6 +134,10 @@ def fit(
             raise InputError(
                 "freeze_selector=True needs a selector to keep: start from a P2P that selects (classifier=...)"
             )
+        if train.freeze_selector and isinstance(classifier, P2P):
+            check_kept_selector(classifier, config)
+        if isinstance(teacher, P2P):
+            check_teacher(teacher, config)
         if (teacher is None) != (train.teacher_weight == 0):
             raise InputError(
                 "teacher_weight needs a teacher: give fit(teacher=...), a classifier that was trained on whole images"

@@ -4,7 +4,8 @@ Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, section 3.3, 
 
     loss = cross entropy + weight * regulariser(p - tau) + covariance_weight * mean |E E^T|
 
-where p is the share of the image that is kept in expectation (each group's probability weighted by its area) and tau
+(With a teacher, the cross entropy is `1 - teacher_weight` of the first term, and `divergence_from` it the rest.) Here
+p is the share of the image that is kept in expectation (each group's probability weighted by its area) and tau
 the threshold. The regulariser is 0 below the threshold. With h = max(p - tau, 0), it is the mean over the batch of
 
     "l1"  h
@@ -40,6 +41,11 @@ class LossTerms(NamedTuple):
 def mean_log_probs(logits: Float[Array, "S B K"]) -> Float[Array, "B K"]:
     """log(mean over the samples of the softmax + 1e-6): what the published classifier returns as its logits."""
     return jnp.log(jnp.mean(jax.nn.softmax(logits, axis=-1), axis=0) + _EPS)
+
+
+def exact_log_probs(logits: Float[Array, "S B K"]) -> Float[Array, "B K"]:
+    """log(mean over the samples of the softmax), without a floor under small probabilities."""
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits, axis=-1), axis=0) - jnp.log(len(logits))
 
 
 def expected_share(group_probs: Float[Array, "B G"], shares: Float[Array, "B G"]) -> Float[Array, "B"]:
@@ -79,27 +85,16 @@ def p2p_loss(
     return LossTerms(target + sparsity + spread, target, sparsity, spread, kept)
 
 
-def taught_loss(
-    log_probs: Float[Array, "B K"],
-    labels: Int[Array, "B"],
-    taught: Float[Array, "B K"],
-    *,
-    weight: float,
-    temperature: float,
-) -> Float[Array, ""]:
-    """What a classifier with a teacher minimises, a mean over the batch:
+def divergence_from(logits: Float[Array, "B K"], taught: Float[Array, "B K"], temperature: float) -> Float[Array, ""]:
+    """temperature**2 * KL(teacher || classifier), the mean over the batch; 0 for one that answers as the teacher does.
 
-        (1 - weight) * cross entropy + weight * temperature**2 * KL(teacher || classifier)
+    Both answers are the softmax of logits divided by the temperature, whose square keeps the gradients' size (Hinton,
+    Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2).
 
-    where both answers of the divergence are the softmax of logits divided by the temperature, whose square keeps the
-    gradients' size (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2).
-
-    log_probs: the classifier's, of what it sees. taught: the teacher's logits of the whole images.
+    logits: the classifier's, of what it sees, up to a constant. taught: the teacher's, of the whole images.
     """
-    hard = optax.softmax_cross_entropy_with_integer_labels(log_probs, labels).mean()
-    ours, theirs = (jax.nn.log_softmax(logits / temperature, axis=-1) for logits in (log_probs, taught))
-    divergence = jnp.mean(jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1))
-    return (1 - weight) * hard + weight * temperature**2 * divergence
+    ours, theirs = (jax.nn.log_softmax(x / temperature, axis=-1) for x in (logits, taught))
+    return temperature**2 * jnp.mean(jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1))
 
 
 def temperature(epoch: Num[Array, ""] | int | float, num_epochs: int, final: float) -> Float[Array, ""]:

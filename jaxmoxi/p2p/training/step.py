@@ -6,6 +6,7 @@ Source: Vandenhirtz, Vogt, "From Pixels to Perception", ICML 2025, section 3.3 a
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,11 +35,12 @@ from jaxmoxi.p2p.training import methods
 from jaxmoxi.p2p.training.computing import Computing, averaged, in_parts, lowered, run
 from jaxmoxi.p2p.training.config import Method, Objective
 from jaxmoxi.p2p.training.losses import (
+    divergence_from,
+    exact_log_probs,
     expected_share,
     mean_log_probs,
     p2p_loss,
     regulariser_weight,
-    taught_loss,
     temperature,
 )
 from jaxmoxi.pytrees import record
@@ -74,7 +76,7 @@ class Metrics:
     """Measures of one batch. Shares are of the pixels, in [0, 1].
 
     loss:        what is minimised: the terms, and `Objective.logit_weight` times the mean squared logit.
-    target, sparsity, covariance: the terms of `losses.LossTerms`.
+    target, sparsity, covariance: the terms of `losses.LossTerms`; with a teacher, its share is in the target.
     accuracy:    accuracy of the step's own predictions, made through the masks it trains with (relaxed ones, of P2P).
     soft_share:  share kept in expectation.
     hard_share:  share kept by the masks of test time, at the thresholds of training.
@@ -101,7 +103,10 @@ def init_state(
 
     average: keeps an average of the models, as `TrainConfig.ema` needs it.
     teacher: the classifier that `Objective.teacher_weight` needs, of the same network as the model's.
+    Raises ValueError for a teacher and a method other than "p2p".
     """
+    if teacher is not None and method != "p2p":
+        raise InputError(f"a teacher is about what P2P's classifier learns; got the method {method}")
     params, _ = _split(model)
     frozen = model.classifier if method in ("comet", "comet-inverse") else teacher
     return TrainState(model, optimizer.init(params), jnp.int32(0), model if average else None, frozen)
@@ -139,15 +144,18 @@ def train_step(
     method:    whose loss is minimised where `select` is True.
     freeze_selector: True trains P2P's classifier alone, through the selector's masks of test time.
 
-    Raises ValueError for a `teacher_weight` where the state has no teacher.
+    Raises ValueError for a `teacher_weight` where the state has no teacher, and for a method that knows none.
     """
-    if objective.teacher_weight and state.frozen is None:
-        raise InputError("teacher_weight needs a teacher: init_state(..., teacher=...), fit(teacher=...)")
+    if objective.teacher_weight and (state.frozen is None or method != "p2p"):
+        raise InputError(
+            "teacher_weight needs a teacher, init_state(..., teacher=...) or fit(teacher=...), and the method p2p; got "
+            f"{'no teacher' if state.frozen is None else f'the method {method}'}"
+        )
     key = jax.random.fold_in(key, state.step)
     epoch = state.step // steps_per_epoch if objective.growth == "linear" else state.step / steps_per_epoch
     params, statistics = _split(state.model)
     if not select:
-        loss = _whole_loss
+        loss = functools.partial(_whole_loss, objective=objective, teacher=state.frozen if method == "p2p" else None)
     elif method == "p2p":
         of_method = _likely_loss if freeze_selector else _selected_loss
         loss = functools.partial(of_method, objective=objective, teacher=state.frozen)
@@ -207,14 +215,17 @@ def _selected_loss(
     masks = over_pixels(kept, regions)[..., None]  # [S, B, H, W, 1]
     fill = fill_colour(config)
     seen = (fill + (images - fill) * masks).reshape(-1, *images.shape[1:])
-    log_probs = mean_log_probs(run(classifier, seen, precision).reshape(objective.num_samples, count, -1))
+    answers = run(classifier, seen, precision).reshape(objective.num_samples, count, -1)
+    log_probs = mean_log_probs(answers)
 
     probs = jax.nn.sigmoid(mu)
     terms = p2p_loss(
         log_probs, labels, probs, shares, spread, tau,
         regulariser=objective.regulariser, weight=weight, covariance_weight=objective.covariance_weight,
     )  # fmt: skip
-    target = _target(log_probs, labels, images, teacher, config, objective, precision)
+    target = _with_teacher(
+        terms.target, lambda: exact_log_probs(answers), images, teacher, config, objective, precision
+    )
     total = target + terms.sparsity + terms.covariance
     total += objective.logit_weight * jnp.mean(mu**2)  # a group without pixels has the logit 0
     metrics = Metrics(
@@ -254,7 +265,8 @@ def _likely_loss(
     mu, _ = at_threshold(selector, means, shares, tau, config)
     kept = kept_groups(mu, shares, tau, config).astype(images.dtype)
     logits = run(classifier, shown(images, over_pixels(kept, regions), config), precision)
-    loss = _target(logits, labels, images, teacher, config, objective, precision)
+    hard = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    loss = _with_teacher(hard, lambda: logits, images, teacher, config, objective, precision)
     none = jnp.zeros(())
     metrics = Metrics(
         loss=loss,
@@ -268,28 +280,31 @@ def _likely_loss(
     return loss, (_statistics(modules), metrics)
 
 
-def _target(
-    log_probs: Float[Array, "B K"],
-    labels: Int[Array, "B"],
+def _with_teacher(
+    hard: Float[Array, ""],
+    logits: Callable[[], Float[Array, "B K"]],
     images: Float[Array, "B H W 3"],
     teacher: State | None,
     config: Config,
     objective: Objective,
     precision: str,
 ) -> Float[Array, ""]:
-    """What the classifier learns: the labels, and (`teacher_weight`) what a teacher answers to the whole images."""
-    if not objective.teacher_weight:
-        return optax.softmax_cross_entropy_with_integer_labels(log_probs, labels).mean()
-    whole = _frozen(teacher, config, precision)
-    return taught_loss(
-        log_probs, labels, run(whole, images, precision), weight=objective.teacher_weight,
-        temperature=objective.teacher_temperature,
-    )  # fmt: skip
+    """The target: the cross entropy, and (`teacher_weight` of it) how far the answers are from a teacher's.
+
+    hard: the cross entropy. logits: what was answered, asked for where there is a teacher. images: whole, normalised.
+    """
+    if teacher is None or not objective.teacher_weight:
+        return hard
+    taught = run(_frozen(teacher, config, precision), images, precision)
+    soft = divergence_from(logits(), taught, objective.teacher_temperature)
+    return (1 - objective.teacher_weight) * hard + objective.teacher_weight * soft
 
 
 def _frozen(state: State | None, config: Config, precision: str) -> Classifier:
     """A classifier that answers and learns nothing."""
-    module = nnx.merge(structures(config)[1], lowered(jax.lax.stop_gradient(state), precision))  # type: ignore[arg-type]
+    assert state is not None  # `init_state` sees to it
+    params, statistics = nnx.split_state(jax.lax.stop_gradient(state), nnx.Param, ...)
+    module = nnx.merge(structures(config)[1], lowered(params, precision), statistics)
     module.eval()
     return module
 
@@ -351,12 +366,16 @@ def _whole_loss(
     epoch: Num[Array, ""],
     config: Config,
     *,
+    objective: Objective,
+    teacher: State | None,
     precision: str,
 ) -> tuple[Array, tuple[_Pair, Metrics]]:
     del key, epoch  # this loss draws nothing and follows no schedule
     modules = _modules(config, params, statistics, precision)
-    logits = run(modules[1], normalize(batch.images, config), precision)
-    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
+    images = normalize(batch.images, config)
+    logits = run(modules[1], images, precision)
+    hard = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
+    loss = _with_teacher(hard, lambda: logits, images, teacher, config, objective, precision)
     accuracy = jnp.mean(jnp.argmax(logits, -1) == batch.labels)
     none, whole = jnp.zeros(()), jnp.ones(())
     metrics = Metrics(loss, loss, sparsity=none, covariance=none, accuracy=accuracy, soft_share=whole, hard_share=whole)

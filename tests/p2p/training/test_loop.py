@@ -29,6 +29,45 @@ def test_a_selector_that_stays_has_to_be_given():
         p2p.fit(CONFIG, Grid(), train=train, classifier=p2p.init(jax.random.key(0), CONFIG).classifier, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "message"),
+    [
+        (
+            {"max_threshold": 0.3},
+            {"max_threshold": 0.6},
+            "keep 0.05 to 0.3 of the pixels; got the thresholds 0.05 to 0.6",
+        ),
+        (
+            {"min_threshold": 0.1},
+            {},
+            "trained to keep 0.1 to 1 of the pixels; got the thresholds 0.05 to 1: choose",
+        ),
+        ({"threshold": 0.3}, {"threshold": 0.2}, "to keep 0.3 of the pixels; got the threshold 0.2: choose its own"),
+        (
+            {"threshold": 0.3},
+            {"threshold": 0.6, "exact_budget": True},
+            "to keep 0.3 of the pixels; got the threshold 0.6",
+        ),
+    ],
+)
+def test_a_selector_that_stays_keeps_what_it_was_trained_to_keep(was, now, message):
+    train = dataclasses.replace(TRAIN, num_epochs=1, whole_epochs=0, freeze_selector=True)
+    fixed = {"dynamic_threshold": "threshold" not in was}
+    then, config = (dataclasses.replace(CONFIG, **fixed | changes) for changes in (was, now))
+    with pytest.raises(ValueError, match=message):
+        p2p.fit(config, Grid(), train=train, classifier=p2p.init(jax.random.key(0), then), progress=False)
+
+
+def test_a_selector_that_stays_may_keep_fewer_by_an_exact_budget():
+    train = dataclasses.replace(TRAIN, num_epochs=1, whole_epochs=0, freeze_selector=True)
+    then, config = (
+        dataclasses.replace(CONFIG, dynamic_threshold=False, threshold=threshold, exact_budget=True)
+        for threshold in (0.5, 0.3)
+    )
+    result = p2p.fit(config, Grid(), train=train, classifier=p2p.init(jax.random.key(0), then), progress=False)
+    assert 0 < result.history[0]["hard_share"] <= 0.3
+
+
 @pytest.mark.parametrize("inside", ["", "run"])
 def test_a_file_is_no_folder_of_a_run(tmp_path, inside):
     (tmp_path / "file").write_text("mine")
@@ -50,8 +89,15 @@ def test_a_teacher_and_its_share_come_together(tmp_path):
     with pytest.raises(ValueError, match=r"a teacher needs a TrainConfig\(teacher_weight=...\) above 0"):
         fit(teacher)
     other = p2p.init(jax.random.key(7), dataclasses.replace(CONFIG, num_classes=4))
-    with pytest.raises(ValueError, match="the teacher's weights are not those of the configuration: 2 arrays differ"):
+    with pytest.raises(
+        ValueError, match="the teacher has not the configuration's classifier, to teach it: num_classes"
+    ):
         fit(other, 0.5)
+    with pytest.raises(ValueError, match="the teacher's weights are not those of the configuration: 2 arrays differ"):
+        fit(other.classifier, 0.5)
+    light = p2p.init(jax.random.key(7), dataclasses.replace(CONFIG, std=(9.0, 9.0, 9.0)))
+    with pytest.raises(ValueError, match=r"to teach it: std is \(9.0, 9.0, 9.0\), not"):
+        fit(light, 0.5)
     stopped = fit(teacher, 0.5, directory=tmp_path, should_stop=After(2))
     assert int(stopped.state.step) == 2
     with pytest.raises(ValueError, match=r"other settings: train.teacher \(there \d+, now \d+\)"):

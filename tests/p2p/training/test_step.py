@@ -12,6 +12,7 @@ import pytest
 from jaxmoxi import p2p
 from jaxmoxi.p2p import distribution
 from jaxmoxi.p2p.data import Batch, synthetic_scenes
+from jaxmoxi.p2p.model import fill_colour
 from jaxmoxi.p2p.training import losses
 from jaxmoxi.p2p.training import step as training
 
@@ -130,15 +131,18 @@ def test_a_frozen_selector_selects_in_full_precision():
     assert float(half.target) != float(full.target)
 
 
-@pytest.mark.parametrize("options", [{}, {"freeze_selector": True}, {"computing": training.Computing(accumulate=2)}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"freeze_selector": True}, {"select": False}, {"computing": training.Computing(accumulate=2)}],
+)
 def test_a_teacher_is_a_share_of_the_target(options):
     model, teacher = (p2p.init(jax.random.key(seed), CONFIG) for seed in (0, 5))
     optimizer = optax.sgd(0.1)
 
     def after(weight, taught):
-        objective = dataclasses.replace(TRAIN, teacher_weight=weight, teacher_temperature=3.0).objective
+        train = dataclasses.replace(TRAIN, teacher_weight=weight, **{"teacher_temperature": 3.0} if weight else {})
         step = jax.jit(functools.partial(
-            training.train_step, objective=objective, optimizer=optimizer, steps_per_epoch=20, **options
+            training.train_step, objective=train.objective, optimizer=optimizer, steps_per_epoch=20, **options
         ))  # fmt: skip
         state = training.init_state(model, optimizer, teacher=taught and taught.classifier)
         return step(state, batch(), jax.random.key(2))
@@ -153,31 +157,50 @@ def test_a_teacher_is_a_share_of_the_target(options):
     np.testing.assert_allclose(heads[1], (heads[0] + heads[2]) / 2, atol=1e-6)  # so are its gradients
 
 
-def test_a_teacher_that_is_missing_is_asked_for():
+@pytest.mark.parametrize("samples", [1, 2])
+def test_who_answers_as_the_teacher_does_has_nothing_to_learn_from_it(samples):
+    """Of many classes and sure answers, whose small probabilities have a floor in the cross entropy."""
+    config = dataclasses.replace(CONFIG, num_classes=100)
+    model = p2p.init(jax.random.key(0), config)
+    sure = jax.tree.map(lambda x: x, model.classifier)
+    sure["head"] = jax.tree.map(lambda x: 60 * x, model.classifier["head"])
+    model = p2p.P2P(model.selector, sure, config)
+    colour = fill_colour(config) * jnp.asarray(config.std) + jnp.asarray(config.mean)  # looks the same through any mask
+    blank = batch()._replace(images=jnp.broadcast_to(colour, (12, 32, 32, 3)).astype(jnp.float32))
+    log_probs = model.classify(blank.images, jnp.ones((12, 17), bool), blank.regions)
+    assert float(log_probs.min()) == pytest.approx(np.log(1e-6), abs=1e-2)  # the floor
+    train = dataclasses.replace(TRAIN, num_samples=samples, teacher_weight=1.0)
+    for images, options in ((batch(), {"select": False}), (blank, {})):
+        state = training.init_state(model, OPTIMIZER, teacher=model.classifier)
+        _, metrics = jitted(train, **options)(state, images, jax.random.key(2))
+        assert float(metrics.target) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["p2p", "comet"])
+def test_a_teacher_that_is_missing_is_asked_for(method):
     objective = dataclasses.replace(TRAIN, teacher_weight=0.5).objective
-    state = training.init_state(p2p.init(jax.random.key(0), CONFIG), OPTIMIZER)
-    with pytest.raises(ValueError, match="teacher_weight needs a teacher: init_state"):
+    state = training.init_state(p2p.init(jax.random.key(0), CONFIG), OPTIMIZER, method=method)
+    with pytest.raises(ValueError, match="teacher_weight needs a teacher, init_state"):
         training.train_step(state, batch(), jax.random.key(2), objective=objective, optimizer=OPTIMIZER,
-                            steps_per_epoch=20)  # fmt: skip
+                            steps_per_epoch=20, method=method)  # fmt: skip
+    with pytest.raises(ValueError, match="a teacher is about what P2P's classifier learns; got the method comet"):
+        training.init_state(state.model, OPTIMIZER, method="comet", teacher=state.model.classifier)
 
 
-def test_the_loss_of_a_teacher_is_hintons():
+def test_the_divergence_from_a_teacher_is_hintons():
     ours, theirs = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32) * 3
-    labels = np.array([0, 1, 2, 3, 0])
-    log_probs = np.asarray(jax.nn.log_softmax(ours))
 
     def softened(logits, t):
         powers = np.exp(logits / t)
         return powers / powers.sum(-1, keepdims=True)
 
-    hard = -np.mean(log_probs[np.arange(5), labels])
-    for weight, t in ((0.0, 2.0), (0.3, 2.0), (1.0, 1.0), (0.7, 4.0)):
+    for t in (1.0, 2.0, 4.0):
         p, q = softened(theirs, t), softened(ours, t)
-        expected = (1 - weight) * hard + weight * t**2 * np.mean(np.sum(p * np.log(p / q), -1))
-        found = losses.taught_loss(*map(jnp.asarray, (log_probs, labels, theirs)), weight=weight, temperature=t)
-        np.testing.assert_allclose(found, expected, rtol=2e-5)
-    own = losses.taught_loss(*map(jnp.asarray, (log_probs, labels, ours)), weight=1.0, temperature=2.0)
-    assert float(own) == pytest.approx(0, abs=1e-6)  # a constant of the logits has no part
+        expected = t**2 * np.mean(np.sum(p * np.log(p / q), -1))
+        for given in (jnp.asarray(ours), jax.nn.log_softmax(ours)):  # a constant of the logits has no part
+            np.testing.assert_allclose(losses.divergence_from(given, jnp.asarray(theirs), t), expected, rtol=2e-5)
+    mean = losses.exact_log_probs(jnp.stack([jnp.asarray(ours), jnp.asarray(theirs)]))
+    np.testing.assert_allclose(np.exp(mean), (softened(ours, 1) + softened(theirs, 1)) / 2, rtol=1e-5)
 
 
 def test_without_a_full_first_epoch_the_weight_only_rises():
