@@ -125,13 +125,19 @@ def _draw_both(axes: Any, result: Discrimination, names: list[str]) -> None:
             return np.asarray(along.target_probabilities), np.asarray(along.predicted_probabilities)
         return np.asarray(along.target_values), np.asarray(along.predicted_values)
 
-    both = zip(names, (_TARGET, INK), rows(result.removing), rows(result.needing), strict=True)
-    for name, colour, first, second in both:
-        heights = np.concatenate([first[: size + 1], second[1 : more + 1]])
-        marker = 3 if len(heights) <= 40 else 0
+    def along(first: Any, second: Any) -> np.ndarray:
+        return np.concatenate([np.asarray(first)[: size + 1], np.asarray(second)[1 : more + 1]])
+
+    both = [along(*pair) for pair in zip(rows(result.removing), rows(result.needing), strict=True)]
+    marker = 3 if len(both[0]) <= 40 else 0
+    for name, colour, heights in zip(names, (_TARGET, INK), both, strict=True):
         axes.plot(
             np.arange(len(heights)), heights, color=colour, linewidth=1.6, marker="o", markersize=marker, label=name
         )
+    third = np.flatnonzero((both[0] > both[1]) & ~along(result.removing.leads, result.needing.leads))
+    if len(third):  # the higher of the two lines is not always the top class
+        at = {"linestyle": "none", "marker": "o", "markersize": 6, "markeredgecolor": _TARGET}
+        axes.plot(third, both[0][third], markerfacecolor="white", label="a third class leads", **at)
     style(axes, "regions removed", "probability" if known else "payoff")
     if known:
         axes.set_ylim(0, 1.05)
