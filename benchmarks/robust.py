@@ -117,6 +117,9 @@ def main(args: Args) -> None:
     lines = read(args.lines)
     if not lines:
         raise SystemExit(f"nothing was measured: {args.lines} has no lines")
+    if not any(line["method"] == args.ours and line["kind"] == "group" for line in lines):
+        found = sorted({line["method"] for line in lines if line["kind"] == "group"})
+        raise SystemExit(f"--ours {args.ours}: expected a method that finds groups, among those measured: {found}")
     table = tables(lines, args.ours)
     print(markdown(table, args.ours))
     name = Path(args.model).name
