@@ -103,7 +103,7 @@ def test_superpixels_of_photos_cut_differently_are_not_compared(done, tmp_path):
     import dataclasses
 
     other = dataclasses.replace(TWO["b"], preprocessing=jm.models.Preprocessing(resize=20, crop=(16, 16)))
-    for regions, told in (("slic:4", "they are not compared"), ("grid:2x2", "not quite the same part of the photo")):
+    for regions, told in (("slic:4", "models are not compared"), ("grid:2x2", "not quite the same part of the photo")):
         config = dataclasses.replace(CONFIG, regions=regions, methods=("random",), num_photos=1)
         report = run_study(
             done[0], {"a": TWO["a"], "b": other}, tmp_path / regions[:4], config, progress=False
