@@ -134,10 +134,10 @@ def _draw_both(axes: Any, result: Discrimination, names: list[str]) -> None:
         axes.plot(
             np.arange(len(heights)), heights, color=colour, linewidth=1.6, marker="o", markersize=marker, label=name
         )
-    third = np.flatnonzero((both[0] > both[1]) & ~along(result.removing.leads, result.needing.leads))
-    if len(third):  # the higher of the two lines is not always the top class
+    short = np.flatnonzero((both[0] > both[1]) & ~along(result.removing.leads, result.needing.leads))
+    if len(short):  # a third class is above both, or (of independent labels) the target is not more likely than not
         at = {"linestyle": "none", "marker": "o", "markersize": 6, "markeredgecolor": _TARGET}
-        axes.plot(third, both[0][third], markerfacecolor="white", label="a third class leads", **at)
+        axes.plot(short, both[0][short], markerfacecolor="white", label="higher, but does not lead", **at)
     style(axes, "regions removed", "probability" if known else "payoff")
     if known:
         axes.set_ylim(0, 1.05)

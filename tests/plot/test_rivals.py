@@ -38,7 +38,7 @@ def test_the_picture_of_a_target_that_never_leads_shows_where_it_is_nearest():
     assert figure.axes[3].get_title() == ""
 
 
-def test_where_a_third_class_leads_the_higher_of_two_lines_is_marked():
+def test_where_the_higher_of_two_lines_does_not_lead_is_marked():
     photo, regions = np.full((20, 20, 3), 90, np.uint8), np.arange(4).reshape(2, 2).repeat(10, 0).repeat(10, 1)
 
     def logits(images):  # with one region gone the target passes the class predicted, and a third one is above both
@@ -49,7 +49,7 @@ def test_where_a_third_class_leads_the_higher_of_two_lines_is_marked():
     target, predicted = (jm.pixel_value_fn(logits, jnp.ones((20, 20, 3)), c, jnp.asarray(regions)) for c in (0, 1))
     found = jm.discriminate(target, predicted, 4)
     axes = jm.plot.discrimination(photo, regions, found, target="cat", predicted="dog").axes[3]
-    (mark,) = [line for line in axes.lines if line.get_label() == "a third class leads"]
+    (mark,) = [line for line in axes.lines if line.get_label() == "higher, but does not lead"]
     np.testing.assert_array_equal(mark.get_xdata(), [1])
     assert "cat leads with 2 removed" in axes.get_title()
 

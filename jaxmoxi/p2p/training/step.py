@@ -138,7 +138,7 @@ def train_step(
 
     key:       of the whole run; the step's own randomness follows from it and `state.step`.
     objective: what is minimised; a `TrainConfig` is one.
-    select:    False trains the classifier alone on whole images, by its cross entropy: the black-box twin, and the
+    select:    False trains the classifier alone on whole images, by the target alone: the black-box twin, and the
                first `whole_epochs` of a model. The shares are then 1, and the selector gets no gradient.
     computing: how the step computes.
     method:    whose loss is minimised where `select` is True.
@@ -254,10 +254,9 @@ def _likely_loss(
 ) -> tuple[Array, tuple[_Pair, Metrics]]:
     """The classifier's target through the masks of test time, at random thresholds."""
     del epoch  # this loss follows no schedule
-    modules = _modules(config, (jax.lax.stop_gradient(params[0]), params[1]), statistics, precision)
-    classifier = modules[1]
-    # In full precision, as at test time: a superpixel that is as likely as not must not change sides.
-    selector = _modules(config, jax.lax.stop_gradient(params), statistics, "float32")[0]
+    params = jax.lax.stop_gradient(params[0]), params[1]
+    # The selector in full precision, as at test time: a superpixel that is as likely as not must not change sides.
+    selector, classifier = modules = _modules(config, params, statistics, precision, of_selector="float32")
     selector.eval()
     images, regions, labels = normalize(batch.images, config), jnp.asarray(batch.regions), jnp.asarray(batch.labels)
     tau = _thresholds(key, len(images), config)
@@ -406,13 +405,17 @@ def _split(model: P2P) -> tuple[_Pair, _Pair]:
     return tuple(p for p, _ in pairs), tuple(s for _, s in pairs)  # type: ignore[return-value]
 
 
-def _modules(config: Config, params: _Pair, statistics: _Pair, precision: str) -> tuple[Selector, Classifier]:
-    """Selector and classifier in training mode."""
+def _modules(
+    config: Config, params: _Pair, statistics: _Pair, precision: str, *, of_selector: str | None = None
+) -> tuple[Selector, Classifier]:
+    """Selector and classifier in training mode. of_selector: its own precision; None for the same."""
     # A new tree in the trace of this call, because `jax.grad` forbids changing its auxiliary inputs in place.
     statistics = jax.tree.map(lambda x: x, statistics)
     modules = tuple(
-        nnx.merge(structure, lowered(p, precision), s)
-        for structure, p, s in zip(structures(config), params, statistics, strict=True)
+        nnx.merge(structure, lowered(p, own), s)
+        for structure, p, s, own in zip(
+            structures(config), params, statistics, (of_selector or precision, precision), strict=True
+        )
     )
     for module in modules:
         module.train()
