@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from _search.cases import cases
 
-from _robust.judged import KNOWN, PHOTOS, drawn, lent
+from _robust.judged import PHOTOS, drawn, kinds_of, lent
 from jaxmoxi import search
 from jaxmoxi.games.base import Game
 from jaxmoxi.games.evaluation import readouts
@@ -64,7 +64,7 @@ def measure(
         start = time.perf_counter()
         case.regions = jnp.asarray(spec.label_map(np.asarray(case.image)))
         case.num_players = int(case.regions.max()) + 1
-        near = (*(() if case.model.token_grid is None else ("tokens",)), *KNOWN)
+        near, _ = kinds_of(case.model)
         key = jax.random.fold_in(jax.random.key(seed), int(file[:7], 16))
         games = drawn(key, case, near, 2 * removals, lent(case.model, images, file)[:PHOTOS])[:removals]
         if len(games) < removals:

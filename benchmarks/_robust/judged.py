@@ -22,8 +22,10 @@ import jaxmoxi as jm
 from jaxmoxi import search
 from jaxmoxi.metrics import box_mask, crop_boxes
 
-# Judges are other draws of the kinds that were searched, and kinds that no search saw.
-KNOWN, STRANGE = ("mean", "noise", "photo"), ("zero", "blur", "inpaint")
+# Judges are other draws of the kinds that were searched, and kinds that no search saw. Four are searched of any model:
+# where there are no tokens that can be absent, blur takes their place.
+TOKENS = ("tokens", "mean", "noise", "photo"), ("zero", "blur", "inpaint")
+PIXELS = ("mean", "noise", "photo", "blur"), ("zero", "inpaint")
 PHOTOS = 4  # whose pixels the kind "photo" takes: so many for the search, others for the judges
 
 
@@ -70,7 +72,7 @@ def judged(
     """
     for file, case in cases(name, images, count=count, grid=grid, always=always):
         lenders = lent(case.model, images, file)
-        near = (*(() if case.model.token_grid is None else ("tokens",)), *KNOWN)
+        near, far = kinds_of(case.model)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), int(file[:7], 16)), 3)
         yield (
             file,
@@ -78,10 +80,15 @@ def judged(
                 **{field.name: getattr(case, field.name) for field in dataclasses.fields(case)},
                 searched=drawn(keys[0], case, near, searched, lenders[:PHOTOS]),
                 draws=drawn(keys[1], case, near, unseen, lenders[PHOTOS:]),
-                kinds=drawn(keys[2], case, STRANGE, unseen, []),
+                kinds=drawn(keys[2], case, far, unseen, []),
                 object=_object(case, images / file),
             ),
         )
+
+
+def kinds_of(model: Any) -> tuple[Any, Any]:
+    """(kinds that are searched, kinds that only judge)."""
+    return PIXELS if model.token_grid is None else TOKENS
 
 
 def lent(model: Any, images: Path, file: str) -> list[Any]:
