@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Key
 from jaxmoxi.p2p.data.example import Batch
 from jaxmoxi.p2p.training.computing import Computing, faster_selector
 from jaxmoxi.p2p.training.config import TrainConfig
-from jaxmoxi.p2p.training.step import Metrics, TrainState, learning_rates, train_step
+from jaxmoxi.p2p.training.objectives import Metrics
+from jaxmoxi.p2p.training.step import TrainState, learning_rates, train_step
 
 # (state, sums, batch, key, select) -> (state, sums, loss); state and sums are donated.
 Step = Callable[..., tuple[TrainState, Metrics, Float[Array, ""]]]

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from jaxmoxi.files import write_whole
-from jaxmoxi.p2p.training.step import Metrics
+from jaxmoxi.p2p.training.objectives import Metrics
 
 FILE = "curves.jsonl"
 _DIGITS = 6

@@ -39,9 +39,10 @@ from jaxmoxi.p2p.training.curves import Curves, describe_epoch, means_of
 from jaxmoxi.p2p.training.feed import feed, make_batches, size_of
 from jaxmoxi.p2p.training.lock import only_one
 from jaxmoxi.p2p.training.methods import for_method
+from jaxmoxi.p2p.training.objectives import Metrics
 from jaxmoxi.p2p.training.pretrained import check_kept_selector, check_teacher, fingerprint, start_from
 from jaxmoxi.p2p.training.run_folder import claim, finish, give_up, read_history, write_history
-from jaxmoxi.p2p.training.step import Metrics, TrainState, init_state
+from jaxmoxi.p2p.training.step import TrainState, init_state
 from jaxmoxi.p2p.training.throughput import Measured, Throughput
 from jaxmoxi.p2p.training.validation import StoppedError, validate
 

@@ -193,7 +193,8 @@ def test_even_masks_and_black_boxes_are_judged_too(fresh_model):
 @pytest.mark.parametrize("method", ["real-x", "blackbox-pixel-mask"])
 def test_the_other_methods_are_traced_with_the_real_networks(method):
     from jaxmoxi.p2p.training.compiled import compiled
-    from jaxmoxi.p2p.training.step import Metrics, init_state
+    from jaxmoxi.p2p.training.objectives import Metrics
+    from jaxmoxi.p2p.training.step import init_state
 
     train = dataclasses.replace(TRAIN, method=method)
     config = methods.for_method(CONFIG, method)
