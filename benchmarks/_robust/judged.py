@@ -52,6 +52,11 @@ class Judged(Case):
         means = {"share": leads, "share_draws": near, "share_kinds": far}
         return {name: [round(float(x), 4) for x in told.mean(1)] for name, told in means.items() if told.size}
 
+    def held_searched(self, groups: Any) -> list[float]:
+        """In which share of the removals searched each of some groups [G, P] keeps the class."""
+        held = search.stability(self.searched, jnp.asarray(groups)).share
+        return [round(float(x), 4) for x in np.asarray(held)]
+
     def inside(self, groups: Any) -> dict[str, Any]:
         """Which share of the pixels of each of some groups [G, P] lies on the object, where somebody marked it."""
         if self.object is None:

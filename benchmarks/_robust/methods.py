@@ -41,27 +41,15 @@ def order_line(case: Judged, order: Any, forwards: Any) -> dict[str, Any]:
         "sizes": sizes,
         **case.shares(groups),
         **case.inside(groups),
+        "share_searched": case.held_searched(groups),
         "order": order.tolist(),
     }
 
 
-def robust(
-    case: Judged,
-    *,
-    count: int | None = None,
-    hold: float = 1.0,
-    share: float = 0.1,
-    hint: str | None = None,
-    **options: Any,
-) -> Any:
-    """count: how many of the searched removals are given. share: of three greedy orders' evaluations, for exchanges.
-
-    hint: the attribution whose scores the search is given.
-    """
+def robust(case: Judged, *, count: int | None = None, hold: float = 1.0, share: float = 0.1, **options: Any) -> Any:
+    """count: how many of the searched removals are given. share: of three greedy orders' evaluations, for exchanges."""
     budget = max(1, int(share * 3 * case.num_players * (case.num_players + 1) / 2))
     games = case.searched[:count]
-    if hint is not None:
-        options["hint"] = scores_of(hint, case)[0]
     found = search.robust_group(games, case.num_players, hold=hold, budget=budget, **options)
     told = {"searched": int(np.sum(np.asarray(found.searched))), "removals": len(games)}
     return group_line(case, found.group, found.num_evaluations) | told
@@ -83,20 +71,15 @@ def beam(case: Judged) -> dict[str, Any]:
     return group_line(case, found.minimal[0], found.num_evaluations)
 
 
-def scores_of(name: str, case: Judged) -> tuple[Any, int]:
-    """What an attribution method says of the players, by the game of the photo itself, and for how many forwards."""
+def rival(name: str, case: Judged) -> dict[str, Any]:
+    """The order of an attribution method, by the game of the photo itself."""
     method = RIVALS[name]
     given = attribution.problem(case.model, case.image, case.target, case.regions, v=case.v)
     steps = max(1, round(ONE_BY_ONE * case.num_players))
     effort = Effort(case.num_players, steps=steps, samples=min(2000, 20 * case.num_players))
     scores = method.explain(jax.random.key(0) if method.draws else None, given, **method.keywords(effort))
-    return scores, method.cost(effort) if method.cost else 0
-
-
-def rival(name: str, case: Judged) -> dict[str, Any]:
-    """The order of an attribution method."""
-    scores, forwards = scores_of(name, case)
-    return order_line(case, attribution.order_of(scores, ties=jax.random.key(1)), forwards)
+    order = attribution.order_of(scores, ties=jax.random.key(1))
+    return order_line(case, order, method.cost(effort) if method.cost else 0)
 
 
 def middle(case: Judged) -> dict[str, Any]:
@@ -113,8 +96,6 @@ METHODS: dict[str, Callable[[Judged], dict[str, Any]]] = {
     "robust": robust,
     "robust, hold 0.9": partial(robust, hold=0.9),
     "robust, hold 0.8": partial(robust, hold=0.8),
-    "robust, hold 0.8, hint": partial(robust, hold=0.8, hint="grad-cam"),
-    "robust, hold 0.9, hint": partial(robust, hold=0.9, hint="grad-cam"),
     "robust, 8 removals": partial(robust, count=8),
     "robust, 12 removals": partial(robust, count=12),
     "robust, connected": partial(robust, connected=True),

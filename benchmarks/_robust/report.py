@@ -13,12 +13,13 @@ SHARES = ("share", "share_draws", "share_kinds")
 LEVEL = 0.8
 
 
-def size_at(line: dict[str, Any], level: float) -> float:
+def size_at(line: dict[str, Any], level: float, of: str = "share") -> float:
     """The first size at which an order's players hold in a share `level` of the judges, on the line between sizes.
 
     The first is the kindest to the order: its share may fall again. All players where none reaches it.
+    of: "share_searched" for the removals searched.
     """
-    sizes, shares = [0, *line["sizes"]], [0.0, *line["share"]]
+    sizes, shares = [0, *line["sizes"]], [0.0, *line[of]]
     for before, after in zip(range(len(sizes)), range(1, len(sizes)), strict=False):
         if shares[after] >= level:
             part = (level - shares[before]) / (shares[after] - shares[before]) if shares[after] > shares[before] else 0
@@ -31,7 +32,8 @@ def tables(lines: list[dict[str, Any]], ours: str = "robust") -> dict[str, Any]:
 
     Of an order: the mean size at which it holds in 80 % of the judges, how much of it lies on the object at the size of
     the group of `ours`, and by photo what that group is in players beside the size at which the order holds as often as
-    the group does (the geometric mean of the ratios).
+    the group does (the geometric mean of the ratios). And, where lines have it, on the terms of a group of hold 0.8:
+    the size is chosen as the first that holds in 80 % of the removals searched, and judged by the unseen.
     """
     by_method: dict[str, dict[str, dict[str, Any]]] = {}
     for line in lines:
@@ -61,6 +63,17 @@ def tables(lines: list[dict[str, Any]], ours: str = "robust") -> dict[str, Any]:
                 logs = interval([np.log(max(a, 1) / max(b, 1)) for a, b in pairs])
                 ends = [logs["mean"] - logs["half"], logs["mean"], logs["mean"] + logs["half"]]
                 entry[f"{ours} / its size at the same share"] = [round(float(np.exp(x)), 3) for x in ends]
+            chosen = {f: size_at(row, LEVEL, "share_searched") for f, row in rows.items() if "share_searched" in row}
+            if chosen:
+                entry["size chosen on the searched"] = interval(list(chosen.values()))
+                entry["share there"] = interval(
+                    [np.interp(size, rows[f]["sizes"], rows[f]["share"]) for f, size in chosen.items()]
+                )
+                logs = [np.log(max(base[f]["size"], 1) / max(size, 1)) for f, size in chosen.items() if f in base]
+                if logs:
+                    told = interval(logs)
+                    ends = [told["mean"] - told["half"], told["mean"], told["mean"] + told["half"]]
+                    entry[f"{ours} / size chosen on the searched"] = [round(float(np.exp(x)), 3) for x in ends]
         result[method] = entry
     rivals = [m for m, rows in by_method.items() if m in RIVALS and next(iter(rows.values()))["kind"] == "order"]
     shared = [f for f in base if all(f in by_method[m] for m in rivals)]
@@ -100,14 +113,19 @@ def markdown(table: dict[str, Any], ours: str = "robust") -> str:
     rows += [
         "",
         f"| order | photos | players at 80 % | {ours} / players at the same share | on the object, as many players | "
-        "forwards |",
-        "|---|---|---|---|---|---|",
+        f"forwards | players at 80 % of the searched | unseen held there | {ours} / these |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in table.items():
         if entry["kind"] == "order":
             ratio = entry.get(f"{ours} / its size at the same share")
-            ends = "" if ratio is None else f"{ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f})"
+            ends, fair = (
+                "" if x is None else f"{x[1]:.2f} ({x[0]:.2f} to {x[2]:.2f})"
+                for x in (ratio, entry.get(f"{ours} / size chosen on the searched"))
+            )
             inside = told(entry, "inside", 100) + " %" if "inside" in entry else ""
+            there = told(entry, "share there", 100) + " %" if "share there" in entry else ""
             cells = [name, str(entry["photos"]), told(entry, "size at 80 %"), ends, inside, told(entry, "forwards")]
+            cells += [told(entry, "size chosen on the searched"), there, fair]
             rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)

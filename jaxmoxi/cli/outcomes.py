@@ -23,7 +23,7 @@ from jaxmoxi.cli.groups import (
     without_record,
 )
 from jaxmoxi.cli.report import arrays, describe, greedy_record, group
-from jaxmoxi.cli.robust import describe_robust, draw_robust, hint_of, robust_arrays, robust_record, search_robust
+from jaxmoxi.cli.robust import describe_robust, draw_robust, robust_arrays, robust_record, search_robust
 from jaxmoxi.cli.task import Task, caption_of, search
 from jaxmoxi.cli.ways import METHOD as ROBUST
 from jaxmoxi.cli.ways import Ways, ways_record
@@ -80,11 +80,10 @@ def _find_groups(options: Explain, task: Task) -> Outcome:
 
 def _find_robust(options: Explain, task: Task, seen: Ways, unseen: Ways) -> Outcome:
     started = time.perf_counter()
-    hint = hint_of(task, options.robust, batch_size=options.batch_size)
     found = [
         search_robust(
             task, seen, unseen, options.robust.hold, insertion=insertion, batch_size=options.batch_size,
-            bar=not options.quiet, connected=options.connected, hint=hint,
+            bar=not options.quiet, connected=options.connected,
         )
         for insertion in (True, False)[: 1 + options.necessary]
     ]  # fmt: skip
@@ -95,8 +94,6 @@ def _find_robust(options: Explain, task: Task, seen: Ways, unseen: Ways) -> Outc
     data = robust_arrays(found[0]) | {"regions": np.asarray(task.regions), "photo": task.photo}
     data |= {"target": np.asarray(task.target), "kinds": np.asarray(seen.kinds)}
     data |= {"unseen_kinds": np.asarray(unseen.kinds, str)}
-    if hint is not None:
-        data["hint"] = np.asarray(hint)
     if options.necessary:
         record |= {"necessary": {"answer": answers[1]} | robust_record(found[1])}
         data |= {f"necessary_{name}": value for name, value in robust_arrays(found[1]).items()}

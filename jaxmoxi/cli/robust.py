@@ -5,15 +5,14 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Bool
 
 from jaxmoxi.cli.groups import counted, these
 from jaxmoxi.cli.report import percent
-from jaxmoxi.cli.shared import CommandError, one_line
+from jaxmoxi.cli.shared import CommandError
 from jaxmoxi.cli.task import Task
-from jaxmoxi.cli.ways import METHOD, RobustOptions, Ways, met, share
+from jaxmoxi.cli.ways import METHOD, Ways, met, share
 from jaxmoxi.errors import NoGroupError
 from jaxmoxi.regions.pieces import group_pieces
 from jaxmoxi.search.counterexamples import NoSharedGroupError
@@ -51,23 +50,6 @@ def robust_evaluations(
     return int(total)
 
 
-def hint_of(task: Task, options: RobustOptions, *, batch_size: int | None) -> Any:
-    """What an attribution method says of the regions, float32[P]; None where no hint was asked for.
-
-    Raises CommandError for a method that this model cannot be explained by.
-    """
-    if options.hint is None:
-        return None
-    from jaxmoxi.attribution import METHODS, Effort, problem
-
-    method = METHODS[options.hint]
-    with one_line():
-        given = problem(task.model, task.image, task.target, task.regions, v=task.v)
-        method.applies(given)
-        key = jax.random.key(options.seed or 0) if method.draws else None
-        return method.explain(key, given, **method.keywords(Effort(task.num_players, batch_size=batch_size)))
-
-
 def search_robust(
     task: Task,
     seen: Ways,
@@ -78,11 +60,10 @@ def search_robust(
     batch_size: int | None,
     bar: bool,
     connected: bool = False,
-    hint: Any = None,
 ) -> Robust:
     """The search under a bar that counts evaluations. Raises CommandError for what the library says is wrong.
 
-    hint: the scores that `hint_of` has. Of a necessary group that no search finds, `found` is None.
+    Of a necessary group that no search finds, `found` is None.
     """
     import jaxmoxi as jm
 
@@ -94,7 +75,7 @@ def search_robust(
                 found = jm.search.robust_group(
                     seen.games, task.num_players, insertion=insertion, hold=share(hold, seen.able(insertion)),
                     stop=task.stop, batch_size=batch_size, unseen=unseen.games, callback=follow,
-                    connected=connected, hint=hint,
+                    connected=connected,
                 )  # fmt: skip
         except CommandError as error:
             missed = error.__cause__

@@ -14,7 +14,6 @@ from jaxtyping import Bool
 from jaxmoxi.cli.report import percent
 from jaxmoxi.cli.shared import CommandError, one_line, say
 from jaxmoxi.cli.task import Task
-from jaxmoxi.escape import printable
 from jaxmoxi.games.base import ValueFn
 from jaxmoxi.games.evaluation import readouts
 from jaxmoxi.games.payoff import Payoff
@@ -45,9 +44,6 @@ class RobustOptions:
     whole photo does."""
     seed: Annotated[int | None, _OPTION(metavar="N", help_behavior_hint="(default: 0)")] = None
     """The seed of the ways that are drawn. The same seed gives the same group."""
-    hint: Annotated[str | None, _OPTION(metavar="METHOD", help_behavior_hint="")] = None
-    """An attribution method that tells the search where to look first, such as grad-cam or attention-rollout. What the
-    model answers in the ways searched decides how much of it is believed."""
 
     def check(self, method: str, masking: str | None, fill: str | None) -> None:
         """Raises CommandError for what cannot be, or does not go together, before a model is loaded."""
@@ -64,8 +60,6 @@ class RobustOptions:
             raise CommandError(f"--seed: expected a number below 2**32; got {self.seed}")
         if self.hold is not None and not 0 < self.hold <= 1:
             raise CommandError(f"--hold: expected a share of the removals, above 0 and at most 1; got {self.hold:g}")
-        if self.hint is not None:
-            _check_hint(self.hint, self.removals)
         for name, value in (("masking", masking), ("fill", fill)):
             if value is not None:
                 raise CommandError(
@@ -75,17 +69,6 @@ class RobustOptions:
 
 
 NO_ROBUST_OPTIONS = RobustOptions()
-
-
-def _check_hint(name: str, removals: int | None) -> None:
-    """Raises CommandError for a method that is none, or that cannot be a hint."""
-    from jaxmoxi.attribution import METHODS
-
-    able = [known for known in METHODS if known not in (METHOD, "random")]
-    if name not in able:
-        raise CommandError(f"--hint: expected one of {', '.join(able)}; got {printable(name)}")
-    if removals == 1:
-        raise CommandError("--hint is for a search in several removals; --removals 1 is one")
 
 
 class Ways(NamedTuple):
@@ -153,7 +136,6 @@ def ways_record(options: RobustOptions, seen: Ways, unseen: Ways) -> dict[str, A
         "masking": None,
         "fill": None,
         "hold": options.hold,
-        "hint": options.hint,
         "seed": options.seed or 0,
         "removals": {"kinds": seen.kinds, "whole_photo_enough": seen.whole, "all_hidden_loses_it": seen.bare},
         "unseen_removals": {

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from jaxmoxi.errors import NoGroupError, warn
 from jaxmoxi.games.robust import borders_of
@@ -103,13 +103,8 @@ class ShareOracle(Oracle):
         return ranked, enough, Told(ranked, None, None, ranked, ranked)
 
 
-def search_together(
-    panel: Panel, needed: int, limit: int, hint: Float[np.ndarray, "P"] | None = None
-) -> tuple[Group, list[int]]:
-    """A group that is enough in `needed` of the games, and the games that ranked groups.
-
-    hint: higher where a player is thought to matter more.
-    """
+def search_together(panel: Panel, needed: int, limit: int) -> tuple[Group, list[int]]:
+    """A group that is enough in `needed` of the games, and the games that ranked groups."""
     one, count = panel.oracles[0], len(panel.oracles)
     nobody, everybody = np.zeros(one.num_players, bool), np.ones(one.num_players, bool)
     able = np.flatnonzero(panel.met(everybody))
@@ -119,13 +114,11 @@ def search_together(
     if len(able) >= needed:
         if one.num_players >= MANY:
             borders = borders_of([oracle.game for oracle in panel.oracles], one.num_players)
-            order = likely_order(panel, needed, None if borders is None else np.asarray(borders), hint)
-            group, searched = _first_of(panel, needed, order, int(able[0]))
+            order = likely_order(panel, needed, None if borders is None else np.asarray(borders))
+            start = first_that_hold(panel, needed, order)
+            group, searched = without_the_least(panel, needed, order, start, int(able[0]))
         else:
             group, searched = _counterexamples(panel, needed, int(able[0]))
-            if hint is not None:
-                order = np.argsort(-hint, kind="stable")
-                group, searched = min((group, searched), _first_of(panel, needed, order, int(able[0])), key=_size)
     else:
         searched = list(range(count))
         group = _forward(ShareOracle(panel, needed, searched))
@@ -140,15 +133,6 @@ def search_together(
     if _all_smaller_fit(full, group, limit):
         group = _smallest(full, group)
     return group, full.first
-
-
-def _first_of(panel: Panel, needed: int, order: Int[np.ndarray, "P"], first: int) -> tuple[Group, list[int]]:
-    """The first players of an order that are enough, without those who can be taken away; the games that were asked."""
-    return without_the_least(panel, needed, order, first_that_hold(panel, needed, order), first)
-
-
-def _size(found: tuple[Group, list[int]]) -> int:
-    return int(found[0].sum())
 
 
 def _all_smaller_fit(oracle: ShareOracle, group: Group, limit: int) -> bool:

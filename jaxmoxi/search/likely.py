@@ -10,14 +10,12 @@ fewer groups than players on their own would, and what the sum says of players c
    whose players have no borders take players for independent: ridge regression.
 3. *Draw again*, as many groups of about the size that is enough by this order, of the players that it has first and
    others that the prior could have put there; and *fit* all of them.
-   A hint, a guess of the order from outside, such as an attribution's, is one more direction in which players may
-   differ, whose weight the groups decide: where it tells nothing of them it is given none.
 4. *Cut* the order of the players where it is first enough; then take players away one by one, the least likely first,
    as long as the rest is enough. A game that refutes a group is asked before the others from then on.
 
 Sources: attributions by regression on random coalitions: LIME (Ribeiro, Singh, Guestrin 2016) and KernelSHAP; the
 kernel: Kondor and Lafferty, "Diffusion kernels on graphs and other discrete input spaces", ICML 2002. The prior over
-neighbouring players, the hint, and the games drawn with the groups are ours.
+neighbouring players, and the games drawn with the groups, are ours.
 """
 
 from __future__ import annotations
@@ -36,32 +34,24 @@ TIME = 1 / 50
 # players were found to be worth.
 AROUND = (0.3, 1.3)
 NOISE = 1.5
-# How much more than any other direction a hint is expected to matter, as a ratio of standard deviations.
-TRUST = 3
 STEPS = 32  # in which the first players of the order are tried, from nobody to everybody
 
 
-def likely_order(
-    panel: Panel,
-    needed: int,
-    borders: Num[np.ndarray, "P P"] | None,
-    hint: Float[np.ndarray, "P"] | None = None,
-) -> Int[np.ndarray, "P"]:
+def likely_order(panel: Panel, needed: int, borders: Num[np.ndarray, "P P"] | None) -> Int[np.ndarray, "P"]:
     """The players, those first that matter most for groups that are enough in `needed` of the games.
 
-    borders: above 0 where two players are neighbours. hint: higher where a player is thought to matter more.
+    borders: above 0 where two players are neighbours.
     """
     players, games = panel.oracles[0].num_players, len(panel.oracles)
     rng = np.random.default_rng(0)
     root = np.eye(players) if borders is None else diffusion(borders, TIME * players / 2)
     root /= np.sqrt(np.mean(np.sum(root**2, axis=0)))  # players vary by 1 on average, whatever the kernel
-    guess = None if hint is None else _graded(hint)
     half = np.zeros((DRAWN * players // 2, players), bool)
     for row in half:
         row[rng.permutation(players)[: rng.integers(1, players)]] = True
     groups, numbers = np.concatenate([half, ~half]), np.tile(np.arange(len(half)) % games, 2)
     scores = panel.scores(numbers, groups)
-    worth = _worth(groups, numbers, scores, root, guess)
+    worth = _worth(groups, numbers, scores, root)
     # What players are worth in groups as they will be: of the likely ones, about as many as are enough.
     size = first_that_hold(panel, needed, _ranked(worth)).sum()
     near = np.zeros((DRAWN * players, players), bool)
@@ -70,34 +60,22 @@ def likely_order(
         row[_ranked(other)[: np.clip(round(size * rng.uniform(*AROUND)), 1, players - 1)]] = True
     again = np.arange(len(near)) % games
     scores = np.concatenate([scores, panel.scores(again, near)])
-    return _ranked(_worth(np.concatenate([groups, near]), np.concatenate([numbers, again]), scores, root, guess))
+    return _ranked(_worth(np.concatenate([groups, near]), np.concatenate([numbers, again]), scores, root))
 
 
 def _worth(
-    groups: Bool[np.ndarray, "C P"],
-    numbers: Int[np.ndarray, "C"],
-    scores: Scores,
-    root: Float[np.ndarray, "P D"],
-    guess: Float[np.ndarray, "P"] | None,
+    groups: Bool[np.ndarray, "C P"], numbers: Int[np.ndarray, "C"], scores: Scores, root: Float[np.ndarray, "P P"]
 ) -> Float[np.ndarray, "P"]:
     """What each player adds to a group's score, as the regression of the module's head has it.
 
-    numbers: of the game that each group was asked in. root: of the prior's covariance, its columns. guess: one more.
+    numbers: of the game that each group was asked in. root: of the prior's covariance, its columns.
     """
     players, games = groups.shape[1], int(numbers.max()) + 1
-    ways = root if guess is None else np.concatenate([root, TRUST * guess[:, None]], axis=1)
     level = np.tanh(scores / (2 * np.median(np.abs(scores)) + 1e-6))  # far from the goal, how far does not matter
-    columns = np.concatenate([(groups - 0.5) @ ways, np.eye(games)[numbers]], axis=1)
+    columns = np.concatenate([(groups - 0.5) @ root, np.eye(games)[numbers]], axis=1)
     # The groups' sums vary as much as what they leave unexplained, and so do the games.
-    noise = np.repeat([players / 4, 1.0], [ways.shape[1], games])
-    return ways @ np.linalg.solve(columns.T @ columns + np.diag(noise), columns.T @ level)[: ways.shape[1]]
-
-
-def _graded(hint: Float[np.ndarray, "P"]) -> Float[np.ndarray, "P"]:
-    """The ranks of scores, equal ones alike, with mean 0 and variance 1; 0 where all are equal."""
-    values, which, counts = np.unique(hint, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts + 1) / 2)[which] - (len(hint) - 1) / 2
-    return ranks / max(ranks.std(), 1e-12) if len(values) > 1 else np.zeros(len(hint))
+    noise = np.repeat([players / 4, 1.0], [players, games])
+    return root @ np.linalg.solve(columns.T @ columns + np.diag(noise), columns.T @ level)[:players]
 
 
 def _ranked(worth: Float[np.ndarray, "P"]) -> Int[np.ndarray, "P"]:

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxmoxi.errors import InputError
 from jaxmoxi.games.base import Game, ValueFn, as_game
@@ -42,7 +41,7 @@ from jaxmoxi.search.minimal import minimal_group
 from jaxmoxi.search.oracle import Oracle, goal_of
 from jaxmoxi.search.panel import Panel
 from jaxmoxi.search.shared import check_budget, check_insertion
-from jaxmoxi.types import AnyArray, Readout, Stop
+from jaxmoxi.types import Readout, Stop
 
 _LEAST = 1024  # evaluations of a budget that nobody gave, for each game: all coalitions of up to ten players
 
@@ -90,7 +89,6 @@ def robust_group(
     batch_size: int | None = None,
     unseen: Sequence[ValueFn] = (),
     connected: Connected | bool = False,
-    hint: Num[AnyArray, "P"] | None = None,
     callback: Callable[[int], None] | None = None,
 ) -> RobustGroup:
     """A small group that reaches the goal in at least a share `hold` of the games; no single player can be taken away.
@@ -111,10 +109,6 @@ def robust_group(
     connected:   True prefers a group that lies together, as `minimal_group` takes it; neighbours are those of the first
                  game that tells them. It costs as much again: the default budget doubles, half of it is for the group
                  without this wish. `pieces` of the result says how many pieces the group has.
-    hint:        a guess of which players matter, higher for those that matter more, such as the scores of an
-                 attribution (`jaxmoxi.attribution`); their order alone is read. Of 24 players and more the search
-                 begins with what random groups tell, and they decide how much the hint says beside them; of fewer it
-                 tries the hint's first players too. It is for several games: with one it is refused.
     callback:    called with the number of evaluations so far, after each question, for a progress bar.
 
     "Holds" is said of these games, not of every removal there is: the unseen ones tell how far it carries. With one
@@ -123,9 +117,8 @@ def robust_group(
     `minimal_group`.
 
     A warning tells of games in which the goal is missed even by everybody together. Raises ValueError for games that
-    cannot be compared (`robust_value_fn`), for a hold, goal, budget or hint that cannot be, for a game that is both
-    searched and unseen, and where no group along the way reaches the goal in the share; NaNValueError that names the
-    game.
+    cannot be compared (`robust_value_fn`), for a hold, goal or budget that cannot be, for a game that is both searched
+    and unseen, and where no group along the way reaches the goal in the share; NaNValueError that names the game.
     """
     games = _checked(vs, unseen, num_players, hold)
     check_insertion(insertion)
@@ -133,7 +126,6 @@ def robust_group(
     for game in games[1:]:
         goal_of(game, num_players, stop, probability=probability, value=value)
     check_batch_size(batch_size)
-    guess = _check_hint(hint, num_players, len(vs))
     usual = usual_budget(num_players, len(vs))
     limit = usual if budget is None else check_budget(budget, num_players)
     wish, pieces = check_connected(connected, games[: len(vs)], num_players), None
@@ -156,7 +148,7 @@ def robust_group(
         held, pieces = np.ones(1, bool), found.pieces
     else:
         half, whole = (limit, limit) if wish is None else halves(limit, budget)
-        group, searched = search_together(panel, needed, half, guess)
+        group, searched = search_together(panel, needed, half)
         if wish is not None:
             full = ShareOracle(panel, needed, searched)
             group, pieces = connect(full, group, wish, whole)
@@ -212,31 +204,6 @@ def _checked(vs: Sequence[ValueFn], unseen: Sequence[ValueFn], num_players: int,
     for game in games:
         check_players(game, num_players)
     return games
-
-
-def _check_hint(hint: Any, num_players: int, num_games: int) -> Float[np.ndarray, "P"] | None:
-    """The hint as float64[P]."""
-    if hint is None:
-        return None
-    if num_games == 1:
-        raise InputError("a hint is for a search in several games; with one it is that of minimal_group, without hints")
-    told = np.asarray(hint)
-    whole = jnp.issubdtype(told.dtype, jnp.integer)
-    if told.shape != (num_players,) or not (whole or jnp.issubdtype(told.dtype, jnp.floating)):
-        raise InputError(
-            f"expected hint as one number for each of the {num_players} players; got {told.dtype} of shape "
-            f"{list(told.shape)}"
-        )
-    if whole and num_players > 1 and np.array_equal(np.sort(told), np.arange(num_players)):
-        raise InputError(
-            f"expected hint as scores, higher for players that matter more; got {told.dtype} 0 to {num_players - 1}, "
-            "each once, which looks like an order of the players. Give the scores that the order is of; if these are "
-            "scores, give them as float32"
-        )
-    told = told.astype(np.float64)
-    if np.isnan(told).any():
-        raise InputError(f"expected hint without NaN; the score of player {int(np.argmax(np.isnan(told)))} is NaN")
-    return told
 
 
 def _judge(

@@ -83,23 +83,6 @@ def test_is_the_librarys_group_and_its_partner(run, folder, photo, blank):
     assert "2 ways (tokens, mean)" in blank["caption"]
 
 
-@pytest.mark.filterwarnings("ignore:in the games of the numbers")
-def test_a_hint_is_the_attributions(run, folder, photo, blank):
-    code, _, _, base = run(*SMALL, "--hold", "0.5", "--hint", "grad-cam")
-    arrays, record = read(base.with_name("cat-robust"))
-    model = jm.models.load(folder)
-    given = jm.attribution.problem(
-        model, model.preprocess(Image.open(photo)), 0, jm.grid_regions(32, 32, rows=2, cols=3)
-    )
-    scores = jm.attribution.grad_cam(None, given)
-    expected = jm.search.robust_group(drawn(folder, photo, 0, 2), 6, hold=0.5, hint=scores)
-    assert code == 0
-    assert record["hint"] == "grad-cam"
-    np.testing.assert_allclose(arrays["hint"], scores, rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(arrays["mask"], expected.group)
-    assert arrays["num_evaluations"] == expected.num_evaluations
-
-
 def test_one_removal_and_no_judge(run, folder, photo, blank):
     code, out, _, base = run(
         "--method", "robust", "--regions", "grid:2x3", "--removals", "1", "--unseen", "0", "--quiet"
@@ -133,10 +116,6 @@ def test_one_removal_and_no_judge(run, folder, photo, blank):
             "--hold: expected a share of the removals, above 0 and at most 1; got 0",
         ),
         (["--method", "robust", "--hold", "nan"], "--hold: expected a share of the removals"),
-        (["--method", "robust", "--hint", "nothing"], "--hint: expected one of grad-cam, "),
-        (["--method", "robust", "--hint", "robust"], "; got robust"),
-        (["--method", "robust", "--hint", "grad-cam", "--removals", "1"], "--hint is for a search in several removals"),
-        (["--method", "minimal", "--hint", "grad-cam"], "--hint is an option of --method robust; --method minimal"),
         (["--method", "minimal", "--hold", "0.5"], "--hold is an option of --method robust; --method minimal has one"),
         (["--removals", "3"], "--removals is an option of --method robust; --method insertion has one removal"),
         (["--method", "beam", "--necessary"], "--necessary asks for the partner of a group that is enough"),

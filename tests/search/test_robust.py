@@ -141,54 +141,6 @@ def test_neighbours_are_expected_to_matter_alike():
     assert together > alone + 1
 
 
-def test_a_hint_is_believed_as_far_as_the_groups_do(monkeypatch):
-    """Where a few groups alone tell too little, a good hint is taken up, and one that says nothing does little harm."""
-    monkeypatch.setattr(likely, "DRAWN", 1)
-    players, seen = 100, []
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        inside = np.isin(np.arange(players), rng.permutation(players)[:9])
-        noise = rng.normal(size=(8, players))
-        games = [ThresholdGame(jnp.asarray(2 * inside + n, jnp.float32), jnp.float32(-6)) for n in noise]
-        hints = [None, inside + rng.normal(scale=0.3, size=players), rng.normal(size=players), np.ones(players)]
-        orders = [likely.likely_order(panel_of(games, players), len(games), None, hint) for hint in hints]
-        seen.append([inside[order[:9]].sum() for order in orders])
-        np.testing.assert_array_equal(orders[3], orders[0])  # equal scores say nothing
-    alone, good, noisy, _ = np.mean(seen, axis=0)
-    assert good > alone + 1
-    assert noisy > alone - 2.5
-
-
-@pytest.mark.parametrize("num_players", [8, 30])
-def test_of_a_hint_the_order_alone_is_read(num_players):
-    weights = [v.weights[:num_players] for v in many_players()]
-    vs = [ThresholdGame(w, -w.sum() / 2) for w in weights]
-    hint = np.random.default_rng(3).normal(size=num_players).astype(np.float32).round(1)
-    found = [
-        search.robust_group(vs, num_players, budget=1, hint=h)
-        for h in (hint, jnp.exp(3 * hint), hint.astype(np.float64) / 7)
-    ]
-    for other in found[1:]:
-        np.testing.assert_array_equal(found[0].group, other.group)
-        assert int(found[0].num_evaluations) == int(other.num_evaluations)
-    assert float(found[0].holds) == 1
-
-
-@pytest.mark.parametrize("insertion", [True, False])
-def test_of_few_players_the_hints_first_are_tried_too(insertion):
-    """The budget pays for no exchange: a group is never larger for a hint, and a good one finds the smallest."""
-    gained = 0
-    for seed in range(12):
-        vs, tables = some_games(9, seed, count=5, bias=-0.3)
-        groups, enough = met(tables, insertion)
-        best = groups[enough.all(0)]
-        hint = best[np.argmin(best.sum(1))].astype(np.float32)
-        plain, told = (search.robust_group(vs, 9, insertion=insertion, budget=1, hint=h) for h in (None, hint))
-        assert int(told.size) == hint.sum() <= int(plain.size)
-        gained += int(plain.size) - int(told.size)
-    assert gained > 0
-
-
 def test_the_diffusion_kernel():
     """Against the series of exp(-t L); no time is no kernel, and much time makes all players of a piece alike."""
     borders = np.array(jm.region_adjacency(jnp.arange(9).reshape(3, 3), 9))
@@ -291,18 +243,6 @@ def test_errors():
         search.robust_group(v, 4)
     with pytest.raises(jm.InputError, match=r"numbers \[1\] of unseen are among vs"):
         search.robust_group([v], 4, unseen=[w, v])
-    for hint, message in (
-        (np.ones(3), r"expected hint as one number for each of the 4 players; got float64 of shape \[3\]"),
-        (np.ones((4, 1)), r"one number for each of the 4 players; got float64 of shape \[4, 1\]"),
-        (np.array([True] * 4), "one number for each of the 4 players; got bool of shape"),
-        (["a"] * 4, "one number for each of the 4 players; got <U1 of shape"),
-        ([1.0, 2.0, np.nan, 0.0], "expected hint without NaN; the score of player 2 is NaN"),
-        (jnp.array([3, 0, 2, 1]), "got int32 0 to 3, each once, which looks like an order of the players"),
-    ):
-        with pytest.raises(jm.InputError, match=message):
-            search.robust_group([v, w], 4, hint=hint)
-    with pytest.raises(jm.InputError, match="a hint is for a search in several games"):
-        search.robust_group([v], 4, hint=np.ones(4))
     with pytest.raises(jm.InputError, match="this value function cannot tell"):
         search.robust_group([table_game(4)[0]] * 2, 4)
     with pytest.raises(jm.NaNValueError, match=r"value function 1 returned NaN for the group \[0, 1, 2, 3\]"):
