@@ -116,6 +116,7 @@ def describe_robust(task: Task, seen: Ways, unseen: Ways, robust: Robust) -> tup
     count = len(seen.games)
     held = int(np.asarray(found.held).sum())
     where = "in the one removal searched" if count == 1 else f"in {held} of the {count} removals searched"
+    where += f" (not in {_missed(seen.kinds, np.asarray(found.held))})" if held < count else ""
     if found.pieces is not None and size:
         where += f", in {group_pieces(np.asarray(found.group), task.regions)}"
     if size > 1:
@@ -127,13 +128,22 @@ def describe_robust(task: Task, seen: Ways, unseen: Ways, robust: Robust) -> tup
     judges = len(unseen.games)
     where += (
         f"; of {judges} removal{'s'[: judges > 1]} that the search did not see, in {int(robust.met.sum())} "
-        f"({100 * float(found.unseen):.0f} %, 95 % interval {low} to {high} %)"
+        f"({100 * float(found.unseen):.0f} %, 95 % interval {low} to {high} %"
+        f"{'' if robust.met.all() else f'; not in {_missed(unseen.kinds, robust.met)}'})"
     )
     unable = int((~unseen.able(robust.insertion) & ~robust.met).sum())
     if unable:
         ends = "with the whole photo" if robust.insertion else "with every region hidden"
         where += f"; in {unable} of the others the goal is missed {ends} too"
     return what, where
+
+
+def _missed(kinds: list[str], held: Bool[np.ndarray, "N"]) -> str:
+    """In which kinds of removals a group fails, those first where it fails most: a share of all may hide that it holds
+    in none of one kind."""
+    failed = {kind: [not h for k, h in zip(kinds, held, strict=True) if k == kind] for kind in dict.fromkeys(kinds)}
+    order = sorted((kind for kind in failed if any(failed[kind])), key=lambda kind: -np.mean(failed[kind]))
+    return ", ".join(f"{sum(failed[kind])} of {len(failed[kind])} {kind}" for kind in order)
 
 
 def panel_title(robust: Robust, unseen: Ways, count: int) -> str:

@@ -162,9 +162,11 @@ def test_the_answer_in_words():
 
     assert words(3) == (
         "these 3 of 6 regions are enough for 'cat' in 2 of the 2 removals searched, and none of them can be left out; "
-        "of 2 removals that the search did not see, in 1 (50 %, 95 % interval 40 to 90 %)"
+        "of 2 removals that the search did not see, in 1 (50 %, 95 % interval 40 to 90 %; not in 1 of 2 zero)"
     )
-    assert words(1, held=(True, False)).startswith("this 1 of 6 regions is enough for 'cat' in 1 of the 2 removals")
+    assert words(1, held=(True, False)).startswith(
+        "this 1 of 6 regions is enough for 'cat' in 1 of the 2 removals searched (not in 1 of 2 mean); of 2 removals"
+    )
     assert words(0).startswith("no region is needed: 'cat' is the top class with every region hidden in 2 of the 2")
     assert words(2, stop=Stop(probability=0.9)).startswith("these 2 of 6 regions are enough for 'cat' at 90 % in 2")
     assert words(2, insertion=False).startswith("without these 2 of 6 regions 'cat' is no longer the top class in 2")
@@ -175,6 +177,19 @@ def test_the_answer_in_words():
     assert words(None, insertion=False).startswith("no group is necessary: the search found none without which 'cat'")
     assert words(2, whole=(True, False)).endswith("; in 1 of the others the goal is missed with the whole photo too")
     assert words(2, unseen=None).endswith("; no other removal judged it")
+
+
+def test_the_kinds_that_a_group_fails_in_are_told():
+    """Those first where it fails most, not most often."""
+    task = words_only(num_players=6, target=0, top=0, stop=Stop(flip=True))
+    seen = Ways([None] * 6, ["mean", "blur", "zero"] * 2, np.ones(6, bool), np.ones(6, bool))
+    judges = Ways([None] * 5, ["mean", "noise", "mean", "blur", "mean"], np.ones(5, bool), np.ones(5, bool))
+    held = np.array([True, True, False, True, False, False])
+    met = np.array([False, True, False, False, True])
+    found = found_with(2, held, met)
+    _, where = describe_robust(task, seen, judges, Robust(found, met, True))
+    assert where.startswith("in 3 of the 6 removals searched (not in 2 of 2 zero, 1 of 2 blur), and none of them")
+    assert where.endswith("in 2 (40 %, 95 % interval 40 to 90 %; not in 1 of 1 blur, 2 of 3 mean)")
 
 
 def test_left_out_hold_asks_for_what_the_whole_photo_reaches():
