@@ -66,7 +66,8 @@ def measure(
         case.num_players = int(case.regions.max()) + 1
         near, _ = kinds_of(case.model)
         key = jax.random.fold_in(jax.random.key(seed), int(file[:7], 16))
-        games = drawn(key, case, near, 2 * removals, lent(case.model, images, file)[:PHOTOS])[:removals]
+        able = drawn(key, case, near, 2 * removals, lent(case.model, images, file)[:PHOTOS])
+        games = [v for _, v in able[:removals]]
         if len(games) < removals:
             continue  # the whole image is answered otherwise in too many
         tables = [tabled(v, case.num_players) for v in games]

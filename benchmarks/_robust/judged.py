@@ -36,6 +36,7 @@ class Judged(Case):
     searched: list[Any]
     draws: list[Any]
     kinds: list[Any]
+    names: list[str]  # of the kind of each judge
     object: Any  # bool[H, W], the pixels in its boxes; None where nobody marked any
 
     @property
@@ -51,6 +52,13 @@ class Judged(Case):
         near, far = leads[:, : len(self.draws)], leads[:, len(self.draws) :]
         means = {"share": leads, "share_draws": near, "share_kinds": far}
         return {name: [round(float(x), 4) for x in told.mean(1)] for name, told in means.items() if told.size}
+
+    def by_kind(self, group: Any) -> dict[str, float]:
+        """In which share of the judges of each kind a group [P] keeps the class."""
+        leads = search.stability(self.judges, jnp.asarray(group)).leads
+        assert leads is not None
+        told = {name: [bool(x) for x, own in zip(leads, self.names, strict=True) if own == name] for name in self.names}
+        return {name: round(float(np.mean(held)), 4) for name, held in told.items()}
 
     def held_searched(self, groups: Any) -> list[float]:
         """In which share of the removals searched each of some groups [G, P] keeps the class."""
@@ -79,13 +87,16 @@ def judged(
         lenders = lent(case.model, images, file)
         near, far = kinds_of(case.model)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), int(file[:7], 16)), 3)
+        draws = drawn(keys[1], case, near, unseen, lenders[PHOTOS:])
+        kinds = drawn(keys[2], case, far, unseen, [])
         yield (
             file,
             Judged(
                 **{field.name: getattr(case, field.name) for field in dataclasses.fields(case)},
-                searched=drawn(keys[0], case, near, searched, lenders[:PHOTOS]),
-                draws=drawn(keys[1], case, near, unseen, lenders[PHOTOS:]),
-                kinds=drawn(keys[2], case, far, unseen, []),
+                searched=[v for _, v in drawn(keys[0], case, near, searched, lenders[:PHOTOS])],
+                draws=[v for _, v in draws],
+                kinds=[v for _, v in kinds],
+                names=[name for name, _ in draws + kinds],
                 object=_object(case, images / file),
             ),
         )
@@ -106,14 +117,14 @@ def lent(model: Any, images: Path, file: str) -> list[Any]:
     return [model.preprocess(Image.open(images / other)) for other in chosen]
 
 
-def drawn(key: Any, case: Case, kinds: Sequence[Any], count: int, lenders: Sequence[Any]) -> list[Any]:
-    """The removals in which the whole image is answered as it should be."""
+def drawn(key: Any, case: Case, kinds: Sequence[Any], count: int, lenders: Sequence[Any]) -> list[tuple[str, Any]]:
+    """(kind, game) of the removals in which the whole image is answered as it should be."""
     photos = lenders if "photo" in kinds else None
     games = jm.games.removals(
         key, case.model, case.image, case.target, case.regions, count=count, kinds=kinds, photos=photos
     )
     whole = jnp.ones((1, case.num_players), bool)
-    return [v for v in games if bool(v.leads(whole)[0])]
+    return [(kinds[i % len(kinds)], v) for i, v in enumerate(games) if bool(v.leads(whole)[0])]
 
 
 def _object(case: Case, photo: Path) -> Any:

@@ -26,7 +26,7 @@ def group_line(case: Judged, group: Any, forwards: Any) -> dict[str, Any]:
     shares = {name: values[0] for name, values in told.items()}
     pieces = jm.group_pieces(group, case.regions).count
     told = {"kind": "group", "size": int(group.sum()), **shares, "forwards": int(forwards), "pieces": pieces}
-    return told | {"group": np.flatnonzero(group).tolist()}
+    return told | {"by_kind": case.by_kind(group), "group": np.flatnonzero(group).tolist()}
 
 
 def order_line(case: Judged, order: Any, forwards: Any) -> dict[str, Any]:

@@ -49,6 +49,9 @@ def tables(lines: list[dict[str, Any]], ours: str = "robust") -> dict[str, Any]:
                 values = [row[name] for row in rows.values() if name in row]
                 if values:
                     entry[name] = interval(values)
+            told = [row["by_kind"] for row in rows.values() if "by_kind" in row]
+            for kind in dict.fromkeys(kind for row in told for kind in row):
+                entry[f"held in {kind}"] = interval([row[kind] for row in told if kind in row])
         else:
             entry["size at 80 %"] = interval([size_at(row, LEVEL) for row in rows.values()])
             inside = [
@@ -110,6 +113,14 @@ def markdown(table: dict[str, Any], ours: str = "robust") -> str:
             inside = told(entry, "inside", 100) + " %" if "inside" in entry else ""
             cells += [told(entry, "pieces", digits=1), inside, told(entry, "forwards")]
             rows.append("| " + " | ".join(cells) + " |")
+    kinds = dict.fromkeys(key for entry in table.values() for key in entry if key.startswith("held in "))
+    if kinds:
+        rows += ["", f"| group | {' | '.join(kinds)} |", "|---" * (1 + len(kinds)) + "|"]
+        rows += [
+            f"| {name} | " + " | ".join(f"{told(entry, kind, 100)} %" if kind in entry else "" for kind in kinds) + " |"
+            for name, entry in table.items()
+            if any(kind in entry for kind in kinds)
+        ]
     rows += [
         "",
         f"| order | photos | players at 80 % | {ours} / players at the same share | on the object, as many players | "

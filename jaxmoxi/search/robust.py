@@ -96,7 +96,8 @@ def robust_group(
     vs:          N value functions of the same P players, one payoff, one class: `jm.games.removals` draws some.
     num_players: P, at least 1.
     insertion:   True: *sufficient*, the group alone reaches the goal. False: *necessary*, the goal is missed without.
-    hold:        in (0, 1], of the games: 1 asks for all of them. The share is met by whole games, ceil(hold * N).
+    hold:        in (0, 1], of the games: 1 asks for all of them. The share is met by whole games, ceil(hold * N); below
+                 1 it may be met by giving up all games of one kind, the hardest: `held` of the result tells.
     stop, probability, value: the goal in each game, as `minimal_group` takes it; the class on top where none is given.
     budget:      evaluations; a group costs one in each game that it is read in. It ends the exchanges; what finds a
                  group (of 24 players and more, 16 P evaluations of random groups among it), and takes single players
