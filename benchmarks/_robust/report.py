@@ -27,13 +27,30 @@ def size_at(line: dict[str, Any], level: float, of: str = "share") -> float:
     return float(sizes[-1])
 
 
+def chosen(rows: dict[str, dict[str, Any]], share: float) -> tuple[float, list[float]]:
+    """(level, sizes): an order's sizes by photo, at which it holds in a mean `share` of the judges.
+
+    A size is the first at which the order holds in a share `level` of the removals *searched*; the level, one for all
+    photos, is the least by which the sizes hold in as many of the unseen. The first size that the judges themselves
+    find in each photo (`size_at`) gains by their noise; this does not.
+    """
+    for level in np.arange(0.01, 1.001, 0.01):
+        sizes = [size_at(row, level, "share_searched") for row in rows.values()]
+        held = [
+            np.interp(n, [0, *row["sizes"]], [0.0, *row["share"]]) for n, row in zip(sizes, rows.values(), strict=True)
+        ]
+        if np.mean(held) >= share:
+            break
+    return float(level), sizes
+
+
 def tables(lines: list[dict[str, Any]], ours: str = "robust") -> dict[str, Any]:
     """Per method the mean of every number with its 95 % confidence interval over photos.
 
     Of an order: the mean size at which it holds in 80 % of the judges, how much of it lies on the object at the size of
     the group of `ours`, and by photo what that group is in players beside the size at which the order holds as often as
-    the group does (the geometric mean of the ratios). And, where lines have it, on the terms of a group of hold 0.8:
-    the size is chosen as the first that holds in 80 % of the removals searched, and judged by the unseen.
+    the group does (the geometric mean of the ratios). And, where lines have it, on the terms of a group:
+    see `chosen`.
     """
     by_method: dict[str, dict[str, dict[str, Any]]] = {}
     for line in lines:
@@ -66,17 +83,16 @@ def tables(lines: list[dict[str, Any]], ours: str = "robust") -> dict[str, Any]:
                 logs = interval([np.log(max(a, 1) / max(b, 1)) for a, b in pairs])
                 ends = [logs["mean"] - logs["half"], logs["mean"], logs["mean"] + logs["half"]]
                 entry[f"{ours} / its size at the same share"] = [round(float(np.exp(x)), 3) for x in ends]
-            chosen = {f: size_at(row, LEVEL, "share_searched") for f, row in rows.items() if "share_searched" in row}
-            if chosen:
-                entry["size chosen on the searched"] = interval(list(chosen.values()))
-                entry["share there"] = interval(
-                    [np.interp(size, rows[f]["sizes"], rows[f]["share"]) for f, size in chosen.items()]
+            known = {f: row for f, row in rows.items() if f in base and "share_searched" in row}
+            if known:
+                level, sizes = chosen(known, float(np.mean([base[f]["share"] for f in known])))
+                entry["level of the searched"] = round(level, 3)
+                entry["size chosen on the searched"] = interval(sizes)
+                told = interval(
+                    [np.log(max(base[f]["size"], 1) / max(n, 1)) for f, n in zip(known, sizes, strict=True)]
                 )
-                logs = [np.log(max(base[f]["size"], 1) / max(size, 1)) for f, size in chosen.items() if f in base]
-                if logs:
-                    told = interval(logs)
-                    ends = [told["mean"] - told["half"], told["mean"], told["mean"] + told["half"]]
-                    entry[f"{ours} / size chosen on the searched"] = [round(float(np.exp(x)), 3) for x in ends]
+                ends = [told["mean"] - told["half"], told["mean"], told["mean"] + told["half"]]
+                entry[f"{ours} / size chosen on the searched"] = [round(float(np.exp(x)), 3) for x in ends]
         result[method] = entry
     rivals = [m for m, rows in by_method.items() if m in RIVALS and next(iter(rows.values()))["kind"] == "order"]
     shared = [f for f in base if all(f in by_method[m] for m in rivals)]
@@ -124,8 +140,8 @@ def markdown(table: dict[str, Any], ours: str = "robust") -> str:
     rows += [
         "",
         f"| order | photos | players at 80 % | {ours} / players at the same share | on the object, as many players | "
-        f"forwards | players at 80 % of the searched | unseen held there | {ours} / these |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"forwards | players for as many unseen on the mean, chosen on the searched | {ours} / these |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in table.items():
         if entry["kind"] == "order":
@@ -135,8 +151,7 @@ def markdown(table: dict[str, Any], ours: str = "robust") -> str:
                 for x in (ratio, entry.get(f"{ours} / size chosen on the searched"))
             )
             inside = told(entry, "inside", 100) + " %" if "inside" in entry else ""
-            there = told(entry, "share there", 100) + " %" if "share there" in entry else ""
             cells = [name, str(entry["photos"]), told(entry, "size at 80 %"), ends, inside, told(entry, "forwards")]
-            cells += [told(entry, "size chosen on the searched"), there, fair]
+            cells += [told(entry, "size chosen on the searched"), fair]
             rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
