@@ -116,7 +116,8 @@ def describe_robust(task: Task, seen: Ways, unseen: Ways, robust: Robust) -> tup
     count = len(seen.games)
     held = int(np.asarray(found.held).sum())
     where = "in the one removal searched" if count == 1 else f"in {held} of the {count} removals searched"
-    where += f" (not in {_missed(seen.kinds, np.asarray(found.held))})" if held < count else ""
+    reasons = list(filter(None, _failures(seen, np.asarray(found.held), robust.insertion)))
+    where += f" ({'; '.join(reasons)})" if reasons else ""
     if found.pieces is not None and size:
         where += f", in {group_pieces(np.asarray(found.group), task.regions)}"
     if size > 1:
@@ -125,25 +126,28 @@ def describe_robust(task: Task, seen: Ways, unseen: Ways, robust: Robust) -> tup
     if found.unseen is None or found.interval is None:
         return what, f"{where}; no other removal judged it"
     low, high = (f"{100 * float(end):.0f}" for end in found.interval)
-    judges = len(unseen.games)
+    judges, (missed, unable) = len(unseen.games), _failures(unseen, robust.met, robust.insertion)
     where += (
         f"; of {judges} removal{'s'[: judges > 1]} that the search did not see, in {int(robust.met.sum())} "
-        f"({100 * float(found.unseen):.0f} %, 95 % interval {low} to {high} %"
-        f"{'' if robust.met.all() else f'; not in {_missed(unseen.kinds, robust.met)}'})"
+        f"({100 * float(found.unseen):.0f} %, 95 % interval {low} to {high} %{missed and '; '}{missed})"
     )
-    unable = int((~unseen.able(robust.insertion) & ~robust.met).sum())
-    if unable:
-        ends = "with the whole photo" if robust.insertion else "with every region hidden"
-        where += f"; in {unable} of the others the goal is missed {ends} too"
-    return what, where
+    return what, f"{where}{unable and '; '}{unable}"
 
 
-def _missed(kinds: list[str], held: Bool[np.ndarray, "N"]) -> str:
-    """In which kinds of removals a group fails, those first where it fails most: a share of all may hide that it holds
-    in none of one kind."""
-    failed = {kind: [not h for k, h in zip(kinds, held, strict=True) if k == kind] for kind in dict.fromkeys(kinds)}
+def _failures(ways: Ways, held: Bool[np.ndarray, "N"], insertion: bool) -> tuple[str, str]:
+    """(in which kinds of removals a group fails, in how many it fails as everybody together does), "" for none.
+
+    The kinds are told because a share of all removals may hide that a group holds in none of one kind; those come first
+    where it fails most.
+    """
+    able = ways.able(insertion)
+    counted = [(kind, told) for kind, told, fair in zip(ways.kinds, held, held | able, strict=True) if fair]
+    failed = {kind: [not told for name, told in counted if name == kind] for kind, _ in counted}
     order = sorted((kind for kind in failed if any(failed[kind])), key=lambda kind: -np.mean(failed[kind]))
-    return ", ".join(f"{sum(failed[kind])} of {len(failed[kind])} {kind}" for kind in order)
+    missed = ", ".join(f"{sum(failed[kind])} of {len(failed[kind])} {kind}" for kind in order)
+    alike = int((~able & ~held).sum())
+    ends = "with the whole photo" if insertion else "with every region hidden"
+    return missed and f"not in {missed}", f"in {alike} of the others the goal is missed {ends} too" if alike else ""
 
 
 def panel_title(robust: Robust, unseen: Ways, count: int) -> str:

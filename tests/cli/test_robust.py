@@ -165,7 +165,8 @@ def test_the_answer_in_words():
         "of 2 removals that the search did not see, in 1 (50 %, 95 % interval 40 to 90 %; not in 1 of 2 zero)"
     )
     assert words(1, held=(True, False)).startswith(
-        "this 1 of 6 regions is enough for 'cat' in 1 of the 2 removals searched (not in 1 of 2 mean); of 2 removals"
+        "this 1 of 6 regions is enough for 'cat' in 1 of the 2 removals searched (in 1 of the others the goal is "
+        "missed with the whole photo too); of 2 removals"
     )
     assert words(0).startswith("no region is needed: 'cat' is the top class with every region hidden in 2 of the 2")
     assert words(2, stop=Stop(probability=0.9)).startswith("these 2 of 6 regions are enough for 'cat' at 90 % in 2")
@@ -190,6 +191,14 @@ def test_the_kinds_that_a_group_fails_in_are_told():
     _, where = describe_robust(task, seen, judges, Robust(found, met, True))
     assert where.startswith("in 3 of the 6 removals searched (not in 2 of 2 zero, 1 of 2 blur), and none of them")
     assert where.endswith("in 2 (40 %, 95 % interval 40 to 90 %; not in 1 of 1 blur, 2 of 3 mean)")
+    # Of removals in which nobody can hold, none of that is said of the group: the whole photo fails there too.
+    for insertion, ends in ((True, "with the whole photo"), (False, "with every region hidden")):
+        able = np.array([True, True, False, True, False, False])
+        some = seen._replace(whole=able if insertion else ~able, bare=~able if insertion else able)
+        none = judges._replace(whole=met if insertion else ~met, bare=~met if insertion else met)
+        _, where = describe_robust(task, some, none, Robust(found, met, insertion))
+        assert where.startswith(f"in 3 of the 6 removals searched (in 3 of the others the goal is missed {ends} too), ")
+        assert where.endswith(f"(40 %, 95 % interval 40 to 90 %); in 3 of the others the goal is missed {ends} too")
 
 
 def test_left_out_hold_asks_for_what_the_whole_photo_reaches():
