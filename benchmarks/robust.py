@@ -7,6 +7,7 @@
 `robust` searches in 24 removals of each photo (`jm.games.removals`: tokens absent, mean, noise and another photo's
 pixels, in moved, mirrored, brighter or darker images). A group is judged by removals that no search saw: eight other
 draws of these kinds (of other photos' pixels too), and eight of kinds that were not searched (zero, blur, inpainting).
+Of a network without tokens blur is searched in their place.
 `minimal`, `greedy` and `beam` search in the photo's one game; the orders of rivals are by that game too. One line of
 JSON for each photo and method is appended to LINES as soon as it is measured, and is not measured again; `--count 0`
 measures nothing.
