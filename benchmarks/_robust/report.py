@@ -34,12 +34,11 @@ def chosen(rows: dict[str, dict[str, Any]], share: float) -> tuple[float, list[f
     photos, is the least by which the sizes hold in as many of the unseen. The first size that the judges themselves
     find in each photo (`size_at`) gains by their noise; this does not.
     """
+    level, sizes = 0.0, [0.0] * len(rows)
     for level in np.arange(0.01, 1.001, 0.01):
         sizes = [size_at(row, level, "share_searched") for row in rows.values()]
-        held = [
-            np.interp(n, [0, *row["sizes"]], [0.0, *row["share"]]) for n, row in zip(sizes, rows.values(), strict=True)
-        ]
-        if np.mean(held) >= share:
+        pairs = zip(sizes, rows.values(), strict=True)
+        if np.mean([np.interp(n, [0, *row["sizes"]], [0.0, *row["share"]]) for n, row in pairs]) >= share:
             break
     return float(level), sizes
 
