@@ -31,34 +31,32 @@ PHOTOS = 4  # whose pixels the kind "photo" takes: so many for the search, other
 
 @dataclasses.dataclass
 class Judged(Case):
-    """A photo as a game, with the games that are searched and those that judge; in each the whole image is answered."""
+    """A photo as a game, with the games that are searched and those that judge; in each the whole image is answered.
+
+    draws, strange: (kind, game) of other draws of the kinds searched, and of kinds that were not.
+    """
 
     searched: list[Any]
-    draws: list[Any]
-    kinds: list[Any]
-    names: list[str]  # of the kind of each judge
+    draws: list[tuple[str, Any]]
+    strange: list[tuple[str, Any]]
     object: Any  # bool[H, W], the pixels in its boxes; None where nobody marked any
 
-    @property
-    def judges(self) -> list[Any]:
-        """All games that no search saw."""
-        return [*self.draws, *self.kinds]
-
-    def shares(self, groups: Any) -> dict[str, Any]:
-        """In which share of the judges each of some groups [G, P] keeps the class: other draws, other kinds, all."""
-        held = search.stability(self.judges, jnp.asarray(groups))
+    def leads(self, groups: Any) -> Any:
+        """bool[G, J], in which of the judges, the draws first, each of some groups [G, P] keeps the class."""
+        held = search.stability([v for _, v in self.draws + self.strange], jnp.asarray(groups))
         assert held.leads is not None
-        leads = np.asarray(held.leads)
+        return np.asarray(held.leads)
+
+    def shares(self, leads: Any) -> dict[str, Any]:
+        """In which share of the judges the groups of `leads` keep the class: all, other draws, other kinds."""
         near, far = leads[:, : len(self.draws)], leads[:, len(self.draws) :]
         means = {"share": leads, "share_draws": near, "share_kinds": far}
         return {name: [round(float(x), 4) for x in told.mean(1)] for name, told in means.items() if told.size}
 
-    def by_kind(self, group: Any) -> dict[str, float]:
-        """In which share of the judges of each kind a group [P] keeps the class."""
-        leads = search.stability(self.judges, jnp.asarray(group)).leads
-        assert leads is not None
-        told = {name: [bool(x) for x, own in zip(leads, self.names, strict=True) if own == name] for name in self.names}
-        return {name: round(float(np.mean(held)), 4) for name, held in told.items()}
+    def by_kind(self, leads: Any) -> dict[str, float]:
+        """In which share of the judges of each kind one group, bool[J] of `leads`, keeps the class."""
+        names = np.array([name for name, _ in self.draws + self.strange])
+        return {str(name): round(float(leads[names == name].mean()), 4) for name in dict.fromkeys(names)}
 
     def held_searched(self, groups: Any) -> list[float]:
         """In which share of the removals searched each of some groups [G, P] keeps the class."""
@@ -87,16 +85,13 @@ def judged(
         lenders = lent(case.model, images, file)
         near, far = kinds_of(case.model)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), int(file[:7], 16)), 3)
-        draws = drawn(keys[1], case, near, unseen, lenders[PHOTOS:])
-        kinds = drawn(keys[2], case, far, unseen, [])
         yield (
             file,
             Judged(
                 **{field.name: getattr(case, field.name) for field in dataclasses.fields(case)},
                 searched=[v for _, v in drawn(keys[0], case, near, searched, lenders[:PHOTOS])],
-                draws=[v for _, v in draws],
-                kinds=[v for _, v in kinds],
-                names=[name for name, _ in draws + kinds],
+                draws=drawn(keys[1], case, near, unseen, lenders[PHOTOS:]),
+                strange=drawn(keys[2], case, far, unseen, []),
                 object=_object(case, images / file),
             ),
         )

@@ -22,11 +22,12 @@ ONE_BY_ONE = 0.2  # the share of the players that MoXI chooses one by one; it ra
 
 def group_line(case: Judged, group: Any, forwards: Any) -> dict[str, Any]:
     group = np.asarray(group)
-    told = case.shares(group[None]) | case.inside(group[None])
+    leads = case.leads(group[None])
+    told = case.shares(leads) | case.inside(group[None])
     shares = {name: values[0] for name, values in told.items()}
     pieces = jm.group_pieces(group, case.regions).count
     told = {"kind": "group", "size": int(group.sum()), **shares, "forwards": int(forwards), "pieces": pieces}
-    return told | {"by_kind": case.by_kind(group), "group": np.flatnonzero(group).tolist()}
+    return told | {"by_kind": case.by_kind(leads[0]), "group": np.flatnonzero(group).tolist()}
 
 
 def order_line(case: Judged, order: Any, forwards: Any) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def order_line(case: Judged, order: Any, forwards: Any) -> dict[str, Any]:
         "kind": "order",
         "forwards": int(forwards),
         "sizes": sizes,
-        **case.shares(groups),
+        **case.shares(case.leads(groups)),
         **case.inside(groups),
         "share_searched": case.held_searched(groups),
         "order": order.tolist(),

@@ -72,6 +72,7 @@ def selected_loss(
     teacher: State | None,
     precision: str,
 ) -> tuple[Array, tuple[Pair, Metrics]]:
+    """The published loss, through relaxed masks at random thresholds (section 3.3)."""
     selector, classifier = modules = _modules(config, params, statistics, precision)
     tau_key, sample_key, relax_key = jax.random.split(key, 3)
     images, regions, labels = normalize(batch.images, config), jnp.asarray(batch.regions), jnp.asarray(batch.labels)
@@ -248,6 +249,7 @@ def whole_loss(
     teacher: State | None,
     precision: str,
 ) -> tuple[Array, tuple[Pair, Metrics]]:
+    """The classifier's target on whole images; the selector gets no gradient."""
     del key, epoch  # this loss draws nothing and follows no schedule
     modules = _modules(config, params, statistics, precision)
     images = normalize(batch.images, config)
